@@ -1,0 +1,1 @@
+"""amago_ray: distributed in-context reinforcement learning with AMAGO on Ray."""

@@ -1,0 +1,67 @@
+"""Settings of the objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """The actor-critic objective. Defaults are those of the AMAGO paper."""
+
+    kind: Literal["actor_critic", "multi_task"] = "actor_critic"
+    """"actor_critic": critics regress PopArt-normalised values; "multi_task": critics classify over value bins."""
+    auxiliary_discounts: tuple[float, ...] = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995)
+    """Discounts learned beside the acting one."""
+    acting_discount: float = 0.999
+    """The discount whose policy acts; the last of the G discounts."""
+    reward_multiplier: float = 10.0
+    """Factor on rewards in targets; 100 suits sparse tasks."""
+    num_critics: int = 4
+    """C, critics of the ensemble."""
+    num_critics_in_target: int = 2
+    """Critics drawn (with replacement) for each target."""
+    online_coefficient: float = 1.0
+    """Weight of the policy-gradient-through-the-critic term."""
+    offline_coefficient: float = 0.1
+    """Weight of the filtered behaviour-cloning term."""
+    critic_coefficient: float = 10.0
+    """Weight of the critics' loss."""
+    advantage_filter: Literal["binary", "exponential", "leaky", "none"] = "binary"
+    """f(A) of the behaviour-cloning term."""
+    exponential_filter_beta: float = 1.0
+    """Exponential filter: temperature."""
+    exponential_filter_clip_low: float | None = None
+    """Exponential filter: lower clip of the advantage."""
+    exponential_filter_clip_high: float | None = 5.0
+    """Exponential filter: upper clip of the advantage."""
+    num_action_samples_in_critic_loss: int = 1
+    """K, sampled actions for the target's expectation (continuous actions, multi-task)."""
+    num_action_samples_in_policy_loss: int = 1
+    """K, sampled actions for the policy's value (the paper's multi-task agent uses 3)."""
+    n_step: int = 1
+    """Rewards summed before bootstrapping."""
+    tau: float = 0.003
+    """Step size of the target networks."""
+    use_target_policy: bool = True
+    """Targets take actions from a slow copy of the policy head."""
+    popart: bool = True
+    """Normalise targets by running moments while preserving outputs."""
+    num_bins: int = 128
+    """Multi-task: value bins."""
+    min_return: float = -1e5
+    """Multi-task: lowest bin, in (multiplied) return units."""
+    max_return: float = 1e5
+    """Multi-task: highest bin, in (multiplied) return units."""
+    labels: Literal["two_hot", "hl_gauss"] = "two_hot"
+    """Multi-task: how a scalar target becomes a distribution over bins."""
+    discrete_probability_low: float = 0.001
+    """Discrete policies: probabilities are clamped from below, then renormalised."""
+    discrete_probability_high: float = 0.99
+    """Discrete policies: probabilities are clamped from above, then renormalised."""
+
+    @property
+    def discounts(self) -> tuple[float, ...]:
+        """G discounts, the acting one last."""
+        return (*self.auxiliary_discounts, self.acting_discount)

@@ -1,0 +1,50 @@
+"""`Config`: the whole of a run's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from amago_ray.config.agent import AgentConfig
+from amago_ray.config.env import EnvConfig
+from amago_ray.config.learner import LearnerConfig
+from amago_ray.config.model import ModelConfig
+from amago_ray.config.replay import RelabelConfig, ReplayConfig
+from amago_ray.config.rollout import ExplorationConfig, RolloutConfig
+from amago_ray.config.training import (
+    CheckpointConfig,
+    ClusterConfig,
+    EvaluationConfig,
+    ReportConfig,
+    StopConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run. Everything but `env` has a default."""
+
+    env: EnvConfig | list[EnvConfig]
+    """The environment, or a mixture of environments of equal spaces."""
+    name: str = "run"
+    """Name of the run; its directory is `runs_dir/name`."""
+    runs_dir: str = "runs"
+    """Where run directories live."""
+    seed: int = 0
+    """Seed of everything random."""
+    stop: StopConfig = field(default_factory=lambda: StopConfig(env_steps=1_000_000))
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    relabel: RelabelConfig = field(default_factory=RelabelConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    @property
+    def envs(self) -> list[EnvConfig]:
+        """The mixture as a list, of one entry where `env` is a single environment."""
+        return list(self.env) if isinstance(self.env, list) else [self.env]

@@ -1,0 +1,48 @@
+"""Settings of acting: env runners and exploration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """Env runners: processes that step a batch of environments with one forward per step."""
+
+    num_env_runners: int = 1
+    """Processes; under `--local` one runner in the driver's process."""
+    num_envs_per_env_runner: int = 16
+    """E, environments stepped together by one runner."""
+    num_cpus_per_env_runner: float = 1.0
+    """Logical CPUs that Ray reserves for each runner; the runner uses one thread."""
+    num_gpus_per_env_runner: float = 0.0
+    """Above 0, policy and cache live on a GPU."""
+    episodes_per_add: int = 8
+    """Finished episodes are sent to replay in groups of at most this many."""
+    max_unacknowledged_adds: int = 4
+    """A runner waits when this many groups are not acknowledged yet."""
+    stuck_policy_alarm_s: float = 120.0
+    """Warn when a runner has not taken newer weights for this long though there are some."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorationConfig:
+    """Exploration noise while collecting; evaluation never explores."""
+
+    kind: str = "bilevel"
+    """"bilevel" (epsilon annealed over training and within the episode), "epsilon_greedy" (over training only),
+    "none", or `module:attr`."""
+    epsilon_start: float = 1.0
+    """Epsilon at an episode's first step when training starts."""
+    epsilon_final: float = 0.05
+    """Epsilon at an episode's first step after annealing."""
+    episode_end_epsilon_start: float = 0.8
+    """Bilevel: epsilon at the horizon when training starts."""
+    episode_end_epsilon_final: float = 0.01
+    """Bilevel: epsilon at the horizon after annealing."""
+    anneal_env_steps: int = 1_000_000
+    """Length of the annealing in env steps summed over all runners."""
+    randomize_per_episode: bool = True
+    """Multiply epsilon with a uniform(0, 1) factor drawn for each episode."""
+    horizon: int | None = None
+    """Bilevel: episode length that the inner annealing spans; None takes the environment's horizon."""

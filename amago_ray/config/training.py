@@ -1,0 +1,78 @@
+"""Settings of the run: when it stops, evaluates, checkpoints and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from amago_ray.config.env import EnvConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopConfig:
+    """The run ends when the first of these is reached; at least one must be set."""
+
+    env_steps: int | None = None
+    """Environment steps summed over all runners."""
+    learner_steps: int | None = None
+    """Updates."""
+    time_s: float | None = None
+    """Seconds of wall time of this session."""
+    eval_success_rate: float | None = None
+    """Success of an evaluation."""
+    eval_return: float | None = None
+    """Mean return of an evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Evaluation: a fixed number of whole episodes in environments of its own, never written to replay."""
+
+    num_episodes: int = 100
+    """Episodes per evaluation and environment; 0 switches evaluation off."""
+    interval_env_steps: int = 20_000
+    """Env steps between evaluations."""
+    at_start: bool = True
+    """Evaluate the untrained agent once."""
+    num_envs: int = 50
+    """Environments stepped together."""
+    greedy: bool = False
+    """Take the most likely action; the default samples, as the original does."""
+    env: EnvConfig | list[EnvConfig] | None = None
+    """Environments to evaluate in; None takes those of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Checkpoints of everything needed to go on."""
+
+    interval_s: float = 300.0
+    """Seconds between checkpoints over Ray."""
+    interval_learner_steps: int | None = None
+    """Updates between checkpoints instead of seconds; `--local` always counts updates (1000 where None)."""
+    keep: int = 3
+    """Newest checkpoints kept; the best by evaluation stays too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Metrics."""
+
+    interval_s: float = 2.0
+    """Seconds between reports."""
+    loggers: tuple[Literal["console", "jsonl", "tensorboard"], ...] = ("console", "jsonl", "tensorboard")
+    """Where metrics go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """How the run uses Ray."""
+
+    address: str | None = None
+    """Address of a running cluster ("auto" finds a local one); None starts Ray on this machine for the run."""
+    num_cpus: int | None = None
+    """Logical CPUs of the embedded local Ray; None takes the machine's."""
+    dashboard: bool = True
+    """Start the Ray dashboard with an embedded Ray."""
+    spread: bool = True
+    """Spread runners and shards over nodes."""

@@ -1,0 +1,45 @@
+"""The exception tree. Every error a user can cause or meet derives from `AmagoRayError`.
+
+    AmagoRayError
+    ├── ConfigError         a setting is wrong: the message says where, what was expected, what was found
+    ├── EnvError            an environment cannot be made, or breaks its contract
+    ├── SpaceError          a space that the agent cannot act in or read
+    ├── DataError           stored or exchanged data is unreadable or of another schema
+    ├── CheckpointError     a checkpoint is missing, broken, or does not fit the agent
+    ├── RunDirectoryError   the run directory is taken, missing, or cannot be written
+    └── TrainingError       training cannot go on (non-finite loss, lost processes)
+
+The command line prints the message of an `AmagoRayError` as one line and exits with code 2.
+"""
+
+
+class AmagoRayError(Exception):
+    """Base of all errors raised on purpose by this package; the message is one readable line."""
+
+
+class ConfigError(AmagoRayError):
+    """A setting is wrong."""
+
+
+class EnvError(AmagoRayError):
+    """An environment cannot be made, or breaks its contract."""
+
+
+class SpaceError(EnvError):
+    """A space that the agent cannot act in or read."""
+
+
+class DataError(AmagoRayError):
+    """Stored or exchanged data is unreadable, or of another schema."""
+
+
+class CheckpointError(AmagoRayError):
+    """A checkpoint is missing, broken, or does not fit the agent."""
+
+
+class RunDirectoryError(AmagoRayError):
+    """The run directory is taken, missing, or cannot be written."""
+
+
+class TrainingError(AmagoRayError):
+    """Training cannot go on."""
