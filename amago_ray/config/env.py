@@ -11,7 +11,8 @@ class EnvConfig:
     """One environment. In YAML also written as its bare `id`; `env` may be a list of these, a mixture."""
 
     id: str
-    """A registered Gymnasium id ("amago_ray/MazeRunner-v0"), "module:EnvId-v0", or "module:attr" (a class or factory)."""
+    """A registered Gymnasium id ("amago_ray/MazeRunner-v0"), "module:EnvId-v0", or "module:attr" (a class or
+    factory)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the environment's constructor."""
     name: str | None = None

@@ -17,7 +17,8 @@ class ReplayConfig:
     capacity_bytes: int | None = None
     """Bytes on disk over all shards; None sets no limit."""
     directory: str | None = None
-    """Where shards write; None is `replay/` in the run directory of the shard's node. Give a shared path to survive node loss."""
+    """Where shards write; None is `replay/` in the run directory of the shard's node. Give a shared path to
+    survive node loss."""
     segment_bytes: int = 32 * 1024 * 1024
     """A segment file is closed and a new one begun past this size; eviction removes whole segments."""
     fsync: Literal["never", "segment", "add"] = "never"
@@ -39,13 +40,16 @@ class RelabelConfig:
     """Hindsight relabeling of sampled episodes; needs an environment that declares a goal rule."""
 
     kind: str = "none"
-    """"none"; "instruction" (goals of an instruction replaced by achieved ones); "her" (single goals); or `module:attr`."""
+    """"none"; "instruction" (goals of an instruction replaced by achieved ones); "her" (single goals);
+    or `module:attr`."""
     strategy: Literal["all", "some", "all_or_nothing", "none"] = "some"
-    """Instruction: how many of the k - n unmet goals are replaced: all; uniform in 0..k-n; all with `all_probability` else none; none."""
+    """Instruction: how many of the k - n unmet goals are replaced: all; uniform in 0..k-n; all with
+    `all_probability` else none; none."""
     all_probability: float = 0.8
     """Instruction, "all_or_nothing": probability of replacing all."""
     weighting: Literal["uniform", "rarity_per_step", "rarity_per_episode"] = "uniform"
-    """Instruction: which achieved goals become new ones: any, or rare ones more often, rarity counted per step or per episode."""
+    """Instruction: which achieved goals become new ones: any, or rare ones more often, rarity
+    counted per step or per episode."""
     rarity_exponent: float = 4.0
     """Weight of a goal is (-log10 of its frequency) to this power."""
     her_strategy: Literal["future", "final"] = "future"

@@ -21,7 +21,8 @@ class SequenceBatch:
     network reads them as "no action" (no one-hot entry set).
     time_index `[N]` int64: the episode's own step count.
     terminated `[M]`: True only for a transition into a terminal state.
-    weight `[B]` float32: factor of each sequence in losses and statistics (1, or 0 for a dummy that fills a static shape).
+    weight `[B]` float32: factor of each sequence in losses and statistics (1, or 0 for a dummy that fills a
+    static shape).
     episode_ids `[B, 4]` int64 and policy_versions `[B, 2]` int64 (last version that acted).
     """
 

@@ -57,6 +57,7 @@ class ActionSpec:
 
     @property
     def dtype(self) -> str:
+        """The dtype in which actions are stored."""
         return {"discrete": "int64", "multi_discrete": "int64", "multi_binary": "int8", "box": "float32"}[self.kind]
 
     @property

@@ -1,0 +1,226 @@
+"""Reading and writing settings: YAML files, dotted overrides, plain dicts. The only module that uses pydantic."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from amago_ray.config.config import Config
+from amago_ray.config.env import EnvConfig
+from amago_ray.config.tree import expand_aliases, override, parse_overrides, read_tree, show
+from amago_ray.config.validate import RANGES, range_path, validate
+from amago_ray.errors import ConfigError
+
+
+def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, or a shipped config by its name ("quickstart"), and apply `section.key=value` overrides.
+
+    Raises:
+        ConfigError: no such file, or a wrong setting; one line that says where, what was expected, what was found.
+
+    """
+    path = find_config(path_or_name)
+    tree = read_tree(path)
+    parsed = parse_overrides(overrides)
+    for key, value in parsed:
+        override(tree, key, value)
+    overridden = tuple(key for key, _ in parsed)
+    try:
+        return config_from_dict(tree)
+    except ConfigError as error:
+        at = str(error).partition(":")[0]
+        from_command_line = any(at == key or at.startswith(f"{key}.") for key in overridden)
+        raise ConfigError(f"{'command line' if from_command_line else path}: {error}") from error
+
+
+def find_config(path_or_name: str | Path) -> Path:
+    """The file of a config given by path, or by the name of a shipped one.
+
+    Raises:
+        ConfigError: there is no such file; the message names the shipped configs.
+
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    if str(path_or_name) in shipped:
+        return shipped[str(path_or_name)]
+    names = ", ".join(shipped)
+    raise ConfigError(f"{path_or_name}: expected a config file or one of {names}, found no such file")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Files of the configs that come with the package, by name: in the source tree, or beside the installed modules."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package.parent / "configs", package / "configs"):
+        files = sorted(folder.glob("*.yaml"))
+        if files:
+            return {file.stem: file for file in files}
+    return {}
+
+
+def config_from_dict(tree: Mapping[str, Any]) -> Config:
+    """A validated `Config` from nested plain values, as YAML gives them. `tree` is not changed.
+
+    Raises:
+        ConfigError: the first wrong setting, by its dotted path.
+
+    """
+    own = copy.deepcopy(dict(tree))
+    expand_aliases(own)
+    config = _build(Config, own, "")
+    assert isinstance(config, Config)
+    validate(config)
+    return config
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Every setting as nested plain values (dicts, lists, numbers, texts); `config_from_dict` reads them back."""
+    plain = _plain(asdict(config))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def dump_yaml(config: Config) -> str:
+    """Every setting as YAML text, in the order of definition."""
+    return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML whose floats are read back as floats by every reader: `1.0e-05`, not `1e-05`."""
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    node = yaml.SafeDumper.represent_float(dumper, value)
+    if "e" in node.value and "." not in node.value:
+        node.value = node.value.replace("e", ".0e", 1)
+    return node
+
+
+_Dumper.add_representer(float, _represent_float)
+
+
+def _build(kind: type, tree: Any, path: str) -> Any:
+    """An instance of the dataclass `kind` from a mapping; errors speak of `path`."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {show(tree)}")
+    hints = _hints(kind)
+    values = {}
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in hints:
+            raise ConfigError(f"{where}: unknown key{_suggestion(str(key), path, list(hints))}")
+        values[key] = _convert(value, hints[key], where)
+    for entry in fields(kind):
+        if entry.name not in values and entry.default is MISSING and entry.default_factory is MISSING:
+            where = f"{path}.{entry.name}" if path else entry.name
+            raise ConfigError(f"{where}: expected {_expected(hints[entry.name], where)}, got nothing")
+    return kind(**values)
+
+
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the type `hint` of the field at `path`."""
+    if _is_env(hint):
+        if value is None and type(None) in get_args(hint):
+            return None
+        if isinstance(value, list):
+            return [_build_env(item, f"{path}.{index}") for index, item in enumerate(value)]
+        return _build_env(value, path)
+    if is_dataclass(hint):
+        assert isinstance(hint, type)
+        return _build(hint, {} if value is None else value, path)
+    # pydantic would take true for 1.
+    if not (isinstance(value, bool) and bool not in _alternatives(hint) and Any not in _alternatives(hint)):
+        try:
+            return _adapter(hint).validate_python(value)
+        except ValidationError:
+            pass
+    raise ConfigError(f"{path}: expected {_expected(hint, path)}, got {show(value)}")
+
+
+def _build_env(value: Any, path: str) -> EnvConfig:
+    if not isinstance(value, (str, dict)):
+        raise ConfigError(f"{path}: expected an environment's id, or a mapping with one, got {show(value)}")
+    env = _build(EnvConfig, {"id": value} if isinstance(value, str) else value, path)
+    assert isinstance(env, EnvConfig)
+    return env
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, vars(sys.modules[kind.__module__]))
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _is_env(hint: Any) -> bool:
+    return EnvConfig in _alternatives(hint)
+
+
+def _expected(hint: Any, path: str) -> str:
+    """The field's type and range in words."""
+    words = []
+    for kind in _alternatives(hint):
+        if kind is type(None):
+            words.append("null")
+        elif kind is EnvConfig:
+            words.append("an environment's id or mapping")
+        elif get_origin(kind) is Literal:
+            words.append("one of " + ", ".join(f'"{choice}"' for choice in get_args(kind)))
+        elif range_path(path) in RANGES:
+            words.append(RANGES[range_path(path)].expected)
+        elif get_origin(kind) in (tuple, list):
+            words.append("a list" if get_origin(kind) is tuple else "a list of them")
+        elif get_origin(kind) is dict:
+            words.append("a mapping")
+        else:
+            words.append({bool: "true or false", int: "an integer", float: "a number", str: "a text"}[kind])
+    return " or ".join(words)
+
+
+def _suggestion(key: str, path: str, siblings: list[str]) -> str:
+    """`; did you mean "…"?` for the nearest known key: a sibling first, else a field of that name elsewhere."""
+    near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    everywhere = {name: full for full in _all_paths(Config, "") for name in (full.rpartition(".")[2],)}
+    elsewhere = difflib.get_close_matches(key, everywhere, n=1, cutoff=0.8)
+    if elsewhere:
+        return f'; did you mean "{everywhere[elsewhere[0]]}"?'
+    return f"; known here are {', '.join(siblings)}" if path else ""
+
+
+def _all_paths(kind: type, prefix: str) -> list[str]:
+    paths = []
+    for name, hint in _hints(kind).items():
+        if is_dataclass(hint):
+            assert isinstance(hint, type)
+            paths += _all_paths(hint, f"{prefix}{name}.")
+        paths.append(f"{prefix}{name}")
+    return paths
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
