@@ -31,16 +31,22 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
     """
     path = find_config(path_or_name)
     tree = read_tree(path)
-    parsed = parse_overrides(overrides)
-    for key, value in parsed:
-        override(tree, key, value)
-    overridden = tuple(key for key, _ in parsed)
+    changed = copy.deepcopy(tree)
+    for key, value in parse_overrides(overrides):
+        override(changed, key, value)
+    error = _error_in(changed)
+    if error is not None:
+        in_file = str(_error_in(tree)) == str(error)
+        raise ConfigError(f"{path if in_file else 'command line'}: {error}") from error
+    return config_from_dict(changed)
+
+
+def _error_in(tree: Mapping[str, Any]) -> ConfigError | None:
     try:
-        return config_from_dict(tree)
+        config_from_dict(tree)
     except ConfigError as error:
-        at = str(error).partition(":")[0]
-        from_command_line = any(at == key or at.startswith(f"{key}.") for key in overridden)
-        raise ConfigError(f"{'command line' if from_command_line else path}: {error}") from error
+        return error
+    return None
 
 
 def find_config(path_or_name: str | Path) -> Path:
@@ -66,7 +72,8 @@ def shipped_configs() -> dict[str, Path]:
     for folder in (package.parent / "configs", package / "configs"):
         files = sorted(folder.glob("*.yaml"))
         if files:
-            return {file.stem: file for file in files}
+            here = Path.cwd()
+            return {file.stem: file.relative_to(here) if file.is_relative_to(here) else file for file in files}
     return {}
 
 
@@ -94,11 +101,16 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 def dump_yaml(config: Config) -> str:
     """Every setting as YAML text, in the order of definition."""
-    return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
+    return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, width=120)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe YAML whose floats are read back as floats by every reader: `1.0e-05`, not `1e-05`."""
+    """Safe YAML with lists of plain values on one line, and floats that every reader reads as floats (`1.0e-05`)."""
+
+
+def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
+    is_flat = not any(isinstance(value, (dict, list)) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=is_flat)
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
@@ -108,6 +120,7 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     return node
 
 
+_Dumper.add_representer(list, _represent_list)
 _Dumper.add_representer(float, _represent_float)
 
 
@@ -188,7 +201,9 @@ def _expected(hint: Any, path: str) -> str:
         elif range_path(path) in RANGES:
             words.append(RANGES[range_path(path)].expected)
         elif get_origin(kind) in (tuple, list):
-            words.append("a list" if get_origin(kind) is tuple else "a list of them")
+            item = get_args(kind)[0]
+            of_these = f" of {_expected(item, path)}" if get_origin(item) is Literal else ""
+            words.append("a list of them" if item is EnvConfig else f"a list{of_these}")
         elif get_origin(kind) is dict:
             words.append("a mapping")
         else:
@@ -205,7 +220,7 @@ def _suggestion(key: str, path: str, siblings: list[str]) -> str:
     elsewhere = difflib.get_close_matches(key, everywhere, n=1, cutoff=0.8)
     if elsewhere:
         return f'; did you mean "{everywhere[elsewhere[0]]}"?'
-    return f"; known here are {', '.join(siblings)}" if path else ""
+    return f"; known here are {', '.join(siblings)}"
 
 
 def _all_paths(kind: type, prefix: str) -> list[str]:

@@ -80,7 +80,8 @@ def override(tree: Tree, path: str, value: Any) -> None:
 
     """
     node: Any = tree
-    keys = path.split(".")
+    expand_aliases(tree)
+    keys = [*path.split(".")[:-1], ALIASES.get(path, path.split(".")[-1])]
     for depth, key in enumerate(keys):
         here = ".".join(keys[:depth])
         if isinstance(node, list):
