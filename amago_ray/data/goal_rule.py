@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from amago_ray.data.episode import AchievedGoals
+from amago_ray.errors import ConfigError, DataError
+
+NOT_COMPLETED = -1
+"""Completion row of a goal that was never met."""
 
 
 @dataclass(frozen=True)
@@ -28,4 +40,128 @@ class GoalRule:
     persistent: bool = False
     """Single goals that never complete: `reward` is paid at every step that matches (Fetch-like tasks)."""
     custom: str | None = None
-    """`module:attr` of an exotic rule, in a module that needs neither torch nor the environment."""
+    """`module:attr` of an exotic rule, in a module that needs neither torch nor the environment: a function with
+    the arguments and result of `replay_instruction`. It decides everything; the other fields are its parameters."""
+
+
+@dataclass(frozen=True)
+class GoalReplay:
+    """What an episode of T transitions would have been paid for an instruction of k goals.
+
+    completion_rows `[k]` int64: row at which each goal completed, `NOT_COMPLETED` where it never did.
+    rewards `[T]` float32: of every step, those after `end_row` without meaning.
+    active_goal `[T+1]` int64: index of the first goal not yet completed at each row; k where all are.
+    end_row: row at which the episode ends; T where the instruction does not end it.
+    """
+
+    completion_rows: npt.NDArray[np.int64]
+    rewards: npt.NDArray[np.float32]
+    active_goal: npt.NDArray[np.int64]
+    end_row: int
+
+    @property
+    def num_completed(self) -> int:
+        """How many goals completed."""
+        return int(np.count_nonzero(self.completion_rows != NOT_COMPLETED))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every goal of the instruction completed."""
+        return self.num_completed == len(self.completion_rows)
+
+
+ReplayFunction = Callable[[GoalRule, npt.NDArray[Any], AchievedGoals, int], GoalReplay]
+
+
+def replay_instruction(
+    rule: GoalRule, instruction: npt.NDArray[Any], achieved: AchievedGoals, num_transitions: int
+) -> GoalReplay:
+    """Pay an episode for `instruction [k, goal_dim]`, given what it achieved in each row.
+
+    Raises:
+        ConfigError: `rule.custom` cannot be imported.
+        DataError: a persistent rule is given more than one goal.
+    """
+    if rule.custom is not None:
+        return _load_custom(rule.custom)(rule, instruction, achieved, num_transitions)
+    rewards = np.full(num_transitions, rule.step_reward, np.float32)
+    active = np.zeros(num_transitions + 1, np.int64)
+    rows = np.full(len(instruction), NOT_COMPLETED, np.int64)
+    if rule.persistent:
+        if len(instruction) != 1:
+            raise DataError(f"goal rule: expected 1 goal where goals are persistent, found {len(instruction)}")
+        rewards[_matching_rows(rule, instruction[0], achieved) - 1] = rule.reward
+        return GoalReplay(rows, rewards, active, num_transitions)
+    completed = completed_rows(rule, instruction, achieved)
+    for index, row in enumerate(completed):
+        rows[index] = row
+        rewards[row - 1] = rule.reward
+        active[row:] = index + 1
+    ends = rule.terminates and 0 < len(completed) == len(instruction)
+    return GoalReplay(rows, rewards, active, completed[-1] if ends else num_transitions)
+
+
+def completed_rows(rule: GoalRule, instruction: npt.NDArray[Any], achieved: AchievedGoals) -> list[int]:
+    """Rows at which the first goals of `instruction [k, goal_dim]` complete, in order; shorter than k if not all do."""
+    if rule.custom is not None:
+        replay = replay_instruction(rule, instruction, achieved, len(achieved.offsets) - 2)
+        return [int(row) for row in replay.completion_rows if row != NOT_COMPLETED]
+    if rule.persistent:
+        return []
+    values, offsets = achieved.values, achieved.offsets
+    rows: list[int] = []
+    row = 0
+    for goal in instruction:
+        if row + 1 >= len(offsets) - 1:
+            break
+        start = int(offsets[row + 1])
+        matches = match_goals(rule, values[start:], goal)
+        if not len(matches):
+            break
+        first = int(matches.argmax())
+        if not matches[first]:
+            break
+        row = int(offsets.searchsorted(start + first, side="right")) - 1
+        rows.append(row)
+    return rows
+
+
+def match_goals(rule: GoalRule, values: npt.NDArray[Any], goal: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether each of the achieved `values [n, goal_dim]` matches `goal [goal_dim]`."""
+    if rule.match == "within":
+        distances = np.linalg.norm(values.astype(np.float64) - goal.astype(np.float64), axis=-1)
+        return np.asarray(distances <= rule.tolerance)
+    matches = np.ones(len(values), np.bool_)
+    for column, entry in zip(values.T, goal, strict=True):
+        matches &= column == entry
+    return matches
+
+
+def mark_completed(
+    rule: GoalRule, instruction: npt.NDArray[Any], completion_rows: npt.NDArray[np.int64], num_rows: int
+) -> npt.NDArray[Any]:
+    """The goals `[num_rows, k, goal_dim]` as observed: completed ones overwritten by the marker from their row on."""
+    goals = np.empty((num_rows, *instruction.shape), instruction.dtype)
+    goals[:] = instruction
+    if rule.marker is not None:
+        for index, row in enumerate(completion_rows.tolist()):
+            if row != NOT_COMPLETED:
+                goals[row:, index] = rule.marker
+    return goals
+
+
+def _matching_rows(rule: GoalRule, goal: npt.NDArray[Any], achieved: AchievedGoals) -> npt.NDArray[np.int64]:
+    """Rows from 1 on in which some achieved goal matches; a row may be listed more than once."""
+    entries = np.flatnonzero(match_goals(rule, achieved.values, goal))
+    rows: npt.NDArray[np.int64] = achieved.offsets.searchsorted(entries, side="right") - 1
+    return rows[rows >= 1]
+
+
+@lru_cache(maxsize=16)
+def _load_custom(path: str) -> ReplayFunction:
+    module_name, _, attribute = path.partition(":")
+    try:
+        function: ReplayFunction = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"goal rule: custom: expected an importable module:attr, got {path!r} ({error})") from error
+    return function

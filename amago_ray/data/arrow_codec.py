@@ -1,0 +1,237 @@
+"""Episodes in Arrow: one record batch each, in an IPC *stream*.
+
+A stream has one schema for all its batches, and a batch's columns all have one length, so what is said once per
+episode (id, flags, seed, versions) travels as custom metadata of the batch's message: no column is wasted on it, and
+any Arrow reader can show it. Reading costs no copy: columns are views on the buffer, read-only as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from amago_ray.data.arrow_schema import Column, EpisodeSchema, arrow_type, storage_dtype
+from amago_ray.data.episode import AchievedGoals, Episode, EpisodeId, PolicyVersion, validate_episode
+from amago_ray.data.goal_rule import GoalRule
+from amago_ray.errors import DataError
+
+_EPISODE_KEY = b"amago_ray.episode"
+
+
+class EpisodeHeader(NamedTuple):
+    """What is said once per episode."""
+
+    episode_id: EpisodeId
+    env_name: str
+    seed: int
+    terminated: bool
+    truncated: bool
+    first_policy_version: PolicyVersion
+    last_policy_version: PolicyVersion
+
+    @classmethod
+    def from_episode(cls, episode: Episode) -> EpisodeHeader:
+        """The header of an episode."""
+        return cls(
+            episode.episode_id,
+            episode.env_name,
+            episode.seed,
+            episode.terminated,
+            episode.truncated,
+            episode.first_policy_version,
+            episode.last_policy_version,
+        )
+
+    def to_metadata(self) -> dict[bytes, bytes]:
+        """As custom metadata of a record batch."""
+        return {_EPISODE_KEY: json.dumps(self).encode()}
+
+    @classmethod
+    def from_metadata(cls, metadata: pa.KeyValueMetadata | None, where: str) -> EpisodeHeader:
+        """Read back what `to_metadata` wrote.
+
+        Raises:
+            DataError: it is missing or malformed.
+        """
+        try:
+            if metadata is None:
+                raise KeyError(_EPISODE_KEY)
+            episode_id, env_name, seed, terminated, truncated, first, last = json.loads(metadata[_EPISODE_KEY])
+            return cls(
+                EpisodeId(*episode_id),
+                env_name,
+                seed,
+                terminated,
+                truncated,
+                PolicyVersion(*first),
+                PolicyVersion(*last),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{where}: expected an episode's header in the batch metadata ({error!r})") from error
+
+
+class EncodedEpisode(NamedTuple):
+    """One episode in a stream: its message takes bytes `offset : offset + num_bytes`."""
+
+    header: EpisodeHeader
+    batch: pa.RecordBatch
+    offset: int
+    num_bytes: int
+
+
+def encode_episodes(
+    episodes: Sequence[Episode], *, schema: EpisodeSchema | None = None, goal_rule: GoalRule | None = None
+) -> pa.Buffer:
+    """A group of at least one episode as an Arrow IPC stream; `schema` is that of the first one by default.
+
+    The buffer pickles out of band, so it travels between processes without a copy.
+
+    Raises:
+        DataError: the group is empty, or an episode is invalid or of another schema.
+    """
+    if not episodes:
+        raise DataError("group of episodes: expected at least one, found none")
+    if schema is None:
+        validate_episode(episodes[0])
+        schema = EpisodeSchema.from_episode(episodes[0])
+    arrow_schema = schema.to_arrow(goal_rule)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, arrow_schema) as writer:
+        for episode in episodes:
+            validate_episode(episode)
+            schema.require(EpisodeSchema.from_episode(episode), f"episode {tuple(episode.episode_id)}")
+            batch = to_record_batch(episode, schema, arrow_schema)
+            writer.write_batch(batch, custom_metadata=EpisodeHeader.from_episode(episode).to_metadata())
+    return sink.getvalue()
+
+
+def decode_episodes(group: bytes | pa.Buffer) -> list[Episode]:
+    """The episodes of a stream, as read-only views on `group`.
+
+    Raises:
+        DataError: the stream is broken, or of another schema version.
+    """
+    schema, encoded = read_stream(group, "group of episodes")
+    return [to_episode(entry.batch, entry.header, schema) for entry in encoded]
+
+
+def read_stream(group: bytes | pa.Buffer, where: str) -> tuple[EpisodeSchema, Iterator[EncodedEpisode]]:
+    """The schema of a stream and, lazily, its episodes; nothing is copied.
+
+    The iterator raises DataError where the stream breaks off or a batch is malformed; all before it is sound.
+
+    Raises:
+        DataError: the stream has no readable schema, or one of another version.
+    """
+    source = pa.BufferReader(group)
+    try:
+        reader = pa.ipc.open_stream(source)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{where}: expected an Arrow IPC stream ({error})") from error
+    schema = EpisodeSchema.from_arrow(reader.schema, where)
+    return schema, _read_batches(reader, source, schema, where)
+
+
+def to_record_batch(episode: Episode, schema: EpisodeSchema, arrow_schema: pa.Schema) -> pa.RecordBatch:
+    """T+1 rows; row T of actions and rewards is a zero filler."""
+    num_rows = len(episode) + 1
+    arrays = [
+        _to_arrow(column, episode.observations[name], num_rows)
+        for name, column in zip(schema.leaf_names, schema.observations, strict=True)
+    ]
+    arrays.append(_to_arrow(schema.action, _fill_last_row(episode.actions), num_rows))
+    arrays.append(_to_arrow(Column("reward", (), "float32"), _fill_last_row(episode.rewards), num_rows))
+    if schema.achieved_goals is not None and episode.achieved_goals is not None:
+        achieved = episode.achieved_goals
+        goals = _to_arrow(schema.achieved_goals, achieved.values, len(achieved.values))
+        offsets = pa.py_buffer(np.ascontiguousarray(achieved.offsets, np.int32))
+        list_type = arrow_type(schema.achieved_goals, is_ragged=True)
+        arrays.append(pa.Array.from_buffers(list_type, num_rows, [None, offsets], children=[goals]))
+    if schema.action_mask is not None and episode.action_mask is not None:
+        arrays.append(_to_arrow(schema.action_mask, episode.action_mask, num_rows))
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
+
+
+def to_episode(batch: pa.RecordBatch, header: EpisodeHeader, schema: EpisodeSchema) -> Episode:
+    """An episode whose columns are views on the batch's memory."""
+    num_rows = batch.num_rows
+    num_leaves = len(schema.observations)
+    observations = {
+        name: _view(column, batch.column(index), num_rows)
+        for index, (name, column) in enumerate(zip(schema.leaf_names, schema.observations, strict=True))
+    }
+    index = num_leaves + 2
+    achieved: AchievedGoals | None = None
+    if schema.achieved_goals is not None:
+        buffers = batch.column(index).buffers()
+        offsets: npt.NDArray[np.int32] = np.ndarray((num_rows + 1,), np.int32, buffer=buffers[1])
+        achieved = AchievedGoals(_view_buffer(schema.achieved_goals, buffers[-1], int(offsets[-1])), offsets)
+        index += 1
+    return Episode(
+        observations=observations,
+        actions=_view(schema.action, batch.column(num_leaves), num_rows)[:-1],
+        rewards=np.ndarray((num_rows - 1,), np.float32, buffer=batch.column(num_leaves + 1).buffers()[1]),
+        terminated=header.terminated,
+        truncated=header.truncated,
+        episode_id=header.episode_id,
+        env_name=header.env_name,
+        seed=header.seed,
+        first_policy_version=header.first_policy_version,
+        last_policy_version=header.last_policy_version,
+        achieved_goals=achieved,
+        action_mask=None if schema.action_mask is None else _view(schema.action_mask, batch.column(index), num_rows),
+    )
+
+
+def _read_batches(
+    reader: pa.RecordBatchStreamReader, source: pa.BufferReader, schema: EpisodeSchema, where: str
+) -> Iterator[EncodedEpisode]:
+    while True:
+        offset = source.tell()
+        try:
+            batch, metadata = reader.read_next_batch_with_custom_metadata()
+        except StopIteration:
+            return
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{where}: broken at byte {offset} ({error})") from error
+        if batch.num_rows < 2:
+            raise DataError(f"{where}: expected episodes of at least 1 transition, found {batch.num_rows - 1}")
+        if schema.achieved_goals is not None:
+            goals = batch.column(len(schema.observations) + 2)
+            if goals.offset != 0 or goals.offsets[0].as_py() != 0 or goals.offsets[-1].as_py() != len(goals.values):
+                raise DataError(f"{where}: achieved goals: offsets do not span the goals")
+        header = EpisodeHeader.from_metadata(metadata, where)
+        yield EncodedEpisode(header, batch, offset, source.tell() - offset)
+
+
+def _to_arrow(column: Column, values: npt.NDArray[Any], num_rows: int) -> pa.Array:
+    values = np.ascontiguousarray(values)
+    dtype = storage_dtype(column.dtype)
+    flat = pa.Array.from_buffers(pa.from_numpy_dtype(dtype), values.size, [None, pa.py_buffer(values.view(dtype))])
+    if not column.shape:
+        return flat
+    return pa.Array.from_buffers(arrow_type(column, is_ragged=False), num_rows, [None], children=[flat])
+
+
+def _view(column: Column, array: pa.Array, num_rows: int) -> npt.NDArray[Any]:
+    return _view_buffer(column, array.buffers()[-1], num_rows)
+
+
+def _view_buffer(column: Column, buffer: pa.Buffer | None, num_rows: int) -> npt.NDArray[Any]:
+    shape = (num_rows, *column.shape)
+    if buffer is None or buffer.size == 0:
+        empty: npt.NDArray[Any] = np.empty(shape, column.dtype)
+        empty.flags.writeable = False
+        return empty
+    return np.ndarray(shape, column.dtype, buffer=buffer)
+
+
+def _fill_last_row(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    filled = np.zeros((len(values) + 1, *values.shape[1:]), values.dtype)
+    filled[:-1] = values
+    return filled
