@@ -1,0 +1,366 @@
+"""Policy distributions: what the raw parameters of the policy head mean, one family per kind of action.
+
+A family works on *moments*, computed once from the parameters: probabilities, or mean and standard deviation.
+Randomness comes from outside: training passes draws (`draw_noise`), acting passes a generator (`act`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import override
+
+from amago_ray.config.agent import AgentConfig
+from amago_ray.data.specs import ActionSpec
+
+Moments = tuple[Tensor, ...]
+"""(probabilities,) or (mean, standard deviation), each `[..., A]`."""
+
+_MIN_PROBABILITY = 1e-12
+
+
+class PolicyDistribution(ABC):
+    """A family of distributions over actions.
+
+    Actions come in two forms. *Storage* form is that of `ActionSpec` (an index, indices, bits, a box).
+    *Features* `[..., A]` are what critics read: one-hot where discrete, else floats.
+    """
+
+    num_params: int
+    """P, raw parameters of one distribution."""
+    num_features: int
+    """A, width of an action's features."""
+    is_exact: bool = False
+    """Whether expectations over actions are sums over all of them instead of samples."""
+
+    @abstractmethod
+    def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
+        """Moments of `params [..., P]`; `mask [..., P]` is True where an action is allowed (discrete kinds only)."""
+
+    @abstractmethod
+    def log_prob(self, moments: Moments, action: Tensor) -> Tensor:
+        """Log-probability `[...]` of an action in storage form, whose leading axes broadcast against the moments'."""
+
+    @abstractmethod
+    def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features `[..., A]` of an action in storage form, as critics receive actions of the replay."""
+
+    @abstractmethod
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
+        """Noise for `sample` or, where `reparametrized`, for `rsample`, of distributions of leading axes `shape`."""
+
+    @abstractmethod
+    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
+        """Features `[..., A]` of sampled actions, without gradient. Integer or bool noise is the outcome itself."""
+
+    @abstractmethod
+    def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
+        """Features `[..., A]` of sampled actions, with a gradient to the moments."""
+
+    @abstractmethod
+    def act(
+        self,
+        params: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Actions in storage form of `params [E, P]`: sampled, or the most likely ones where `greedy`."""
+
+
+def make_distribution(action: ActionSpec, config: AgentConfig) -> PolicyDistribution:
+    """The family that fits an action spec."""
+    low, high = config.discrete_probability_low, config.discrete_probability_high
+    match action.kind:
+        case "discrete":
+            return DiscreteDistribution(action.num_categories[0], low, high)
+        case "multi_discrete":
+            return MultiDiscreteDistribution(action.num_categories, low, high)
+        case "multi_binary":
+            return MultiBinaryDistribution(action.shape)
+        case "box":
+            return TanhNormalDistribution(action.shape)
+
+
+class DiscreteDistribution(PolicyDistribution):
+    """One of A actions: softmax, clamped to [low, high], renormalised.
+
+    Source: AMAGO (arXiv 2310.09971), appendix A; the clamp keeps exploration and log-probabilities bounded.
+    """
+
+    is_exact = True
+
+    def __init__(self, num_actions: int, low: float, high: float) -> None:
+        self.num_params = num_actions
+        self.num_features = num_actions
+        self._low = low
+        self._high = high
+
+    @override
+    def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
+        clamped = self._clamped_probabilities(params, mask)
+        return (clamped / clamped.sum(-1, keepdim=True),)
+
+    @override
+    def log_prob(self, moments: Moments, action: Tensor) -> Tensor:
+        (probs,) = moments
+        index = action.unsqueeze(-1).expand(*probs.shape[:-1], 1)
+        return probs.gather(-1, index).squeeze(-1).clamp_min(_MIN_PROBABILITY).log()
+
+    @override
+    def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Softened one-hot: clamped to [low, high] and renormalised, as the policy's own probabilities are."""
+        features = F.one_hot(action, self.num_features).to(torch.float32).clamp_(self._low, self._high)
+        if mask is not None:
+            features *= _some_allowed(mask)
+        return features.div_(features.sum(-1, keepdim=True))
+
+    @override
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
+        if reparametrized:
+            return _gumbel((*shape, self.num_features), generator)
+        return torch.rand(tuple(shape), generator=generator, device=generator.device)
+
+    @override
+    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
+        (probs,) = moments
+        probs = probs.detach()
+        index = noise if noise.dtype == torch.int64 else _inverse_cdf(probs, noise)
+        return F.one_hot(index, self.num_features).to(probs.dtype)
+
+    @override
+    def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
+        return _straight_through(moments[0], noise)
+
+    @override
+    def act(
+        self,
+        params: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        if greedy:
+            return _mask_logits(params, mask).argmax(-1)
+        probs = self._clamped_probabilities(params, mask)
+        noise = torch.rand(params.shape[:-1], generator=generator, device=params.device)
+        return _inverse_cdf(probs, noise)
+
+    def _clamped_probabilities(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """Clamped but not renormalised; exactly 0 where masked."""
+        probs = _mask_logits(params, mask).softmax(-1).clamp(self._low, self._high)
+        return probs if mask is None else probs * _some_allowed(mask)
+
+
+class MultiDiscreteDistribution(PolicyDistribution):
+    """Several independent choices: a product of `DiscreteDistribution`s, their features and masks side by side."""
+
+    def __init__(self, num_categories: Sequence[int], low: float, high: float) -> None:
+        self._sizes = list(num_categories)
+        self._parts = [DiscreteDistribution(size, low, high) for size in num_categories]
+        self.num_params = sum(self._sizes)
+        self.num_features = self.num_params
+
+    @override
+    def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
+        parts = zip(self._parts, torch.split(params, self._sizes, -1), self._split(mask), strict=True)
+        return (torch.cat([part.moments(p, m)[0] for part, p, m in parts], -1),)
+
+    @override
+    def log_prob(self, moments: Moments, action: Tensor) -> Tensor:
+        parts = zip(self._parts, torch.split(moments[0], self._sizes, -1), action.unbind(-1), strict=True)
+        return torch.stack([part.log_prob((p,), a) for part, p, a in parts]).sum(0)
+
+    @override
+    def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        parts = zip(action.unbind(-1), self._sizes, strict=True)
+        return torch.cat([F.one_hot(index, size) for index, size in parts], -1).to(torch.float32)
+
+    @override
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
+        if reparametrized:
+            return _gumbel((*shape, self.num_features), generator)
+        return torch.rand((*shape, len(self._sizes)), generator=generator, device=generator.device)
+
+    @override
+    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
+        parts = zip(self._parts, torch.split(moments[0], self._sizes, -1), noise.unbind(-1), strict=True)
+        return torch.cat([part.sample((p,), n) for part, p, n in parts], -1)
+
+    @override
+    def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
+        parts = zip(torch.split(moments[0], self._sizes, -1), torch.split(noise, self._sizes, -1), strict=True)
+        return torch.cat([_straight_through(p, n) for p, n in parts], -1)
+
+    @override
+    def act(
+        self,
+        params: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        parts = zip(self._parts, torch.split(params, self._sizes, -1), self._split(mask), strict=True)
+        return torch.stack([part.act(p, generator=generator, greedy=greedy, mask=m) for part, p, m in parts], -1)
+
+    def _split(self, mask: Tensor | None) -> Sequence[Tensor | None]:
+        return [None] * len(self._sizes) if mask is None else torch.split(mask, self._sizes, -1)
+
+
+class MultiBinaryDistribution(PolicyDistribution):
+    """Independent bits.
+
+    The log-probability is the mean over bits, as in the original.
+    Differs: the greedy action is p > 0.5 (the original's is always zero); `rsample` lets a gradient through the
+    sampled bits straight to their probabilities (the original has none).
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._shape = tuple(shape)
+        self.num_features = math.prod(shape)
+        self.num_params = self.num_features
+
+    @override
+    def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
+        return (params.sigmoid(),)
+
+    @override
+    def log_prob(self, moments: Moments, action: Tensor) -> Tensor:
+        (probs,) = moments
+        bits = self.encode(action)
+        chosen = bits * probs + (1 - bits) * (1 - probs)
+        return chosen.clamp_min(torch.finfo(probs.dtype).eps).log().mean(-1)
+
+    @override
+    def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        return action.flatten(action.dim() - len(self._shape)).to(torch.float32)
+
+    @override
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
+        return torch.rand((*shape, self.num_features), generator=generator, device=generator.device)
+
+    @override
+    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
+        probs = moments[0].detach()
+        outcome = noise if noise.dtype == torch.bool else noise < probs
+        return outcome.to(probs.dtype)
+
+    @override
+    def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
+        (probs,) = moments
+        return self.sample(moments, noise) + (probs - probs.detach())
+
+    @override
+    def act(
+        self,
+        params: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        probs = params.sigmoid()
+        threshold: Tensor | float = 0.5
+        if not greedy:
+            threshold = torch.rand(params.shape, generator=generator, device=params.device)
+        return (probs > threshold).to(torch.int8).view(*params.shape[:-1], *self._shape)
+
+
+class TanhNormalDistribution(PolicyDistribution):
+    """A box in [-1, 1]: tanh of a diagonal Gaussian whose log standard deviation lies in (-5, 2).
+
+    Source: reference formulas of the original's continuous policy: log std = -5 + 3.5 (tanh(raw) + 1).
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._shape = tuple(shape)
+        self.num_features = math.prod(shape)
+        self.num_params = 2 * self.num_features
+
+    @override
+    def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
+        mean, raw = params.chunk(2, -1)
+        return mean, torch.exp(-5.0 + 3.5 * (raw.tanh() + 1.0))
+
+    @override
+    def log_prob(self, moments: Moments, action: Tensor) -> Tensor:
+        mean, std = moments
+        pre_tanh = self.encode(action).clamp(-0.99, 0.99).atanh()
+        normal = -0.5 * ((pre_tanh - mean) / std) ** 2 - std.log() - 0.5 * math.log(2.0 * math.pi)
+        log_slope = 2.0 * (math.log(2.0) - pre_tanh - F.softplus(-2.0 * pre_tanh))
+        return (normal - log_slope).sum(-1)
+
+    @override
+    def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        return action.flatten(action.dim() - len(self._shape)).clamp(-1.0, 1.0)
+
+    @override
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
+        return torch.randn((*shape, self.num_features), generator=generator, device=generator.device)
+
+    @override
+    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
+        mean, std = moments
+        return torch.tanh(mean.detach() + std.detach() * noise)
+
+    @override
+    def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
+        mean, std = moments
+        return torch.tanh(mean + std * noise)
+
+    @override
+    def act(
+        self,
+        params: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        mean, std = self.moments(params)
+        if not greedy:
+            mean = mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean.tanh().to(torch.float32).view(*params.shape[:-1], *self._shape)
+
+
+def _some_allowed(mask: Tensor) -> Tensor:
+    """The mask, with rows that allow nothing (rows that only fill a static shape) allowing everything."""
+    return mask | ~mask.any(-1, keepdim=True)
+
+
+def _mask_logits(params: Tensor, mask: Tensor | None) -> Tensor:
+    return params if mask is None else params.masked_fill(~_some_allowed(mask), -torch.inf)
+
+
+def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+    """Index `[...]` drawn from `probs [..., A]`, which need not sum to 1, by `uniform [...]` in [0, 1).
+
+    The threshold lies in (0, total], so that an entry of probability 0 is never drawn, not even by rounding.
+    """
+    cumulative = probs.cumsum(-1)
+    threshold = (1.0 - uniform).unsqueeze(-1) * cumulative[..., -1:]
+    return (cumulative < threshold).sum(-1)
+
+
+def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return -torch.empty(shape, device=generator.device).exponential_(generator=generator).log()
+
+
+def _straight_through(probs: Tensor, gumbel: Tensor, temperature: float = 0.5) -> Tensor:
+    """One-hot samples whose gradient is that of the Gumbel-softmax.
+
+    Source: Jang et al. 2017 (arXiv 1611.01144), section 2.2.
+    """
+    allowed = probs > 0
+    logits = probs.clamp_min(_MIN_PROBABILITY).log().masked_fill(~allowed, -torch.inf)
+    soft = ((logits + gumbel) / temperature).softmax(-1)
+    hard = F.one_hot(soft.argmax(-1), probs.shape[-1]).to(soft.dtype)
+    return hard - soft.detach() + soft
