@@ -62,6 +62,8 @@ class SequenceModelConfig:
     """Transformer: "auto" takes the fastest that this machine has; all give the same values."""
     sigma_reparam: bool = True
     """Transformer: reparametrise projections by their spectral norm, against attention-entropy collapse."""
+    gru_hidden_dim: int | None = None
+    """GRU: width of the hidden state; None is d_model."""
 
 
 @dataclass(frozen=True, kw_only=True)

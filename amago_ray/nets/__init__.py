@@ -1,0 +1,41 @@
+"""Networks: timestep encoders, sequence models over packed sequences, attention backends, k/v cache, heads.
+
+Offers `SequenceLayout`, `TokenColumns`, the contracts `TimestepEncoder` and `SequenceModel`, and
+`build_timestep_encoder` and `build_sequence_model`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amago_ray.nets.contracts import SequenceModel, TimestepEncoder
+    from amago_ray.nets.layout import SequenceLayout
+    from amago_ray.nets.sequence_models import build_sequence_model
+    from amago_ray.nets.timestep_encoders import build_timestep_encoder
+    from amago_ray.nets.tokens import TokenColumns
+
+_HOMES = {
+    "SequenceLayout": "layout",
+    "SequenceModel": "contracts",
+    "TimestepEncoder": "contracts",
+    "TokenColumns": "tokens",
+    "build_sequence_model": "sequence_models",
+    "build_timestep_encoder": "timestep_encoders",
+}
+
+__all__ = [
+    "SequenceLayout",
+    "SequenceModel",
+    "TimestepEncoder",
+    "TokenColumns",
+    "build_sequence_model",
+    "build_timestep_encoder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

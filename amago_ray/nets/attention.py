@@ -1,0 +1,167 @@
+"""Causal attention over packed sequences, behind one small protocol; all backends give the same values."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from amago_ray.errors import ConfigError
+from amago_ray.nets.layout import SequenceLayout
+
+BackendName = Literal["auto", "sdpa", "varlen", "flash_attn"]
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class AttentionBackend(Protocol):
+    """Causal attention within each sequence of a packed batch."""
+
+    name: str
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
+        """`[N, H, head_dim]` from q, k, v of that shape, with scores divided by sqrt(head_dim).
+
+        A token attends to itself and to earlier tokens of its sequence; with a `window` to at most window - 1 of them.
+        """
+        ...
+
+
+class SdpaAttention:
+    """`scaled_dot_product_attention` on any device: equal lengths as one batch, others in groups of similar length."""
+
+    name = "sdpa"
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
+        """See `AttentionBackend`."""
+        if layout.is_uniform:
+            shape = (layout.num_sequences, layout.max_seqlen)
+            return _batched(_view(q, shape), _view(k, shape), _view(v, shape), window).flatten(0, 1)
+        groups, padded_rows = layout.length_groups
+        sizes = [count * length for count, length in groups.shapes]
+        # Padding is on the right, where causality hides it from every real token.
+        padded = [
+            torch.split(x.new_zeros(groups.num_padded_rows, *x.shape[1:]).index_copy(0, padded_rows, x), sizes)
+            for x in (q, k, v)
+        ]
+        outputs = [
+            _batched(_view(q, shape), _view(k, shape), _view(v, shape), window).flatten(0, 1)
+            for shape, q, k, v in zip(groups.shapes, *padded, strict=True)
+        ]
+        return torch.cat(outputs).index_select(0, padded_rows)
+
+
+class VarlenAttention:
+    """`torch.nn.attention.varlen` on CUDA, for half precision."""
+
+    name = "varlen"
+
+    def __init__(self) -> None:
+        from torch.nn.attention.varlen import varlen_attn
+
+        self._attend = varlen_attn
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
+        """See `AttentionBackend`."""
+        _require_half(self.name, q)
+        bounds = layout.cu_seqlens
+        span = (-1 if window is None else window - 1, 0)
+        longest = layout.max_seqlen
+        output = self._attend(q, k, v, bounds, bounds, longest, longest, window_size=span)
+        assert isinstance(output, Tensor)
+        return output
+
+
+class FlashAttention:
+    """The flash_attn package on CUDA, for half precision."""
+
+    name = "flash_attn"
+
+    def __init__(self) -> None:
+        from flash_attn import flash_attn_varlen_func
+
+        self._attend: Any = flash_attn_varlen_func
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
+        """See `AttentionBackend`."""
+        _require_half(self.name, q)
+        output: Tensor = self._attend(
+            q,
+            k,
+            v,
+            cu_seqlens_q=layout.cu_seqlens,
+            cu_seqlens_k=layout.cu_seqlens,
+            max_seqlen_q=layout.max_seqlen,
+            max_seqlen_k=layout.max_seqlen,
+            causal=True,
+            window_size=(-1 if window is None else window - 1, 0 if window is not None else -1),
+        )
+        return output
+
+
+class AutoAttention:
+    """The fastest backend for each call: flash_attn, else varlen, for half precision on CUDA; SDPA for all else."""
+
+    name = "auto"
+
+    def __init__(self) -> None:
+        self._anywhere = SdpaAttention()
+        self._half_on_cuda: AttentionBackend = self._anywhere
+        for make in (FlashAttention, VarlenAttention) if torch.cuda.is_available() else ():
+            try:
+                self._half_on_cuda = make()
+                break
+            except ImportError:
+                continue
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
+        """See `AttentionBackend`."""
+        backend = self._half_on_cuda if q.is_cuda and q.dtype in _HALF else self._anywhere
+        return backend(q, k, v, layout, window)
+
+
+def build_attention(name: BackendName) -> AttentionBackend:
+    """The backend of that name.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    if name == "auto":
+        return AutoAttention()
+    if name == "sdpa":
+        return SdpaAttention()
+    where = "model.sequence_model.attention_backend"
+    if name not in ("varlen", "flash_attn"):
+        raise ConfigError(f'{where}: expected "auto", "sdpa", "varlen" or "flash_attn", found "{name}"')
+    if not torch.cuda.is_available():
+        raise ConfigError(f'{where}: "{name}" expects a CUDA device, found none (use "auto" or "sdpa")')
+    try:
+        return VarlenAttention() if name == "varlen" else FlashAttention()
+    except ImportError as error:
+        raise ConfigError(f'{where}: "{name}" cannot be imported: {error} (use "auto" or "sdpa")') from error
+
+
+def _view(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    """`[B * L, H, head_dim]` as `[B, L, H, head_dim]`."""
+    return x.view(*shape, *x.shape[1:])
+
+
+def _batched(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """Causal attention of `[B, L, H, head_dim]` without padding to hide."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    length = q.shape[2]
+    if window is None or window >= length:
+        output = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    else:
+        band = torch.ones(length, length, dtype=torch.bool, device=q.device).tril_().triu_(1 - window)
+        output = functional.scaled_dot_product_attention(q, k, v, attn_mask=band)
+    return output.transpose(1, 2)
+
+
+def _require_half(name: str, q: Tensor) -> None:
+    if q.dtype not in _HALF:
+        raise ConfigError(
+            f'model.sequence_model.attention_backend: "{name}" expects learner.precision "bfloat16", found '
+            f'{str(q.dtype).removeprefix("torch.")} (use "auto" or "sdpa")'
+        )

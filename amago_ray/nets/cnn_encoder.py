@@ -1,0 +1,112 @@
+"""`CnnTimestepEncoder`: images through convolutions, everything else beside them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from amago_ray.config.model import TimestepEncoderConfig
+from amago_ray.data.specs import EnvSpec, ObservationSpec
+from amago_ray.errors import ConfigError
+from amago_ray.nets.contracts import TimestepEncoder
+from amago_ray.nets.mlp import NEGATIVE_SLOPE, activate
+from amago_ray.nets.tokens import TokenColumns, TokenFeatures
+
+
+class CnnTimestepEncoder(TimestepEncoder):
+    """Each image through its own convolutions to `image_dim`; symlog of vectors and rl2 linearly to `rl2_dim`; merged.
+
+    The merge is: leaky ReLU of all features side by side (images in sorted order first), linear, LayerNorm. There is
+    no input normalisation: symlog bounds the rest. Parameters: `images.{i}.…` for the i-th image leaf in sorted order.
+    """
+
+    def __init__(self, config: TimestepEncoderConfig, leaves: dict[str, ObservationSpec], spec: EnvSpec) -> None:
+        super().__init__()
+        images = {name: leaf for name, leaf in leaves.items() if leaf.is_pixels}
+        self.image_names = sorted(images)
+        self.images = nn.ModuleList(ImageEncoder(config, images[name], name) for name in self.image_names)
+        others = {name: leaf for name, leaf in leaves.items() if name not in images}
+        self.features = TokenFeatures(others, spec.action)
+        self.rl2 = nn.Linear(self.features.num_features, config.rl2_dim)
+        self.merge = nn.Linear(len(images) * config.image_dim + config.rl2_dim, config.output_dim)
+        self.output_norm = nn.LayerNorm(config.output_dim)
+        self.output_dim = config.output_dim
+
+    def forward(self, tokens: TokenColumns, weight: Tensor | None = None) -> Tensor:
+        """See `TimestepEncoder`; there are no running statistics for `weight` to enter."""
+        columns = [image(tokens.observations[name]) for name, image in zip(self.image_names, self.images, strict=True)]
+        columns.append(self.rl2(symlog(self.features(tokens))))
+        output: Tensor = self.output_norm(self.merge(activate(torch.cat(columns, dim=-1))))
+        return output
+
+
+class ImageEncoder(nn.Module):
+    """uint8 pixels `[N, channels, height, width]` to `[N, image_dim]`: convolutions, flatten, linear."""
+
+    def __init__(self, config: TimestepEncoderConfig, leaf: ObservationSpec, name: str) -> None:
+        super().__init__()
+        channels, height, width = leaf.shape
+        self.random_shift_pixels = config.random_shift_pixels
+        self.convolutions = nn.ModuleList()
+        stack = zip(config.cnn_channels, config.cnn_kernel_sizes, config.cnn_strides, strict=True)
+        for out_channels, kernel_size, stride in stack:
+            height, width = (height - kernel_size) // stride + 1, (width - kernel_size) // stride + 1
+            if min(height, width) < 1:
+                raise ConfigError(
+                    f"model.timestep_encoder.cnn_kernel_sizes: expected an image large enough for the convolutions, "
+                    f'found "{name}" of shape {list(leaf.shape)}'
+                )
+            convolution = nn.Conv2d(channels, out_channels, kernel_size, stride)
+            delta_orthogonal_(convolution)
+            self.convolutions.append(convolution)
+            channels = out_channels
+        self.output = nn.Linear(channels * height * width, config.image_dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The image's features, before their activation."""
+        if self.training and self.random_shift_pixels > 0:
+            pixels = random_shift(pixels, self.random_shift_pixels)
+        x = pixels.to(torch.float32).mul_(1 / 128).sub_(1)
+        for convolution in self.convolutions:
+            x = activate(convolution(x))
+        output: Tensor = self.output(x.flatten(1))
+        return output
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(1 + |x|)."""
+    return x.sign() * x.abs().log1p()
+
+
+def random_shift(pixels: Tensor, max_shift: int) -> Tensor:
+    """Each image moved by up to `max_shift` pixels along both axes, edge pixels repeated.
+
+    Source: DrQ-v2 (arXiv 2107.09645), section 3.1, with whole pixels.
+    """
+    rows, columns = (
+        (torch.arange(size, device=pixels.device) + shift).clamp_(0, size - 1)
+        for size, shift in zip(
+            pixels.shape[2:],
+            torch.randint(-max_shift, max_shift + 1, (2, len(pixels), 1), device=pixels.device),
+            strict=True,
+        )
+    )
+    images = torch.arange(len(pixels), device=pixels.device)[:, None, None, None]
+    channels = torch.arange(pixels.shape[1], device=pixels.device)[:, None, None]
+    return pixels[images, channels, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+@torch.no_grad()
+def delta_orthogonal_(convolution: nn.Conv2d) -> None:
+    """Initialise: an orthogonal matrix on the centre tap, zero elsewhere and in the bias.
+
+    Source: Xiao et al. (arXiv 1806.05393), with the gain of leaky ReLU.
+    """
+    height, width = convolution.kernel_size[0], convolution.kernel_size[1]
+    gain = math.sqrt(2 / (1 + NEGATIVE_SLOPE**2))
+    convolution.weight.zero_()
+    nn.init.orthogonal_(convolution.weight[:, :, height // 2, width // 2], gain)
+    if convolution.bias is not None:
+        convolution.bias.zero_()

@@ -1,0 +1,48 @@
+"""`FeedForwardSequenceModel`: no memory, for ablation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from amago_ray.config.model import SequenceModelConfig
+from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.mlp import activate
+
+
+class FeedForwardSequenceModel(SequenceModel):
+    """act(linear), residual blocks x <- x + act(F2 act(F1 x)), linear, LayerNorm; each timestep by itself."""
+
+    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+        super().__init__()
+        dim, d_ff = config.d_model, config.d_ff or 4 * config.d_model
+        self.embed = nn.Linear(input_dim, dim)
+        self.blocks = nn.ModuleList(ResidualBlock(dim, d_ff) for _ in range(config.num_layers))
+        self.output = nn.Linear(dim, dim)
+        self.output_norm = nn.LayerNorm(dim)
+        self.output_dim = dim
+
+    def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
+        """See `SequenceModel`."""
+        return self.run(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        """`[N, D_enc]` to `[N, D]`."""
+        x = activate(self.embed(x))
+        for block in self.blocks:
+            x = block(x)
+        output: Tensor = self.output_norm(self.output(x))
+        return output
+
+
+class ResidualBlock(nn.Module):
+    """x + act(contract(act(expand(x))))."""
+
+    def __init__(self, dim: int, d_ff: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, d_ff)
+        self.contract = nn.Linear(d_ff, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, D]` to `[N, D]`."""
+        return x + activate(self.contract(activate(self.expand(x))))

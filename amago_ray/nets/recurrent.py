@@ -1,0 +1,61 @@
+"""`GruSequenceModel`: a GRU over the timesteps of an episode."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from amago_ray.config.model import SequenceModelConfig
+from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.layout import SequenceLayout, to_device
+
+
+class GruSequenceModel(SequenceModel):
+    """GRU, linear, LayerNorm. The time index is not read."""
+
+    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+        super().__init__()
+        hidden_dim = config.gru_hidden_dim or config.d_model
+        self.rnn = nn.GRU(input_dim, hidden_dim, config.num_layers, batch_first=True)
+        self.output = nn.Linear(hidden_dim, config.d_model)
+        self.output_norm = nn.LayerNorm(config.d_model)
+        self.output_dim = config.d_model
+
+    def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
+        """See `SequenceModel`; every sequence starts from a zero hidden state."""
+        return self.run(x, layout)[0]
+
+    def run(self, x: Tensor, layout: SequenceLayout) -> tuple[Tensor, Tensor]:
+        """The result `[N, D]`, and the hidden state `[layers, B, hidden_dim]` after each sequence's last token."""
+        if layout.is_uniform:
+            states, hidden = self.rnn(x.view(layout.num_sequences, layout.max_seqlen, -1))
+            states = states.flatten(0, 1)
+        else:
+            rows, inverse, batch_sizes, unsorted = _time_major(layout)
+            packed = PackedSequence(x.index_select(0, rows), batch_sizes, None, unsorted)
+            states, hidden = self.rnn(packed)
+            states = states.data.index_select(0, inverse)
+        output: Tensor = self.output_norm(self.output(states))
+        return output, hidden
+
+
+def _time_major(layout: SequenceLayout) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Packed rows in the order of `PackedSequence` (step by step, longest sequence first), and the way back.
+
+    Returns: token rows `[N]`; for each token its place in that order `[N]`; sequences alive at each step; for each
+    sequence its place among the sorted ones `[B]`.
+    """
+    lengths = np.asarray(layout.lengths)
+    longest_first = np.argsort(-lengths, kind="stable")
+    rank = np.argsort(longest_first)
+    step = np.arange(layout.num_tokens) - np.repeat(layout.starts, lengths)
+    rows = np.lexsort((np.repeat(rank, lengths), step))
+    batch_sizes = (lengths[:, None] > np.arange(layout.max_seqlen)).sum(0)
+    device = layout.device
+    return (
+        to_device(rows, device),
+        to_device(np.argsort(rows), device),
+        to_device(batch_sizes, device).cpu(),
+        to_device(rank, device),
+    )

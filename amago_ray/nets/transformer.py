@@ -1,0 +1,149 @@
+"""The causal Transformer over the timesteps of an episode."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amago_ray.config.model import SequenceModelConfig
+from amago_ray.errors import ConfigError
+from amago_ray.nets.attention import AttentionBackend, build_attention
+from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.mlp import activate
+from amago_ray.nets.positions import LearnedPositions, SinusoidalPositions, rotary_tables, rotate
+from amago_ray.nets.sigma_reparam import SigmaReparamLinear
+
+Projection = SigmaReparamLinear | nn.Linear
+
+
+class Transformer(SequenceModel):
+    """Linear embedding plus position, pre-norm layers with NormFormer's extra norms, a final LayerNorm.
+
+    Source: AMAGO (arXiv 2310.09971), appendix A; NormFormer (arXiv 2110.09456).
+    """
+
+    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+        super().__init__()
+        dim = config.d_model
+        if dim % config.num_heads or (config.positions == "rotary" and (dim // config.num_heads) % 2):
+            even = " with an even quotient" if config.positions == "rotary" else ""
+            raise ConfigError(
+                f"model.sequence_model.num_heads: expected a divisor of d_model {dim}{even}, found {config.num_heads}"
+            )
+        self.output_dim = dim
+        self.head_dim = dim // config.num_heads
+        self.rotary = config.positions == "rotary"
+        self.context_length = config.context_length
+        self.dropout = config.dropout
+        self.embed = nn.Linear(input_dim, dim)
+        self.positions = _build_positions(config, horizon)
+        attention = build_attention(config.attention_backend)
+        self.layers = nn.ModuleList(TransformerLayer(config, attention) for _ in range(config.num_layers))
+        self.output_norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
+        """See `SequenceModel`; with a `window`, tokens of each layer see at most window - 1 earlier ones."""
+        x = self.embed(x)
+        if self.positions is not None:
+            x = x + self.positions(time_index)
+        x = functional.dropout(x, self.dropout, self.training)
+        turn = rotary_tables(time_index, self.head_dim) if self.rotary else None
+        for layer in self.layers:
+            x = layer(x, turn, layout, window)
+        output: Tensor = self.output_norm(x)
+        return output
+
+
+class TransformerLayer(nn.Module):
+    """x <- x + LN(Attention(LN x)); x <- x + Contract(LN(act(Expand(LN x))))."""
+
+    def __init__(self, config: SequenceModelConfig, attention: AttentionBackend) -> None:
+        super().__init__()
+        dim, d_ff = config.d_model, config.d_ff or 4 * config.d_model
+        self.dropout = config.dropout
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = SelfAttention(config, attention)
+        self.attention_output_norm = nn.LayerNorm(dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.expand = _projection(config, dim, d_ff)
+        self.hidden_norm = nn.LayerNorm(d_ff)
+        self.contract = _projection(config, d_ff, dim)
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, layout: SequenceLayout, window: int | None
+    ) -> Tensor:
+        """`[N, D]` to `[N, D]`; `turn` holds the tables of rotary positions."""
+        x = x + self.attention_output_norm(self.attention(self.attention_norm(x), turn, layout, window))
+        hidden = self.hidden_norm(activate(self.expand(self.feed_forward_norm(x))))
+        return x + functional.dropout(self.contract(hidden), self.dropout, self.training)
+
+
+class SelfAttention(nn.Module):
+    """Bias-free q, k, v projection, causal attention, a learned scale per head, output projection with bias.
+
+    Differs: rows of the q, k, v projection are ordered (which of q, k, v; head; channel), where the original orders
+    them (which; channel; head); `head_major_rows` and `channel_major_rows` convert weights, their u and gradients.
+    The computed function is the same, and no copy is needed between projection and attention.
+    """
+
+    def __init__(self, config: SequenceModelConfig, attention: AttentionBackend) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.attend = attention
+        self.qkv = _projection(config, config.d_model, 3 * config.d_model, bias=False)
+        self.head_scale = nn.Parameter(torch.ones(config.num_heads))
+        self.output = _projection(config, config.d_model, config.d_model)
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, layout: SequenceLayout, window: int | None
+    ) -> Tensor:
+        """`[N, D]` to `[N, D]`."""
+        q, k, v = self.qkv(x).view(len(x), 3, self.num_heads, -1).unbind(1)
+        if turn is not None:
+            q, k = rotate(q, *turn).to(v.dtype), rotate(k, *turn).to(v.dtype)
+        heads = self.attend(q, k, v, layout, window).flatten(1)
+        return functional.linear(heads, self.scaled_output_weight(), self.output.bias)
+
+    def scaled_output_weight(self) -> Tensor:
+        """The output projection's weight with each head's scale on its columns: `[D, D]` is smaller than `[N, D]`."""
+        weight = effective_weight(self.output)
+        return (weight.view(len(weight), self.num_heads, -1) * self.head_scale[:, None]).flatten(1)
+
+
+def effective_weight(projection: nn.Module) -> Tensor:
+    """The matrix that a projection of the Transformer applies."""
+    if isinstance(projection, SigmaReparamLinear):
+        return projection.effective_weight()
+    assert isinstance(projection, nn.Linear)
+    return projection.weight
+
+
+def head_major_rows(rows: Tensor, num_heads: int) -> Tensor:
+    """Rows of a q, k, v projection (`[3 D, ...]`) from the original's order (which, channel, head) to ours."""
+    return rows.reshape(3, -1, num_heads, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
+
+
+def channel_major_rows(rows: Tensor, num_heads: int) -> Tensor:
+    """The inverse of `head_major_rows`."""
+    return rows.reshape(3, num_heads, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
+
+
+def _projection(config: SequenceModelConfig, input_dim: int, output_dim: int, bias: bool = True) -> Projection:
+    kind = SigmaReparamLinear if config.sigma_reparam else nn.Linear
+    return kind(input_dim, output_dim, bias=bias)
+
+
+def _build_positions(config: SequenceModelConfig, horizon: int | None) -> nn.Module | None:
+    if config.positions == "sinusoidal":
+        return SinusoidalPositions(config.d_model)
+    if config.positions == "rotary":
+        return None
+    if config.max_time_index is None and horizon is None:
+        raise ConfigError(
+            "model.sequence_model.max_time_index: expected a number for learned positions in an environment "
+            "without a known horizon, found null"
+        )
+    size = config.max_time_index if config.max_time_index is not None else (horizon or 0) + 1
+    return LearnedPositions(size, config.d_model)
