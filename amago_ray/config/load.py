@@ -27,7 +27,6 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
 
     Raises:
         ConfigError: no such file, or a wrong setting; one line that says where, what was expected, what was found.
-
     """
     path = find_config(path_or_name)
     tree = read_tree(path)
@@ -54,7 +53,6 @@ def find_config(path_or_name: str | Path) -> Path:
 
     Raises:
         ConfigError: there is no such file; the message names the shipped configs.
-
     """
     path = Path(path_or_name)
     if path.is_file():
@@ -82,7 +80,6 @@ def config_from_dict(tree: Mapping[str, Any]) -> Config:
 
     Raises:
         ConfigError: the first wrong setting, by its dotted path.
-
     """
     own = copy.deepcopy(dict(tree))
     expand_aliases(own)

@@ -43,7 +43,6 @@ def read_tree(path: Path) -> Tree:
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or holds no mapping.
-
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,7 +60,6 @@ def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
 
     Raises:
         ConfigError: one has no "=", no key, or a value that is not YAML.
-
     """
     parsed = []
     for text in overrides:
@@ -77,7 +75,6 @@ def override(tree: Tree, path: str, value: Any) -> None:
 
     Raises:
         ConfigError: the path leads through a value that has no keys, or past the end of a list.
-
     """
     node: Any = tree
     expand_aliases(tree)
@@ -109,7 +106,6 @@ def expand_aliases(tree: Tree) -> None:
 
     Raises:
         ConfigError: a field is given under both names.
-
     """
     for path, name in ALIASES.items():
         *sections, alias = path.split(".")

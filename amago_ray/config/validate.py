@@ -89,6 +89,7 @@ RANGES: dict[str, Range] = {
     "model.sequence_model.d_ff": POSITIVE_INTEGER,
     "model.sequence_model.dropout": Range("a number from 0 to below 1", lambda x: 0 <= x < 1),
     "model.sequence_model.max_time_index": POSITIVE_INTEGER,
+    "model.sequence_model.gru_hidden_dim": POSITIVE_INTEGER,
     "model.policy_head.num_layers": COUNT,
     "model.policy_head.hidden_dim": POSITIVE_INTEGER,
     "model.critic.num_layers": COUNT,
@@ -158,7 +159,6 @@ def validate(config: Config) -> None:
 
     Raises:
         ConfigError: the first broken rule: the field's dotted path, what was expected, what was found.
-
     """
     for path, value in _walk(config, ""):
         check = RANGES.get(range_path(path))
@@ -179,7 +179,6 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
 
     Raises:
         ConfigError: learned positions or the inner annealing of exploration lack a horizon, or fall short of it.
-
     """
     model = config.model.sequence_model
     if model.kind == "transformer" and model.positions == "learned":

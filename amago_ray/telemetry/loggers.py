@@ -1,0 +1,109 @@
+"""Writing metrics to files: JSONL and TensorBoard. Each report is one flat dict; the x axis is env steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from amago_ray.errors import RunDirectoryError
+from amago_ray.telemetry.metrics import finite
+
+
+class MetricLogger(Protocol):
+    """Takes reports."""
+
+    def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Write one report of finite values."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release everything; calling it twice is fine."""
+        ...
+
+
+class LoggerGroup:
+    """Hands reports to several loggers. Values that are missing or not finite are left out of them and counted."""
+
+    def __init__(self, loggers: Sequence[MetricLogger]) -> None:
+        self._loggers = list(loggers)
+        self._num_dropped = 0
+
+    def log(self, env_steps: int, metrics: Mapping[str, float | None]) -> dict[str, float]:
+        """Write one report everywhere; returns what was written, with the total of values ever left out."""
+        kept, dropped = finite(metrics)
+        self._num_dropped += len(dropped)
+        kept["telemetry/num_dropped_values"] = float(self._num_dropped)
+        for logger in self._loggers:
+            logger.log(env_steps, kept)
+        return kept
+
+    def close(self) -> None:
+        """Close all loggers."""
+        for logger in self._loggers:
+            logger.close()
+
+
+class JsonlLogger:
+    """Appends one JSON object per report, with `unix_time_s` and `env_steps`, and flushes it.
+
+    A half-written last line, left by a process that was killed, is cut off when the file is opened again.
+
+    Raises:
+        RunDirectoryError: the file cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file: IO[bytes] = path.open("ab+")
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}") from error
+        _cut_torn_line(self._file)
+
+    def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Append one line."""
+        record: dict[str, Any] = {"unix_time_s": round(time.time(), 3), **metrics, "env_steps": env_steps}
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The reports in a JSONL file, oldest first; a half-written last line is passed over."""
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+class TensorBoardLogger:
+    """Writes scalars to a TensorBoard event file in `directory`, without loading torch.
+
+    `first_env_step`, the counter that a resumed run goes on from, hides what an earlier session logged beyond it.
+    """
+
+    def __init__(self, directory: Path, first_env_step: int | None = None) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(logdir=str(directory), purge_step=first_env_step, flush_secs=5)
+
+    def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Write each metric as a scalar at `env_steps`."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, env_steps)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    file.seek(0)
+    content = file.read()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        file.truncate(end)
+    file.seek(0, 2)
