@@ -1,1 +1,30 @@
 """amago_ray: distributed in-context reinforcement learning with AMAGO on Ray."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amago_ray.acting.policy import Policy, load_policy
+    from amago_ray.api import evaluate, record, train
+    from amago_ray.config import Config
+    from amago_ray.config.load import load_config
+    from amago_ray.errors import AmagoRayError
+
+__all__ = ["AmagoRayError", "Config", "Policy", "evaluate", "load_config", "load_policy", "record", "train"]
+
+_HOMES = {
+    "AmagoRayError": "errors",
+    "Config": "config",
+    "Policy": "acting.policy",
+    "evaluate": "api",
+    "load_config": "config.load",
+    "load_policy": "acting.policy",
+    "record": "api",
+    "train": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,177 @@
+"""The commands of `amago-ray`. Whatever loads torch or Ray is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from amago_ray.errors import AmagoRayError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train, evaluate and watch in-context reinforcement learning agents.\n\n"
+    "Start with [bold]amago-ray train quickstart[/bold]. Every setting of a config can be changed behind it, as in "
+    "[bold]amago-ray train quickstart learner.batch_size=32[/bold]; "
+    "[bold]amago-ray config --fields[/bold] explains them all.",
+)
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped config.")]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="section.key=value", help="Settings to change, with values as in YAML."),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, such as runs/quickstart.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. An error made by the user's input is one line on stderr, and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=arguments, prog_name="amago-ray")
+    except AmagoRayError as error:
+        if "--debug" in arguments:
+            raise
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        raise SystemExit(2) from None
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    local: Annotated[bool, typer.Option("--local", help="One process without Ray, deterministic.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run of this name.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster; by default Ray is started on this machine.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run, whose directory is runs/NAME.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Train an agent. Ctrl-C writes a checkpoint and ends; a second one ends at once."""
+    from amago_ray.config.load import load_config
+
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    # Quoted, so that a name such as 1e5 stays a text.
+    named = [] if name is None else [f"name={json.dumps(name)}"]
+    settings = load_config(config, [*(overrides or []), *named])
+
+    from amago_ray.api import train as run
+    from amago_ray.telemetry.console import print_outcome
+
+    print_outcome(run(settings, local=local, resume=resume, overwrite=overwrite, address=address))
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunArgument,
+    episodes: Annotated[int, typer.Option(min=1, help="Whole episodes, in each environment.")] = 100,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the most likely actions; default: sample.")] = False,
+    env: Annotated[str | None, typer.Option(help="Id of another environment of equal spaces.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Evaluate a trained agent over a fixed number of fresh episodes."""
+    from amago_ray.api import evaluate as run_evaluation
+
+    metrics = run_evaluation(run, num_episodes=episodes, greedy=greedy, env=env, seed=seed)
+    _print_pairs(f"{run}: {episodes} episodes", {name: f"{value:.4g}" for name, value in metrics.items()})
+
+
+@app.command()
+def record(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The film to write: .gif or .mp4.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Whole episodes, one after the other.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Film a trained agent in fresh episodes."""
+    from amago_ray.api import record as run_recording
+
+    print(run_recording(run, out, num_episodes=episodes, seed=seed))
+
+
+@app.command()
+def status(run: RunArgument, debug: DebugOption = False) -> None:
+    """Show how far a run is, from its directory."""
+    from amago_ray.telemetry.metrics import flatten
+    from amago_ray.training.run_directory import RunDirectory
+
+    newest = flatten(RunDirectory.open(run).read_status())
+    shown = {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()}
+    _print_pairs(str(run), shown)
+
+
+@app.command()
+def config(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file, or a shipped name.")] = None,
+    overrides: OverridesArgument = None,
+    fields: Annotated[bool, typer.Option("--fields", help="Explain every setting instead.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show every setting of a config as it would be used; without CONFIG, name the shipped ones."""
+    if fields:
+        from amago_ray.config.describe import describe_fields
+
+        for field in describe_fields():
+            print(f"{field.path} = {field.default}  ({field.type})\n    {field.meaning}")
+        return
+    from amago_ray.config.load import dump_yaml, load_config, shipped_configs
+
+    if config is None:
+        _print_pairs("shipped configs", {name: str(path) for name, path in shipped_configs().items()})
+        return
+    print(dump_yaml(load_config(config, overrides or [])), end="")
+
+
+@app.command()
+def envs(debug: DebugOption = False) -> None:
+    """List the built-in environments. Any other Gymnasium id or `module:attr` works in a config too."""
+    import gymnasium
+
+    import amago_ray.envs.registration  # noqa: F401 - registers them
+
+    found = {}
+    for env_id, spec in sorted(gymnasium.registry.items()):
+        if spec.namespace == "amago_ray":
+            found[env_id] = ", ".join(f"{name}={value}" for name, value in spec.kwargs.items())
+    _print_pairs("built-in environments", found)
+
+
+@app.command()
+def doctor(
+    runs_dir: Annotated[Path, typer.Option(help="Where runs would be written.")] = Path("runs"),
+    debug: DebugOption = False,
+) -> None:
+    """Check that this machine has what a run needs."""
+    from amago_ray.cli.doctor import examine
+
+    findings = examine(runs_dir)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for finding in findings:
+        mark = "[green]ok[/green]" if finding.ok else "[red]fails[/red]"
+        table.add_row(mark, finding.name, finding.text)
+    Console().print(table)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print_pairs(title: str, pairs: dict[str, str]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in pairs.items():
+        table.add_row(name, text)
+    Console().print(table)
