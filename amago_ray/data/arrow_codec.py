@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from amago_ray.data.arrow_schema import Column, EpisodeSchema, arrow_type, storage_dtype
+from amago_ray.data.arrow_schema import Column, EpisodeSchema
 from amago_ray.data.episode import AchievedGoals, Episode, EpisodeId, PolicyVersion, validate_episode
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
@@ -104,7 +104,8 @@ def encode_episodes(
     with pa.ipc.new_stream(sink, arrow_schema) as writer:
         for episode in episodes:
             validate_episode(episode)
-            schema.require(EpisodeSchema.from_episode(episode), f"episode {tuple(episode.episode_id)}")
+            if not schema.fits(episode):
+                schema.require(EpisodeSchema.from_episode(episode), f"episode {tuple(episode.episode_id)}")
             batch = to_record_batch(episode, schema, arrow_schema)
             writer.write_batch(batch, custom_metadata=EpisodeHeader.from_episode(episode).to_metadata())
     return sink.getvalue()
@@ -140,20 +141,21 @@ def read_stream(group: bytes | pa.Buffer, where: str) -> tuple[EpisodeSchema, It
 def to_record_batch(episode: Episode, schema: EpisodeSchema, arrow_schema: pa.Schema) -> pa.RecordBatch:
     """T+1 rows; row T of actions and rewards is a zero filler."""
     num_rows = len(episode) + 1
-    arrays = [
-        _to_arrow(column, episode.observations[name], num_rows)
-        for name, column in zip(schema.leaf_names, schema.observations, strict=True)
-    ]
-    arrays.append(_to_arrow(schema.action, _fill_last_row(episode.actions), num_rows))
-    arrays.append(_to_arrow(Column("reward", (), "float32"), _fill_last_row(episode.rewards), num_rows))
-    if schema.achieved_goals is not None and episode.achieved_goals is not None:
-        achieved = episode.achieved_goals
-        goals = _to_arrow(schema.achieved_goals, achieved.values, len(achieved.values))
-        offsets = pa.py_buffer(np.ascontiguousarray(achieved.offsets, np.int32))
-        list_type = arrow_type(schema.achieved_goals, is_ragged=True)
-        arrays.append(pa.Array.from_buffers(list_type, num_rows, [None, offsets], children=[goals]))
-    if schema.action_mask is not None and episode.action_mask is not None:
-        arrays.append(_to_arrow(schema.action_mask, episode.action_mask, num_rows))
+    columns = [episode.observations[name] for name in schema.leaf_names]
+    columns += [_fill_last_row(episode.actions), _fill_last_row(episode.rewards)]
+    achieved = episode.achieved_goals
+    if achieved is not None:
+        columns.append(achieved.values)
+    if episode.action_mask is not None:
+        columns.append(episode.action_mask)
+    arrays: list[pa.Array] = []
+    for arrow_type, column, values in zip(schema.arrow_types, schema.columns, columns, strict=True):
+        if achieved is not None and column is schema.achieved_goals:
+            offsets = pa.py_buffer(np.ascontiguousarray(achieved.offsets, np.int32))
+            goals = _to_arrow(arrow_type.value_type, values)
+            arrays.append(pa.Array.from_buffers(arrow_type, num_rows, [None, offsets], children=[goals]))
+        else:
+            arrays.append(_to_arrow(arrow_type, values))
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
 
 
@@ -203,19 +205,19 @@ def _read_batches(
             raise DataError(f"{where}: expected episodes of at least 1 transition, found {batch.num_rows - 1}")
         if schema.achieved_goals is not None:
             goals = batch.column(len(schema.observations) + 2)
-            if goals.offset != 0 or goals.offsets[0].as_py() != 0 or goals.offsets[-1].as_py() != len(goals.values):
+            offsets = np.frombuffer(goals.buffers()[1], np.int32, batch.num_rows + 1)
+            if offsets[0] != 0 or offsets[-1] != len(goals.values) or (offsets[1:] < offsets[:-1]).any():
                 raise DataError(f"{where}: achieved goals: offsets do not span the goals")
         header = EpisodeHeader.from_metadata(metadata, where)
         yield EncodedEpisode(header, batch, offset, source.tell() - offset)
 
 
-def _to_arrow(column: Column, values: npt.NDArray[Any], num_rows: int) -> pa.Array:
-    values = np.ascontiguousarray(values)
-    dtype = storage_dtype(column.dtype)
-    flat = pa.Array.from_buffers(pa.from_numpy_dtype(dtype), values.size, [None, pa.py_buffer(values.view(dtype))])
-    if not column.shape:
-        return flat
-    return pa.Array.from_buffers(arrow_type(column, is_ragged=False), num_rows, [None], children=[flat])
+def _to_arrow(arrow_type: pa.DataType, values: npt.NDArray[Any]) -> pa.Array:
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    if not pa.types.is_fixed_size_list(arrow_type):
+        return pa.Array.from_buffers(arrow_type, len(values), [None, data])
+    flat = pa.Array.from_buffers(arrow_type.value_type, values.size, [None, data])
+    return pa.Array.from_buffers(arrow_type, len(values), [None], children=[flat])
 
 
 def _view(column: Column, array: pa.Array, num_rows: int) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -101,8 +102,8 @@ class EpisodeSchema:
     def to_arrow(self, goal_rule: GoalRule | None = None) -> pa.Schema:
         """As Arrow, with version, names, shapes and dtypes (and the goal rule) in the metadata."""
         fields = [
-            pa.field(column.name, arrow_type(column, is_ragged=column is self.achieved_goals), nullable=False)
-            for column in self.columns
+            pa.field(column.name, arrow_type, nullable=False)
+            for column, arrow_type in zip(self.columns, self.arrow_types, strict=True)
         ]
         metadata = {_SCHEMA_KEY: json.dumps({"version": SCHEMA_VERSION, "columns": self.columns}).encode()}
         if goal_rule is not None:
@@ -116,9 +117,36 @@ class EpisodeSchema:
         return (*self.observations, self.action, Column("reward", (), "float32"), *optional)
 
     @cached_property
+    def arrow_types(self) -> tuple[pa.DataType, ...]:
+        """The Arrow type of each column.
+
+        Raises:
+            DataError: Arrow has no fixed-width type for a dtype.
+        """
+        return tuple(
+            pa.list_(_item(_row_type(column))) if column is self.achieved_goals else _row_type(column)
+            for column in self.columns
+        )
+
+    @cached_property
     def leaf_names(self) -> tuple[str, ...]:
         """Sorted names of the observation leaves."""
         return tuple(column.name.removeprefix(_OBSERVATION_PREFIX) for column in self.observations)
+
+    def fits(self, episode: Episode) -> bool:
+        """Whether an episode is of this schema; `require` says what differs."""
+        achieved, mask = episode.achieved_goals, episode.action_mask
+        return (
+            len(self.observations) == len(episode.observations)
+            and all(_fits(column, episode.observations.get(name)) for name, column in self._named_leaves)
+            and _fits(self.action, episode.actions)
+            and _fits(self.achieved_goals, None if achieved is None else achieved.values)
+            and _fits(self.action_mask, mask)
+        )
+
+    @cached_property
+    def _named_leaves(self) -> tuple[tuple[str, Column], ...]:
+        return tuple(zip(self.leaf_names, self.observations, strict=True))
 
     def require(self, found: EpisodeSchema, where: str) -> None:
         """Check that data of schema `found` belongs here.
@@ -145,22 +173,6 @@ def read_goal_rule(schema: pa.Schema) -> GoalRule | None:
     return None if raw is None else GoalRule(**json.loads(raw))
 
 
-def arrow_type(column: Column, *, is_ragged: bool) -> pa.DataType:
-    """The Arrow type of a column; `is_ragged` for a list of goals per row.
-
-    Raises:
-        DataError: Arrow has no fixed-width type for the dtype.
-    """
-    dtype = storage_dtype(column.dtype)
-    try:
-        value_type = pa.from_numpy_dtype(dtype)
-    except (pa.ArrowNotImplementedError, TypeError) as error:
-        raise DataError(f"column {column.name!r}: expected a number or bool dtype, found {column.dtype}") from error
-    if column.shape:
-        value_type = pa.list_(pa.field("item", value_type, nullable=False), int(np.prod(column.shape, dtype=np.int64)))
-    return pa.list_(pa.field("item", value_type, nullable=False)) if is_ragged else value_type
-
-
 def storage_dtype(dtype: str) -> np.dtype[Any]:
     """The dtype of stored bytes: booleans are kept as uint8, which a NumPy view turns back for free."""
     return np.dtype(np.uint8) if dtype == "bool" else np.dtype(dtype)
@@ -168,3 +180,22 @@ def storage_dtype(dtype: str) -> np.dtype[Any]:
 
 def _column(name: str, values: npt.NDArray[Any]) -> Column:
     return Column(name, values.shape[1:], values.dtype.name)
+
+
+def _fits(column: Column | None, values: npt.NDArray[Any] | None) -> bool:
+    if column is None or values is None:
+        return column is None and values is None
+    return values.shape[1:] == column.shape and values.dtype == column.dtype
+
+
+def _row_type(column: Column) -> pa.DataType:
+    dtype = storage_dtype(column.dtype)
+    try:
+        value_type = pa.from_numpy_dtype(dtype)
+    except (pa.ArrowNotImplementedError, TypeError) as error:
+        raise DataError(f"column {column.name!r}: expected a number or bool dtype, found {column.dtype}") from error
+    return pa.list_(_item(value_type), math.prod(column.shape)) if column.shape else value_type
+
+
+def _item(value_type: pa.DataType) -> pa.Field:
+    return pa.field("item", value_type, nullable=False)

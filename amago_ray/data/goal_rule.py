@@ -52,22 +52,14 @@ class GoalReplay:
     rewards `[T]` float32: of every step, those after `end_row` without meaning.
     active_goal `[T+1]` int64: index of the first goal not yet completed at each row; k where all are.
     end_row: row at which the episode ends; T where the instruction does not end it.
+    terminates: whether the instruction, completed, ends it there.
     """
 
     completion_rows: npt.NDArray[np.int64]
     rewards: npt.NDArray[np.float32]
     active_goal: npt.NDArray[np.int64]
     end_row: int
-
-    @property
-    def num_completed(self) -> int:
-        """How many goals completed."""
-        return int(np.count_nonzero(self.completion_rows != NOT_COMPLETED))
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every goal of the instruction completed."""
-        return self.num_completed == len(self.completion_rows)
+    terminates: bool
 
 
 ReplayFunction = Callable[[GoalRule, npt.NDArray[Any], AchievedGoals, int], GoalReplay]
@@ -91,14 +83,14 @@ def replay_instruction(
         if len(instruction) != 1:
             raise DataError(f"goal rule: expected 1 goal where goals are persistent, found {len(instruction)}")
         rewards[_matching_rows(rule, instruction[0], achieved) - 1] = rule.reward
-        return GoalReplay(rows, rewards, active, num_transitions)
+        return GoalReplay(rows, rewards, active, num_transitions, False)
     completed = completed_rows(rule, instruction, achieved)
     for index, row in enumerate(completed):
         rows[index] = row
         rewards[row - 1] = rule.reward
         active[row:] = index + 1
     ends = rule.terminates and 0 < len(completed) == len(instruction)
-    return GoalReplay(rows, rewards, active, completed[-1] if ends else num_transitions)
+    return GoalReplay(rows, rewards, active, completed[-1] if ends else num_transitions, ends)
 
 
 def completed_rows(rule: GoalRule, instruction: npt.NDArray[Any], achieved: AchievedGoals) -> list[int]:

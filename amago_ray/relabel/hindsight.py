@@ -1,0 +1,66 @@
+"""What all hindsight has in common: an episode, replayed against another instruction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amago_ray.data.episode import AchievedGoals, Episode
+from amago_ray.data.goal_rule import GoalRule, mark_completed, replay_instruction
+from amago_ray.errors import DataError
+
+DESIRED_GOAL = "desired_goal"
+"""Observation leaf that shows the instruction."""
+
+
+def achieved_goals(episode: Episode) -> AchievedGoals:
+    """The achieved goals of an episode.
+
+    Raises:
+        DataError: the episode was stored without.
+    """
+    if episode.achieved_goals is None:
+        raise DataError(f"episode {tuple(episode.episode_id)}: expected achieved goals for relabeling, found none")
+    return episode.achieved_goals
+
+
+def read_instruction(episode: Episode) -> npt.NDArray[Any]:
+    """The instruction `[k, goal_dim]` that the episode was played with: as shown in row 0, with nothing completed."""
+    instruction: npt.NDArray[Any] = episode.observations[DESIRED_GOAL][0]
+    return instruction.reshape(-1, achieved_goals(episode).values.shape[1])
+
+
+def replay_with(episode: Episode, instruction: npt.NDArray[Any], rule: GoalRule) -> Episode:
+    """The episode as it would have been with `instruction [k, goal_dim]`: same observations otherwise, same actions.
+
+    Rewards, shown goals and, where the instruction completes and the rule says so, the end (cut, `terminated`)
+    follow from the rule. Previous rewards follow from rewards when the episode is packed.
+    """
+    num_transitions = len(episode)
+    replay = replay_instruction(rule, instruction, achieved_goals(episode), num_transitions)
+    end = replay.end_row
+    shown = episode.observations[DESIRED_GOAL]
+    goals = mark_completed(rule, instruction, replay.completion_rows, end + 1)
+    observations = {name: leaf[: end + 1] for name, leaf in episode.observations.items()}
+    observations[DESIRED_GOAL] = goals.reshape(end + 1, *shown.shape[1:])
+    achieved = achieved_goals(episode)
+    offsets = achieved.offsets[: end + 2]
+    return replace(
+        episode,
+        observations=observations,
+        actions=episode.actions[:end],
+        rewards=replay.rewards[:end],
+        terminated=episode.terminated or replay.terminates,
+        truncated=episode.truncated and not replay.terminates,
+        achieved_goals=AchievedGoals(achieved.values[: int(offsets[-1])], offsets),
+        action_mask=None if episode.action_mask is None else episode.action_mask[: end + 1],
+    )
+
+
+def row_of_entries(achieved: AchievedGoals, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The row in which each entry of `achieved.values` was achieved."""
+    rows: npt.NDArray[np.int64] = achieved.offsets.searchsorted(entries, side="right") - 1
+    return rows
