@@ -30,12 +30,32 @@ class AgentConfig:
     """Weight of the critics' loss."""
     advantage_filter: Literal["binary", "exponential", "leaky", "none"] = "binary"
     """f(A) of the behaviour-cloning term."""
+    binary_filter_threshold: float = 0.0
+    """Binary filter: advantage above which a transition is imitated."""
     exponential_filter_beta: float = 1.0
     """Exponential filter: temperature."""
     exponential_filter_clip_low: float | None = None
     """Exponential filter: lower clip of the advantage."""
     exponential_filter_clip_high: float | None = 5.0
     """Exponential filter: upper clip of the advantage."""
+    exponential_filter_weight_low: float | None = 1e-7
+    """Exponential filter: lower clip of the weight."""
+    exponential_filter_weight_high: float | None = None
+    """Exponential filter: upper clip of the weight."""
+    leaky_filter_scale: float = 2.0
+    """Leaky filter: advantage over which the ramp rises by one."""
+    leaky_filter_offset: float = 0.01
+    """Leaky filter: advantage at which the ramp has its knee."""
+    leaky_filter_slope: float = 0.05
+    """Leaky filter: slope of the ramp below its knee, relative to that above."""
+    leaky_filter_weight_at_zero: float = 0.01
+    """Leaky filter: weight of the ramp at advantage zero."""
+    leaky_filter_weight_low: float | None = 1e-7
+    """Leaky filter: lower clip of the ramp."""
+    leaky_filter_weight_high: float | None = 10.0
+    """Leaky filter: upper clip of the ramp."""
+    leaky_filter_adds_binary: bool = True
+    """Leaky filter: add 1 where the advantage is positive."""
     num_action_samples_in_critic_loss: int = 1
     """K, sampled actions for the target's expectation (continuous actions, multi-task)."""
     num_action_samples_in_policy_loss: int = 1

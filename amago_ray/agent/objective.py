@@ -1,0 +1,42 @@
+"""The objective: targets, then losses, of the kind that the settings ask for.
+
+Both functions are pure: they change no module, and everything random comes in as `Draws`. Between them the caller
+updates PopArt with the targets (statistics first, then the loss).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from amago_ray.agent import value_classification, value_regression
+from amago_ray.agent.actor_critic import ActorCritic
+from amago_ray.agent.draws import Draws
+from amago_ray.agent.terms import Losses, Targets, Transitions
+from amago_ray.agent.value_regression import Critics
+
+
+def compute_targets(agent: ActorCritic, next_states: Tensor, transitions: Transitions, draws: Draws) -> Targets:
+    """Targets of M transitions from the states `[M, D]` they lead to, without gradient."""
+    if agent.config.kind == "multi_task":
+        return value_classification.compute_targets(agent, next_states, transitions, draws)
+    return value_regression.compute_targets(agent, next_states, transitions, draws)
+
+
+def compute_losses(
+    agent: ActorCritic,
+    states: Tensor,
+    transitions: Transitions,
+    returns: Tensor,
+    draws: Draws,
+    num_transitions: float,
+    value_critics: Critics | None = None,
+) -> Losses:
+    """Losses of R transitions from their states `[R, D]` and targets `[R, G]` in return units.
+
+    num_transitions: what the losses are averaged over, which is R only where these are all of an update's rows.
+    value_critics: what values the policy's own actions, without gradient to their parameters; None is the agent's own.
+    """
+    arguments = (agent, states, transitions, returns, draws, num_transitions, value_critics)
+    if agent.config.kind == "multi_task":
+        return value_classification.compute_losses(*arguments)
+    return value_regression.compute_losses(*arguments)

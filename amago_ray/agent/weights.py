@@ -1,0 +1,82 @@
+"""`Snapshot`: the weights that acting needs, as flat named arrays, and their file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from amago_ray.data.episode import PolicyVersion
+from amago_ray.errors import CheckpointError
+
+BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
+"""NumPy has no bfloat16: such arrays hold its bits under this dtype."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Acting weights of one version, by name (timestep encoder, sequence model, policy head), dtype-exact."""
+
+    version: PolicyVersion
+    arrays: dict[str, npt.NDArray[np.generic]]
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.generic]]:
+    """Copies on the host, dtype-exact."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for name, tensor in tensors.items():
+        host = tensor.detach().to("cpu", copy=True)
+        arrays[name] = host.view(torch.uint16).numpy().view(BFLOAT16) if host.dtype == torch.bfloat16 else host.numpy()
+    return arrays
+
+
+def to_tensors(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
+    """Copies as tensors on the host, dtype-exact."""
+    tensors: dict[str, Tensor] = {}
+    for name, array in arrays.items():
+        if array.dtype == BFLOAT16:
+            tensors[name] = torch.from_numpy(np.array(array.view(np.uint16))).view(torch.bfloat16)
+        else:
+            tensors[name] = torch.from_numpy(np.array(array))
+    return tensors
+
+
+def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
+    """Write a safetensors file that readers never see half of: temporary name, fsync, rename."""
+    metadata = {"version": json.dumps(list(snapshot.version))}
+    tensors = {name: tensor.contiguous() for name, tensor in to_tensors(snapshot.arrays).items()}
+    write_atomically(Path(path), serialize(tensors, metadata))
+
+
+def load_snapshot(path: str | Path) -> Snapshot:
+    """Read a file written by `save_snapshot`.
+
+    Raises:
+        CheckpointError: the file is missing or not such a file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            version = PolicyVersion(*json.loads((file.metadata() or {})["version"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: expected policy weights in safetensors format, found {error}") from error
+    return Snapshot(version, to_arrays(tensors))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
