@@ -15,7 +15,7 @@ from amago_ray.data.specs import ActionSpec, ObservationSpec
 class TokenColumns:
     """N timesteps of any number of sequences.
 
-    observations: leaves `[N, ...]`, prev_action `[N, ...]`: in storage form (see `data.specs`). prev_reward `[N]` float32.
+    observations: leaves `[N, ...]`, prev_action `[N, ...]`: as stored (see `data.specs`). prev_reward `[N]` float32.
     time_index `[N]` int64. action_mask `[N, mask_size]` bool or None (read by policy heads alone).
     At time_index 0 previous action and reward are read as nothing (all features zero), whatever the columns hold.
     """

@@ -1,0 +1,106 @@
+"""`ActingNetwork`: the agent's networks as acting needs them, with the weights of one snapshot at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from amago_ray.config import Config
+from amago_ray.data.specs import EnvSpec
+from amago_ray.errors import CheckpointError
+from amago_ray.nets.decoders import DecoderState, make_decoder
+from amago_ray.nets.distributions import make_distribution
+from amago_ray.nets.folding import apply_mlp, fold_timestep_encoder, mlp_layers
+from amago_ray.nets.heads import PolicyHead
+from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.sequence_models import build_sequence_model
+from amago_ray.nets.timestep_encoders import build_timestep_encoder
+from amago_ray.nets.tokens import TokenColumns
+
+ActingState = DecoderState
+"""What E running episodes carry between steps; it outlives weights."""
+
+
+class ActingNetwork:
+    """Timestep encoder → sequence model → policy head of the acting discount (the last), folded for inference.
+
+    States made under older weights stay valid for stepping, but only `rebuild` makes them those of the present ones.
+    """
+
+    def __init__(self, config: Config, spec: EnvSpec, *, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        self.context_length = config.model.sequence_model.context_length
+        encoder = build_timestep_encoder(config.model.timestep_encoder, spec)
+        model = build_sequence_model(config.model.sequence_model, encoder.output_dim, spec.horizon)
+        self.num_params = make_distribution(spec.action, config.agent).num_params
+        """P, width of what `step` returns."""
+        head = PolicyHead(model.output_dim, config.model.policy_head, len(config.agent.discounts), self.num_params)
+        self._modules = nn.ModuleDict({"timestep_encoder": encoder, "sequence_model": model, "policy_head": head})
+        self._modules.to(self._device).eval().requires_grad_(False)
+        self._encoder, self._model, self._head = encoder, model, head
+        self._fold()
+
+    def load(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Take over weights by name: "timestep_encoder.…", "sequence_model.…", "policy_head.…"; others are passed over.
+
+        Raises:
+            CheckpointError: a weight is missing or has another shape; the old weights then stay.
+        """
+        targets = self._modules.state_dict()
+        for name, target in targets.items():
+            if name not in arrays:
+                raise CheckpointError(f"weights: expected {name} {list(target.shape)}, found no such array")
+            if arrays[name].shape != tuple(target.shape):
+                raise CheckpointError(
+                    f"weights: expected {name} of shape {list(target.shape)}, found {list(arrays[name].shape)}"
+                )
+        with torch.no_grad():
+            for name, target in targets.items():
+                target.copy_(torch.from_numpy(np.array(arrays[name])))
+        self._fold()
+
+    def initial_state(self, batch_size: int) -> ActingState:
+        """The state of E episodes that have not begun."""
+        with torch.inference_mode():
+            return self._decoder.initial_state(batch_size)
+
+    def reset(self, state: ActingState, indices: npt.NDArray[np.int64]) -> None:
+        """Begin new episodes in these environments."""
+        with torch.inference_mode():
+            state.reset(indices)
+
+    def step(self, tokens: TokenColumns, state: ActingState) -> Tensor:
+        """Policy parameters `[E, P]` of the acting discount for one token of each episode; advances `state`."""
+        with torch.inference_mode():
+            x = self._decoder.step(self._encode(tokens), tokens.time_index, state)
+            return apply_mlp(x, self._head_layers)
+
+    def rebuild(
+        self, state: ActingState, indices: npt.NDArray[np.int64], tokens: TokenColumns, layout: SequenceLayout
+    ) -> None:
+        """Recompute the state of `indices` under the present weights from the last tokens of each episode.
+
+        Sequence j of the packed tokens belongs to `indices[j]` and holds its tokens so far, at most the last
+        context_length - 1 of them: the next step then equals a full forward over the last context of tokens.
+        """
+        if layout.max_seqlen >= self.context_length:
+            raise ValueError(
+                f"rebuild: expected at most {self.context_length - 1} tokens of each episode, found {layout.max_seqlen}"
+            )
+        with torch.inference_mode():
+            self._decoder.rebuild(self._encode(tokens), tokens.time_index, layout, indices, state)
+
+    def _fold(self) -> None:
+        """Prepare the present weights for stepping."""
+        with torch.inference_mode():
+            self._encode = fold_timestep_encoder(self._encoder)
+            self._decoder: Any = make_decoder(self._model, self.context_length)
+            (weight, bias), rest = mlp_layers(self._head.mlp)[-1], mlp_layers(self._head.mlp)[:-1]
+            assert bias is not None
+            acting = slice(-self.num_params, None)
+            self._head_layers = [*rest, (weight[acting], bias[acting])]

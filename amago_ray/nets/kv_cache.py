@@ -1,0 +1,104 @@
+"""`KvCache`: keys and values of earlier tokens, for acting one token at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from amago_ray.nets.layout import SequenceLayout, to_device
+
+
+@dataclass(frozen=True, eq=False)
+class CacheStep:
+    """Where one step of all E environments writes and reads, the same in every layer.
+
+    rows `[E * H * 2]` int64: cache rows of the new keys and values. num_slots: slots that are read, up to the longest
+    live one. bias `[E * H, 1, num_slots]`: 0 on live slots, -inf on others; None where all are live.
+    """
+
+    rows: Tensor
+    num_slots: int
+    bias: Tensor | None
+
+
+class KvCache:
+    """A ring of `context_length` slots per environment, holding keys (rotated where positions are) and values.
+
+    Environment e has seen `lengths[e]` tokens since its reset; token i lies in slot i % context_length, so a new token
+    overwrites the one that leaves the context. The order of slots does not matter: positions are in the keys already.
+    A reset sets the length to 0 and nothing else.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        *,
+        num_layers: int,
+        num_heads: int,
+        head_dim: int,
+        context_length: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.lengths = np.zeros(batch_size, dtype=np.int64)
+        self.context_length = context_length
+        # Keys and values of a head are neighbours, so that one indexed copy writes both; each head's are contiguous.
+        shape = (num_layers, batch_size, num_heads, 2, context_length, head_dim)
+        self._cache = torch.zeros(shape, device=device, dtype=dtype)
+        # Row of slot 0 of every (environment, head, key or value), with (slots, head_dim) as a row's neighbourhood.
+        self._first_rows = np.arange(batch_size * num_heads * 2).reshape(batch_size, num_heads * 2) * context_length
+
+    def reset(self, indices: npt.NDArray[np.int64]) -> None:
+        """Forget the tokens of these environments."""
+        self.lengths[indices] = 0
+
+    def advance(self) -> CacheStep:
+        """Make room for one more token of every environment."""
+        device = self._cache.device
+        rows = self._first_rows + (self.lengths % self.context_length)[:, None]
+        self.lengths += 1
+        live = np.minimum(self.lengths, self.context_length)
+        num_slots = int(live.max())
+        bias = None
+        if int(live.min()) < num_slots:
+            dead = np.arange(num_slots) >= live[:, None]
+            per_env = np.where(dead, np.float32(-math.inf), np.float32(0))
+            per_head = np.repeat(per_env, self._cache.shape[2], axis=0)
+            bias = to_device(per_head[:, None], device).to(self._cache.dtype)
+        return CacheStep(to_device(rows.ravel(), device), num_slots, bias)
+
+    def attend(self, layer: int, step: CacheStep, q: Tensor, kv: Tensor) -> Tensor:
+        """Store the new tokens' keys and values, then attend: `[E, D]` of q `[E, D]` and kv `[E, H, 2, head_dim]`.
+
+        q must hold the factor 1 / sqrt(head_dim) already.
+        """
+        cache = self._cache[layer]
+        cache.view(-1, cache.shape[-1]).index_copy_(0, step.rows, kv.reshape(-1, cache.shape[-1]).to(cache.dtype))
+        keys, values = cache[:, :, :, : step.num_slots].flatten(0, 1).unbind(1)
+        return decode_attention(q.reshape(len(keys), 1, -1), keys, values, step.bias).view(len(q), -1)
+
+    def fill(self, layer: int, indices: npt.NDArray[np.int64], layout: SequenceLayout, kv: Tensor) -> None:
+        """Replace what `indices` hold by packed tokens: kv `[N, H, 2, head_dim]`, sequence j for `indices[j]`."""
+        environments = np.repeat(indices, layout.lengths)
+        slots = np.arange(layout.num_tokens) - np.repeat(layout.starts, layout.lengths)
+        rows = self._first_rows[environments] + slots[:, None]
+        cache = self._cache[layer]
+        flat = cache.view(-1, cache.shape[-1])
+        flat.index_copy_(0, to_device(rows.ravel(), cache.device), kv.reshape(-1, cache.shape[-1]).to(cache.dtype))
+        self.lengths[indices] = layout.lengths
+
+
+def decode_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """One query per row over its own keys: `[R, 1, head_dim]` of q like it, keys and values `[R, L, head_dim]`.
+
+    bias `[R, 1, L]` is added to the scores. Batched products beat the fused kernels here: with a single query there
+    is nothing to keep in registers, and the cache is read once either way.
+    """
+    keys = keys.transpose(1, 2)
+    scores = torch.bmm(q, keys) if bias is None else torch.baddbmm(bias, q, keys)
+    return torch.bmm(torch.softmax(scores, dim=-1), values)

@@ -1,0 +1,133 @@
+"""`TransformerDecoder`: a Transformer of fixed weights, folded, one timestep at a time over a k/v cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from amago_ray.nets.attention import AttentionBackend, SdpaAttention
+from amago_ray.nets.folding import fold_norm, plain_norm
+from amago_ray.nets.kv_cache import KvCache
+from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.mlp import activate
+from amago_ray.nets.positions import rotary_tables, rotate
+from amago_ray.nets.transformer import Transformer, TransformerLayer, effective_weight
+
+Attend = Callable[[int, Tensor, Tensor], Tensor]
+"""(layer, q `[N, D]`, kv `[N, H, 2, head_dim]`) -> heads `[N, D]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedLayer:
+    """One layer's weights with sigma-reparametrisation, head scales and the gains of pre-norms folded in.
+
+    Rows of `qkv` are ordered q (head, channel), with the factor 1/sqrt(head_dim), then keys and values
+    (head, which of the two, channel), as the cache stores them.
+    """
+
+    qkv: tuple[Tensor, Tensor]
+    output: tuple[Tensor, Tensor]
+    output_norm: tuple[Tensor, Tensor]
+    expand: tuple[Tensor, Tensor]
+    contract: tuple[Tensor, Tensor]
+
+
+class TransformerDecoder:
+    """See `Decoder`. The state is a `KvCache`; keys and values that roll out of it are not recomputed."""
+
+    def __init__(self, model: Transformer, context_length: int) -> None:
+        model.eval()
+        self._model = model
+        self._context_length = context_length
+        self._head_dim = model.head_dim
+        self._num_heads = model.output_dim // model.head_dim
+        self._attention: AttentionBackend = SdpaAttention()
+        self._layers = [_fold(layer) for layer in model.layers if isinstance(layer, TransformerLayer)]
+
+    def initial_state(self, batch_size: int) -> KvCache:
+        """See `Decoder`."""
+        return KvCache(
+            batch_size,
+            num_layers=len(self._layers),
+            num_heads=self._num_heads,
+            head_dim=self._head_dim,
+            context_length=self._context_length,
+            device=self._model.embed.weight.device,
+        )
+
+    def step(self, x: Tensor, time_index: Tensor, state: KvCache) -> Tensor:
+        """See `Decoder`."""
+        step = state.advance()
+
+        def attend(layer: int, q: Tensor, kv: Tensor) -> Tensor:
+            return state.attend(layer, step, q, kv)
+
+        return self._run(x, time_index, attend)
+
+    def rebuild(
+        self,
+        x: Tensor,
+        time_index: Tensor,
+        layout: SequenceLayout,
+        indices: npt.NDArray[np.int64],
+        state: KvCache,
+    ) -> None:
+        """See `Decoder`; a step then equals a full forward over these tokens and its own."""
+
+        def attend(layer: int, q: Tensor, kv: Tensor) -> Tensor:
+            state.fill(layer, indices, layout, kv)
+            k, v = kv.unbind(2)
+            # The backend divides by sqrt(head_dim), which the folded q holds already.
+            heads = self._attention(q.reshape(k.shape) * math.sqrt(self._head_dim), k, v, layout)
+            return heads.flatten(1)
+
+        self._run(x, time_index, attend)
+
+    def _run(self, x: Tensor, time_index: Tensor, attend: Attend) -> Tensor:
+        model, dim = self._model, self._model.output_dim
+        x = model.embed(x)
+        if model.positions is not None:
+            x += model.positions(time_index)
+        turn = rotary_tables(time_index, self._head_dim) if model.rotary else None
+        for i, layer in enumerate(self._layers):
+            qkv = functional.linear(plain_norm(x), *layer.qkv)
+            q, kv = qkv[:, :dim], qkv[:, dim:].view(len(x), self._num_heads, 2, self._head_dim)
+            if turn is not None:
+                q = rotate(q.view(len(x), self._num_heads, self._head_dim), *turn).flatten(1)
+                kv[:, :, 0] = rotate(kv[:, :, 0], *turn)
+            heads = functional.linear(attend(i, q, kv), *layer.output)
+            x += functional.layer_norm(heads, (dim,), *layer.output_norm)
+            hidden = activate(functional.linear(plain_norm(x), *layer.expand))
+            x += functional.linear(plain_norm(hidden), *layer.contract)
+        output: Tensor = model.output_norm(x)
+        return output
+
+
+@torch.no_grad()
+def _fold(layer: TransformerLayer) -> FoldedLayer:
+    attention = layer.attention
+    num_heads = attention.num_heads
+    weight, bias = fold_norm(layer.attention_norm, effective_weight(attention.qkv), None)
+    head_dim = len(weight) // (3 * num_heads)
+    q, k, v = weight.view(3, num_heads, head_dim, -1)
+    q_bias, k_bias, v_bias = bias.view(3, num_heads, head_dim)
+    scale = 1 / math.sqrt(head_dim)
+    qkv_weight = torch.cat(((q * scale).flatten(0, 1), torch.stack((k, v), 1).flatten(0, 2)))
+    qkv_bias = torch.cat(((q_bias * scale).flatten(), torch.stack((k_bias, v_bias), 1).flatten()))
+    return FoldedLayer(
+        qkv=(qkv_weight, qkv_bias),
+        output=(attention.scaled_output_weight(), attention.output.bias.detach().clone()),
+        output_norm=(
+            layer.attention_output_norm.weight.detach().clone(),
+            layer.attention_output_norm.bias.detach().clone(),
+        ),
+        expand=fold_norm(layer.feed_forward_norm, effective_weight(layer.expand), layer.expand.bias),
+        contract=fold_norm(layer.hidden_norm, effective_weight(layer.contract), layer.contract.bias),
+    )
