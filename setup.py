@@ -20,7 +20,6 @@ REQUIRES = [
     "rich>=14",
     "safetensors>=0.5",
     "tensorboard>=2.19",
-    "tensorboardX>=2.6.4",
     "torch>=2.10",
     "typer>=0.16",
 ]

@@ -141,15 +141,11 @@ def config(
 @app.command()
 def envs(debug: DebugOption = False) -> None:
     """List the built-in environments. Any other Gymnasium id or `module:attr` works in a config too."""
-    import gymnasium
+    from amago_ray.envs.registry import list_envs
 
-    import amago_ray.envs.registration  # noqa: F401 - registers them
-
-    found = {}
-    for env_id, spec in sorted(gymnasium.registry.items()):
-        if spec.namespace == "amago_ray":
-            found[env_id] = ", ".join(f"{name}={value}" for name, value in spec.kwargs.items())
-    _print_pairs("built-in environments", found)
+    for env in list_envs():
+        settings = ", ".join(f"{name}: {json.dumps(value)}" for name, value in env.kwargs.items())
+        print(f"{env.id}\n    {env.description}\n    kwargs: {{{settings}}}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 _MIN_FREE_BYTES = 2 * 1024**3
 
@@ -69,9 +70,17 @@ def _gpu() -> tuple[bool, str]:
 
 
 def _attention() -> tuple[bool, str]:
-    from amago_ray.nets.attention import available_backends
+    from amago_ray.errors import ConfigError
+    from amago_ray.nets.attention import BackendName, build_attention
 
-    return True, ", ".join(available_backends())
+    found = []
+    for name in get_args(BackendName):
+        try:
+            build_attention(name)
+        except ConfigError:
+            continue
+        found.append(name)
+    return True, f"backends: {', '.join(found)}"
 
 
 def _ray() -> tuple[bool, str]:

@@ -102,9 +102,18 @@ RANGES: dict[str, Range] = {
     "agent.online_coefficient": NON_NEGATIVE,
     "agent.offline_coefficient": NON_NEGATIVE,
     "agent.critic_coefficient": POSITIVE,
+    "agent.binary_filter_threshold": FINITE,
     "agent.exponential_filter_beta": POSITIVE,
     "agent.exponential_filter_clip_low": FINITE,
     "agent.exponential_filter_clip_high": FINITE,
+    "agent.exponential_filter_weight_low": NON_NEGATIVE,
+    "agent.exponential_filter_weight_high": POSITIVE,
+    "agent.leaky_filter_scale": POSITIVE,
+    "agent.leaky_filter_offset": FINITE,
+    "agent.leaky_filter_slope": NON_NEGATIVE,
+    "agent.leaky_filter_weight_at_zero": FINITE,
+    "agent.leaky_filter_weight_low": NON_NEGATIVE,
+    "agent.leaky_filter_weight_high": POSITIVE,
     "agent.num_action_samples_in_critic_loss": POSITIVE_INTEGER,
     "agent.num_action_samples_in_policy_loss": POSITIVE_INTEGER,
     "agent.n_step": POSITIVE_INTEGER,
@@ -237,6 +246,8 @@ def _validate_relations(config: Config) -> None:
         ("min_return", "max_return"),
         ("discrete_probability_low", "discrete_probability_high"),
         ("exponential_filter_clip_low", "exponential_filter_clip_high"),
+        ("exponential_filter_weight_low", "exponential_filter_weight_high"),
+        ("leaky_filter_weight_low", "leaky_filter_weight_high"),
     ):
         low_value, high_value = getattr(agent, low), getattr(agent, high)
         if low_value is not None and high_value is not None and not low_value < high_value:

@@ -80,24 +80,35 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 class TensorBoardLogger:
-    """Writes scalars to a TensorBoard event file in `directory`, without loading torch.
+    """Writes scalars to a TensorBoard event file in `directory`.
 
+    Written with TensorBoard's own event writer: the writers of torch and tensorboardX both load torch.
     `first_env_step`, the counter that a resumed run goes on from, hides what an earlier session logged beyond it.
     """
 
     def __init__(self, directory: Path, first_env_step: int | None = None) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._writer = SummaryWriter(logdir=str(directory), purge_step=first_env_step, flush_secs=5)
+        self._writer = EventFileWriter(str(directory), flush_secs=5)
+        if first_env_step is not None:
+            self._add(first_env_step, session_log=SessionLog(status=SessionLog.START))
 
     def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
         """Write each metric as a scalar at `env_steps`."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, env_steps)
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._add(env_steps, summary=Summary(value=values))
 
     def close(self) -> None:
         """Flush and close the event file."""
         self._writer.close()
+
+    def _add(self, step: int, **what: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=step, **what))
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:

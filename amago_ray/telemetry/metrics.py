@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 NestedMetrics = Mapping[str, Any]
 
@@ -40,6 +40,9 @@ class EpisodeOutcome(Protocol):
     def events(self) -> Mapping[str, float]:
         """Other numbers that the environment reported, by name."""
         ...
+
+
+Outcome = TypeVar("Outcome", bound=EpisodeOutcome)
 
 
 def episode_metrics(episodes: Sequence[EpisodeOutcome], prefix: str) -> dict[str, float]:
@@ -74,21 +77,26 @@ def _statistics(episodes: Sequence[EpisodeOutcome], prefix: str) -> dict[str, fl
     return metrics
 
 
-class EpisodeWindow:
+class EpisodeWindow(Generic[Outcome]):
     """The newest `size` episodes of each environment, and their statistics."""
 
     def __init__(self, size: int = 100) -> None:
         self._size = size
-        self._recent: dict[str, deque[EpisodeOutcome]] = {}
+        self._recent: dict[str, deque[Outcome]] = {}
 
-    def add(self, episodes: Iterable[EpisodeOutcome]) -> None:
+    def add(self, episodes: Iterable[Outcome]) -> None:
         """Take in finished episodes, oldest first."""
         for episode in episodes:
             self._recent.setdefault(episode.env_name, deque(maxlen=self._size)).append(episode)
 
+    @property
+    def episodes(self) -> list[Outcome]:
+        """All episodes of the window, oldest first within an environment."""
+        return [episode for recent in self._recent.values() for episode in recent]
+
     def metrics(self, prefix: str = "rollout") -> dict[str, float]:
         """`episode_metrics` of the window."""
-        return episode_metrics([episode for recent in self._recent.values() for episode in recent], prefix)
+        return episode_metrics(self.episodes, prefix)
 
 
 class MeanMetrics:

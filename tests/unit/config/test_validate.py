@@ -1,0 +1,177 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from helpers.one_line import one_line
+
+from amago_ray.config import Config
+from amago_ray.config.describe import describe_fields
+from amago_ray.config.env import EnvConfig
+from amago_ray.config.load import config_from_dict
+from amago_ray.config.validate import RANGES, range_path, validate, validate_horizon
+from amago_ray.errors import ConfigError
+
+
+def config(path: str = "", value: Any = None) -> Config:
+    tree: dict[str, Any] = {"env": {"id": "A-v0"}, "evaluation": {"env": {"id": "A-v0"}}}
+    if path:
+        node = tree
+        *sections, key = path.split(".")
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = value
+    return config_from_dict(tree)
+
+
+def test_every_numeric_setting_has_a_range() -> None:
+    numeric = {field.path for field in describe_fields() if {"int", "float"} & set(field.type.split(" | "))}
+
+    assert numeric - set(RANGES) == set()
+
+
+def test_every_range_belongs_to_a_setting() -> None:
+    assert set(RANGES) - {field.path for field in describe_fields()} == set()
+
+
+@pytest.mark.parametrize("path", sorted(RANGES))
+def test_no_range_lets_nan_pass(path: str) -> None:
+    hint = next(field.type for field in describe_fields() if field.path == path)
+    if "float" in hint and "tuple" not in hint:
+        assert not RANGES[path].holds(math.nan)
+    elif "tuple" in hint:
+        assert not RANGES[path].holds((math.nan,))
+    else:
+        assert hint.split(" ")[0] in ("int", "str")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("replay.capacity_timesteps", 0, "replay.capacity_timesteps: expected a positive integer, got 0"),
+        ("agent.acting_discount", 1.0, "agent.acting_discount: expected a discount above 0 and below 1, got 1.0"),
+        (
+            "agent.auxiliary_discounts",
+            [0.5, 1.0],
+            "agent.auxiliary_discounts: expected a list of discounts above 0 and below 1, got [0.5, 1.0]",
+        ),
+        ("exploration.epsilon_start", 1.5, "exploration.epsilon_start: expected a number from 0 to 1, got 1.5"),
+        ("learner.learning_rate", math.nan, "learner.learning_rate: expected a positive number, got nan"),
+        ("env.share", -1, "env.share: expected a positive number, got -1.0"),
+        ("evaluation.env.share", -1, "evaluation.env.share: expected a positive number, got -1.0"),
+        ("name", "a/b", 'name: expected a name that can be a folder\'s, got "a/b"'),
+        ("name", "..", 'name: expected a name that can be a folder\'s, got ".."'),
+        (
+            "relabel.kind",
+            "hindsight",
+            'relabel.kind: expected one of "none", "instruction", "her", or module:attr, got "hindsight"',
+        ),
+        (
+            "model.sequence_model.d_model",
+            65,
+            "model.sequence_model.d_model: expected a multiple of num_heads (8), got 65",
+        ),
+        (
+            "model.sequence_model.context_length",
+            0,
+            "model.sequence_model.context_length: expected a positive integer, got 0",
+        ),
+        (
+            "model.sequence_model",
+            {"positions": "rotary", "d_model": 24},
+            "model.sequence_model.d_model: expected an even width per head for rotary positions, "
+            "got 3 (24 over 8 heads)",
+        ),
+        (
+            "model.timestep_encoder.cnn_strides",
+            [4, 2],
+            "model.timestep_encoder: expected cnn_channels, cnn_kernel_sizes and cnn_strides of equal length, "
+            "got 3, 3 and 2",
+        ),
+        ("agent.min_return", 1e6, "agent.min_return: expected less than max_return (100000.0), got 1000000.0"),
+        (
+            "agent",
+            {"online_coefficient": 0, "offline_coefficient": 0},
+            "agent: expected a positive online_coefficient or offline_coefficient, got 0 for both",
+        ),
+        (
+            "stop",
+            {"env_steps": None},
+            "stop: expected at least one of env_steps, learner_steps, time_s, eval_success_rate, eval_return, got none",
+        ),
+        (
+            "replay.min_timesteps",
+            10_000_000,
+            "replay.min_timesteps: expected at most capacity_timesteps (5000000), got 10000000",
+        ),
+    ],
+)
+def test_a_wrong_value_gets_one_line(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config(path, value)
+
+    assert one_line(error) == message
+
+
+def test_a_run_that_stops_by_evaluation_must_evaluate() -> None:
+    stopping = config("stop", {"eval_success_rate": 0.9})
+
+    with pytest.raises(ConfigError, match=r"^evaluation\.num_episodes: expected a positive integer, as the run stops"):
+        validate(replace(stopping, evaluation=replace(stopping.evaluation, num_episodes=0)))
+
+
+def test_an_empty_mixture_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^env: expected at least one environment"):
+        validate(Config(env=[]))
+
+
+@pytest.mark.parametrize("value", ["my_package.my_module:Thing", "module:Outer.Inner"])
+def test_custom_parts_are_named_as_module_attr(value: str) -> None:
+    assert config("relabel.kind", value).relabel.kind == value
+
+
+def test_ranges_of_a_mixture_are_found_by_their_field() -> None:
+    assert range_path("env.12.share") == "env.share"
+    assert range_path("evaluation.env.3.share") == "env.share"
+    assert range_path("evaluation.num_envs") == "evaluation.num_envs"
+    with pytest.raises(ConfigError, match=r"^env\.1\.share: expected a positive number, got 0\.0"):
+        validate(Config(env=[EnvConfig(id="A-v0"), EnvConfig(id="B-v0", share=0.0)]))
+
+
+def test_a_context_below_the_horizon_is_legal_and_rolls() -> None:
+    validate_horizon(config("model.sequence_model.context_length", 5), horizon=1000, env_name="A-v0")
+    assert config("model.sequence_model.context_length", 5).model.sequence_model.context_length == 5
+
+
+@pytest.mark.parametrize(
+    ("table", "horizon", "message"),
+    [
+        (
+            100,
+            100,
+            'model.sequence_model.max_time_index: expected at least 101 (the horizon of "A-v0" + 1) for learned '
+            "positions, got 100",
+        ),
+        (
+            None,
+            None,
+            'model.sequence_model.max_time_index: expected a table size for learned positions, as "A-v0" has no known '
+            "horizon, got null",
+        ),
+    ],
+)
+def test_learned_positions_must_cover_the_horizon(table: int | None, horizon: int | None, message: str) -> None:
+    short = config("model.sequence_model", {"positions": "learned", "max_time_index": table})
+
+    with pytest.raises(ConfigError) as error:
+        validate_horizon(short, horizon, "A-v0")
+
+    assert one_line(error) == message
+    validate_horizon(config("model.sequence_model", {"positions": "learned", "max_time_index": 101}), 100, "A-v0")
+
+
+def test_bilevel_exploration_needs_a_horizon() -> None:
+    with pytest.raises(ConfigError, match=r"^exploration\.horizon: expected a number of steps"):
+        validate_horizon(config(), None, "A-v0")
+    validate_horizon(config("exploration.horizon", 50), None, "A-v0")
+    validate_horizon(config("exploration.kind", "none"), None, "A-v0")
