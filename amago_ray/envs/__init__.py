@@ -1,0 +1,42 @@
+"""Environments: the `EnvBatch` protocol, the built-in ones, and everything of Gymnasium wrapped into it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amago_ray.envs.env_batch import EnvBatch, EnvEvent, EnvFailure, Observations, StepColumns
+    from amago_ray.envs.make import make_env_batch, make_spec
+    from amago_ray.envs.registry import list_envs, register_envs
+
+_HOMES = {
+    "EnvBatch": "env_batch",
+    "EnvEvent": "env_batch",
+    "EnvFailure": "env_batch",
+    "Observations": "env_batch",
+    "StepColumns": "env_batch",
+    "list_envs": "registry",
+    "make_env_batch": "make",
+    "make_spec": "make",
+    "register_envs": "registry",
+}
+
+__all__ = [
+    "EnvBatch",
+    "EnvEvent",
+    "EnvFailure",
+    "Observations",
+    "StepColumns",
+    "list_envs",
+    "make_env_batch",
+    "make_spec",
+    "register_envs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for (PEP 562)."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -53,6 +53,9 @@ class StepColumns:
 
     `observations` are the true ones after the step, also where the episode ended: nothing resets by itself.
     rewards `[E]` float32, terminated and truncated `[E]` bool.
+    valid: `[E]` bool or None, which means all True. Where False, this environment made no transition (a native vector
+    environment that resets on its next step was still resetting): drop its begun episode, which is no failure and is
+    not counted, and reset it again, which then hands out the true first observation.
     """
 
     observations: Observations
@@ -61,6 +64,7 @@ class StepColumns:
     truncated: npt.NDArray[np.bool_]
     events: Sequence[EnvEvent] = ()
     failures: Sequence[EnvFailure] = field(default=())
+    valid: npt.NDArray[np.bool_] | None = None
 
 
 class EnvBatch(Protocol):

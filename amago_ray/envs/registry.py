@@ -1,0 +1,72 @@
+"""The built-in environments by id, and their registration with Gymnasium."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from amago_ray.envs.kernel import Kernel
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """One built-in environment: `kernel` is the "module:attr" of its class, `kwargs` its settings with defaults."""
+
+    id: str
+    description: str
+    kernel: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def load(self) -> type[Kernel]:
+        """The kernel's class."""
+        module, _, attribute = self.kernel.partition(":")
+        return cast(type[Kernel], getattr(importlib.import_module(module), attribute))
+
+
+BUILT_INS: dict[str, BuiltIn] = {
+    entry.id: entry
+    for entry in (
+        BuiltIn(
+            "amago_ray/MazeRunner-v0",
+            "random mazes with goals to be visited in order",
+            "amago_ray.envs.maze_runner:MazeRunner",
+            {"size": 11, "num_goals": 3, "episode_length": 250, "permute_actions": False},
+        ),
+        BuiltIn(
+            "amago_ray/DarkKeyDoor-v0",
+            "trials of several attempts at a hidden key and door",
+            "amago_ray.envs.dark_key_door:DarkKeyDoor",
+            {"size": 9, "trial_length": 500, "attempt_length": 50},
+        ),
+        BuiltIn(
+            "amago_ray/TMaze-v0",
+            "remember a side, seen once, through a long corridor",
+            "amago_ray.envs.t_maze:TMaze",
+            {"length": 20},
+        ),
+        BuiltIn(
+            "amago_ray/HiddenVelocityPendulum-v0",
+            "Pendulum-v1 seen without its velocity",
+            "amago_ray.envs.hidden_velocity_pendulum:HiddenVelocityPendulum",
+            {"episode_length": 200},
+        ),
+    )
+}
+
+
+def list_envs() -> list[BuiltIn]:
+    """The built-in environments, by id."""
+    return sorted(BUILT_INS.values(), key=lambda entry: entry.id)
+
+
+def register_envs() -> None:
+    """Make the built-in environments known to `gymnasium.make`; calling it again is fine.
+
+    It is also this package's entry point in the group "gymnasium.envs", through which `import gymnasium` calls it.
+    """
+    from gymnasium.envs.registration import register, registry
+
+    for entry in BUILT_INS.values():
+        if entry.id not in registry:
+            register(entry.id, entry_point="amago_ray.envs.single:SingleEnv", kwargs={"built_in": entry.id})
