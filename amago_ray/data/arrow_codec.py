@@ -21,6 +21,7 @@ from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
 
 _EPISODE_KEY = b"amago_ray.episode"
+_INT64_LIMIT = 2**63
 
 
 class EpisodeHeader(NamedTuple):
@@ -38,13 +39,13 @@ class EpisodeHeader(NamedTuple):
     def from_episode(cls, episode: Episode) -> EpisodeHeader:
         """The header of an episode."""
         return cls(
-            episode.episode_id,
-            episode.env_name,
-            episode.seed,
-            episode.terminated,
-            episode.truncated,
-            episode.first_policy_version,
-            episode.last_policy_version,
+            EpisodeId(*map(int, episode.episode_id)),
+            str(episode.env_name),
+            int(episode.seed),
+            bool(episode.terminated),
+            bool(episode.truncated),
+            PolicyVersion(*map(int, episode.first_policy_version)),
+            PolicyVersion(*map(int, episode.last_policy_version)),
         )
 
     def to_metadata(self) -> dict[bytes, bytes]:
@@ -62,12 +63,15 @@ class EpisodeHeader(NamedTuple):
             if metadata is None:
                 raise KeyError(_EPISODE_KEY)
             episode_id, env_name, seed, terminated, truncated, first, last = json.loads(metadata[_EPISODE_KEY])
+            for number in (*episode_id, seed, *first, *last):
+                if not -_INT64_LIMIT <= number < _INT64_LIMIT:
+                    raise ValueError(f"{number} needs more than 64 bits")
             return cls(
                 EpisodeId(*episode_id),
-                env_name,
+                str(env_name),
                 seed,
-                terminated,
-                truncated,
+                bool(terminated),
+                bool(truncated),
                 PolicyVersion(*first),
                 PolicyVersion(*last),
             )

@@ -123,9 +123,9 @@ def match_goals(rule: GoalRule, values: npt.NDArray[Any], goal: npt.NDArray[Any]
     if rule.match == "within":
         distances = np.linalg.norm(values.astype(np.float64) - goal.astype(np.float64), axis=-1)
         return np.asarray(distances <= rule.tolerance)
-    matches = np.ones(len(values), np.bool_)
-    for column, entry in zip(values.T, goal, strict=True):
-        matches &= column == entry
+    matches: npt.NDArray[np.bool_] = values[:, 0] == goal[0]
+    for entry in range(1, len(goal)):
+        matches &= values[:, entry] == goal[entry]
     return matches
 
 

@@ -1,0 +1,46 @@
+"""What a shard says about itself: plain numbers, ready for metrics and for the governor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """The reply to one add. Timesteps are transitions."""
+
+    num_episodes: int
+    """Episodes stored by this add."""
+    num_timesteps: int
+    """Timesteps stored by this add."""
+    num_duplicates: int
+    """Episodes of this add that were stored already, and ignored."""
+    stored_timesteps: int
+    """Timesteps in the shard now."""
+    inserted_timesteps: int
+    """Timesteps ever stored in this directory."""
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """The state of a shard. Timesteps are transitions; counts without "stored" only grow."""
+
+    stored_episodes: int
+    stored_timesteps: int
+    stored_bytes: int
+    inserted_episodes: int
+    """Episodes ever stored in this directory, over reopenings."""
+    inserted_timesteps: int
+    """Timesteps ever stored in this directory, over reopenings."""
+    evicted_episodes: int
+    evicted_timesteps: int
+    num_duplicates: int
+    """Episodes that came again and were ignored."""
+    torn_bytes: int
+    """Bytes of half-written episodes that were cut when the directory was opened."""
+    num_samples: int
+    """Sequences drawn."""
+    num_relabeled: int
+    """Sequences drawn that hindsight changed."""
+    sampled_timesteps: int
+    """Timesteps drawn, after relabeling and slicing."""

@@ -1,0 +1,249 @@
+"""`ReplayShard`: one shard of replay, as a plain single-threaded class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from amago_ray.config.replay import ReplayConfig
+from amago_ray.data.arrow_codec import EncodedEpisode, EpisodeHeader, encode_episodes, read_stream, to_episode
+from amago_ray.data.arrow_schema import EpisodeSchema
+from amago_ray.data.episode import Episode, EpisodeId
+from amago_ray.data.packing import EpisodeSlice, pack_sequences
+from amago_ray.data.sequence_batch import SequenceBatch
+from amago_ray.data.specs import EnvSpec
+from amago_ray.errors import DataError
+from amago_ray.relabel.relabeler import Relabeler
+from amago_ray.replay.index import EpisodeTable, StoredEpisode
+from amago_ray.replay.reports import AddReport, ShardReport
+from amago_ray.replay.store import SegmentStore
+
+_MIN_SEGMENTS = 16
+"""A full shard has at least about this many segments, so that an eviction takes at most such a share of it."""
+
+
+class ReplayShard:
+    """Stores whole episodes in a directory and draws training batches from them: draw, relabel, slice, pack.
+
+    An added episode is in the page cache when `add` returns, and found again when the directory is reopened.
+    """
+
+    def __init__(
+        self,
+        config: ReplayConfig,
+        *,
+        directory: Path,
+        context_length: int,
+        relabeler: Relabeler,
+        shard: int = 0,
+        incarnation: int = 0,
+        seed: int = 0,
+        num_shards: int = 1,
+        spec: EnvSpec | None = None,
+    ) -> None:
+        """Open or create `directory`, recovering what is in it; a torn tail is cut and counted.
+
+        Sequences have at most `context_length` transitions. With `spec`, only its episodes are accepted, and its
+        goal rule is stored beside them. Restarted shards come with a higher `incarnation`, which fences older ones.
+
+        Raises:
+            DataError: the directory cannot be written, belongs to a newer incarnation, or holds another schema.
+        """
+        self._config = config
+        self._context_length = context_length
+        self._relabeler = relabeler
+        self._capacity_timesteps = max(1, config.capacity_timesteps // num_shards)
+        self._capacity_bytes = None if config.capacity_bytes is None else max(1, config.capacity_bytes // num_shards)
+        segment_bytes = config.segment_bytes
+        if self._capacity_bytes is not None:
+            segment_bytes = min(segment_bytes, self._capacity_bytes // _MIN_SEGMENTS)
+        self._rng = np.random.default_rng(np.random.SeedSequence((seed, shard, incarnation)))
+        self._expected_schema = None if spec is None else EpisodeSchema.from_spec(spec)
+        self._num_duplicates = 0
+        self._num_samples = 0
+        self._num_relabeled = 0
+        self._sampled_timesteps = 0
+        self._table = EpisodeTable()
+        self._store = SegmentStore(
+            Path(directory),
+            shard=shard,
+            incarnation=incarnation,
+            segment_bytes=segment_bytes,
+            segment_timesteps=max(1, self._capacity_timesteps // _MIN_SEGMENTS),
+            fsync=config.fsync,
+            goal_rule=None if spec is None else spec.goal_rule,
+        )
+        if self._store.schema is not None:
+            if self._expected_schema is not None:
+                self._expected_schema.require(self._store.schema, str(directory))
+            for sequence, encoded in self._store.recover():
+                self._insert(sequence, encoded.offset, encoded, self._store.schema)
+
+    def add(self, group: bytes | pa.Buffer | Sequence[Episode]) -> AddReport:
+        """Store a group of episodes, encoded or not: all of them but those stored already, or none.
+
+        Evicts the oldest segments when over capacity.
+
+        Raises:
+            DataError: the group is malformed or of another schema, the disk is full, or this shard was replaced.
+        """
+        if not isinstance(group, bytes | bytearray | memoryview | pa.Buffer):
+            group = encode_episodes(group)
+        content = pa.py_buffer(group)
+        schema, episodes = read_stream(content, "add")
+        expected = self._store.schema or self._expected_schema
+        if expected is not None:
+            expected.require(schema, "add")
+        new, num_duplicates = self._split_duplicates(list(episodes))
+        self._num_duplicates += num_duplicates
+        num_timesteps = sum(encoded.batch.num_rows - 1 for encoded in new)
+        if new:
+            chunks = [content.slice(encoded.offset, encoded.num_bytes) for encoded in new]
+            sequence, offset = self._store.append(chunks, schema, num_episodes=len(new), num_timesteps=num_timesteps)
+            for encoded in new:
+                self._insert(sequence, offset, encoded, schema)
+                offset += encoded.num_bytes
+            self._evict()
+        return AddReport(
+            num_episodes=len(new),
+            num_timesteps=num_timesteps,
+            num_duplicates=num_duplicates,
+            stored_timesteps=self._table.num_timesteps,
+            inserted_timesteps=self._store.inserted_timesteps,
+        )
+
+    def sample(self, batch_size: int) -> SequenceBatch:
+        """Draw `batch_size` episodes with replacement, relabel each, slice it to the context, and pack them.
+
+        Raises:
+            DataError: nothing is stored yet.
+        """
+        if not len(self._table):
+            raise DataError("sample: expected stored episodes, found none")
+        slices: list[EpisodeSlice] = []
+        for position in self._table.draw(batch_size, self._config.sampling, self._rng).tolist():
+            stored = self._read(position)
+            episode = self._relabeler.relabel(stored, self._rng)
+            self._num_relabeled += episode is not stored
+            slices.append(EpisodeSlice(episode, *draw_window(len(episode), self._context_length, self._rng)))
+        batch = pack_sequences(slices)
+        self._num_samples += batch_size
+        self._sampled_timesteps += batch.num_transitions
+        return batch
+
+    def report(self) -> ShardReport:
+        """The state of the shard."""
+        return ShardReport(
+            stored_episodes=len(self._table),
+            stored_timesteps=self._table.num_timesteps,
+            stored_bytes=self._store.num_bytes,
+            inserted_episodes=self._store.inserted_episodes,
+            inserted_timesteps=self._store.inserted_timesteps,
+            evicted_episodes=self._store.inserted_episodes - len(self._table),
+            evicted_timesteps=self._store.inserted_timesteps - self._table.num_timesteps,
+            num_duplicates=self._num_duplicates,
+            torn_bytes=self._store.torn_bytes,
+            num_samples=self._num_samples,
+            num_relabeled=self._num_relabeled,
+            sampled_timesteps=self._sampled_timesteps,
+        )
+
+    def watermark(self) -> dict[str, int]:
+        """A mark, ready for JSON, to which `truncate` can go back.
+
+        What is evicted after it leaves the shard at once, but the disk only at the next mark.
+        """
+        return self._store.watermark()
+
+    def truncate(self, watermark: dict[str, int]) -> None:
+        """Go back to exactly what was stored at `watermark`; batches drawn before stay valid, they are copies.
+
+        Raises:
+            DataError: what was stored then is not all there any more; nothing is changed.
+        """
+        mark = self._store.check_watermark(watermark)
+        stored = [self._table[position] for position in range(len(self._table))]
+        num_oldest = sum(episode.segment < mark.first for episode in stored)
+        num_newest = sum((episode.segment, episode.offset) >= (mark.last, mark.num_bytes) for episode in stored)
+        if self._relabeler.watches_storage:
+            for position in [*range(num_oldest), *range(len(stored) - num_newest, len(stored))]:
+                self._relabeler.forget(self._read(position))
+        self._table.drop_newest(num_newest)
+        self._table.drop_oldest(num_oldest)
+        lengths = [
+            episode.num_timesteps for episode in stored[: len(stored) - num_newest] if episode.segment == mark.last
+        ]
+        self._store.truncate(mark, last_num_episodes=len(lengths), last_num_timesteps=sum(lengths))
+
+    def state(self) -> dict[str, Any]:
+        """What else a bit-for-bit resume needs, ready for JSON: the random state and the counters."""
+        return {
+            "rng": self._rng.bit_generator.state,
+            "num_duplicates": self._num_duplicates,
+            "num_samples": self._num_samples,
+            "num_relabeled": self._num_relabeled,
+            "sampled_timesteps": self._sampled_timesteps,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._rng.bit_generator.state = state["rng"]
+        self._num_duplicates = state["num_duplicates"]
+        self._num_samples = state["num_samples"]
+        self._num_relabeled = state["num_relabeled"]
+        self._sampled_timesteps = state["sampled_timesteps"]
+
+    def close(self) -> None:
+        """Close all files."""
+        self._store.close()
+
+    def _read(self, position: int) -> Episode:
+        stored = self._table[position]
+        schema = self._store.schema
+        assert schema is not None, "a stored episode has a schema"
+        return to_episode(self._store.read(stored.segment, stored.offset, stored.num_bytes), stored.header, schema)
+
+    def _insert(self, sequence: int, offset: int, encoded: EncodedEpisode, schema: EpisodeSchema) -> None:
+        header: EpisodeHeader = encoded.header
+        self._table.append(StoredEpisode(sequence, offset, encoded.num_bytes, encoded.batch.num_rows - 1, header))
+        if self._relabeler.watches_storage:
+            self._relabeler.observe(to_episode(encoded.batch, header, schema))
+
+    def _split_duplicates(self, episodes: Sequence[EncodedEpisode]) -> tuple[list[EncodedEpisode], int]:
+        """Those that are not stored yet, and how many are, or come twice in the group."""
+        new: dict[EpisodeId, EncodedEpisode] = {}
+        for encoded in episodes:
+            if encoded.header.episode_id not in self._table:
+                new.setdefault(encoded.header.episode_id, encoded)
+        return list(new.values()), len(episodes) - len(new)
+
+    def _evict(self) -> None:
+        """Remove the oldest segments while over capacity, but never the newest one."""
+        while len(self._store) > 1 and self._is_over_capacity():
+            num_episodes = self._store.oldest.num_episodes
+            if self._relabeler.watches_storage:
+                for position in range(num_episodes):
+                    self._relabeler.forget(self._read(position))
+            self._table.drop_oldest(num_episodes)
+            self._store.evict_oldest()
+
+    def _is_over_capacity(self) -> bool:
+        if self._table.num_timesteps > self._capacity_timesteps:
+            return True
+        return self._capacity_bytes is not None and self._store.num_bytes > self._capacity_bytes
+
+
+def draw_window(num_transitions: int, context_length: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw which transitions `start:stop` of an episode to train on, at most `context_length`.
+
+    A longer episode is cut by a window whose start is uniform in [-c+1, T-1], clipped to the episode: each
+    transition lies in exactly c of the T+c-1 windows, so that ends are not under-sampled.
+    """
+    if num_transitions <= context_length:
+        return 0, num_transitions
+    start = int(rng.integers(1 - context_length, num_transitions))
+    return max(start, 0), min(start + context_length, num_transitions)
