@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from amago_ray.acting.policy import Policy, load_policy
-    from amago_ray.api import evaluate, record, train
+    from amago_ray.acting.policy import Policy
+    from amago_ray.api import evaluate, load_policy, record, train
     from amago_ray.config import Config
     from amago_ray.config.load import load_config
     from amago_ray.errors import AmagoRayError
@@ -18,7 +18,7 @@ _HOMES = {
     "Policy": "acting.policy",
     "evaluate": "api",
     "load_config": "config.load",
-    "load_policy": "acting.policy",
+    "load_policy": "api",
     "record": "api",
     "train": "api",
 }

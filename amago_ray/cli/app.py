@@ -38,6 +38,9 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the full traceb
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. An error made by the user's input is one line on stderr, and exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # So that `module:attr` finds modules in the folder where the command was given, as `python -m` would.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         app(args=arguments, prog_name="amago-ray")
     except AmagoRayError as error:
