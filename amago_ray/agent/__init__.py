@@ -1,6 +1,6 @@
 """The agent: actor-critic assembly, objective, PopArt, targets, weights.
 
-Offers `ActorCritic`, `build_actor_critic`, `Draws`, `Snapshot`.
+Offers `ActorCritic`, `build_actor_critic`, `Draws`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amago_ray.agent.actor_critic import ActorCritic, build_actor_critic
     from amago_ray.agent.draws import Draws
-    from amago_ray.agent.weights import Snapshot
 
 _HOMES = {
     "ActorCritic": "actor_critic",
     "Draws": "draws",
-    "Snapshot": "weights",
     "build_actor_critic": "actor_critic",
 }
 
-__all__ = ["ActorCritic", "Draws", "Snapshot", "build_actor_critic"]
+__all__ = ["ActorCritic", "Draws", "build_actor_critic"]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,6 +78,13 @@ class ActorCritic(nn.Module):
             targets.extend(self.get_submodule(target_name).parameters())
         return targets, online
 
+    @property
+    def critic_inputs_per_row(self) -> int:
+        """Inputs of each critic per transition: one, or one per discount and action sample."""
+        if isinstance(self.critics, StateCritics):
+            return 1
+        return len(self.config.discounts) * max(1, self.config.num_action_samples_in_policy_loss)
+
     def acting_state(self) -> dict[str, Tensor]:
         """The weights and statistics that acting needs, by name."""
         return {name: value for name, value in self.state_dict().items() if name.startswith(ACTING_PREFIXES)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from amago_ray.config.agent import AgentConfig
 
@@ -36,7 +36,7 @@ def _leaky(advantage: Tensor, config: AgentConfig) -> Tensor:
     """A leaky ramp that passes through `leaky_filter_weight_at_zero` at A = 0, plus the binary filter."""
     scale, offset, slope = config.leaky_filter_scale, config.leaky_filter_offset, config.leaky_filter_slope
     base = config.leaky_filter_weight_at_zero + slope * offset / scale
-    ramp = base + F.leaky_relu((advantage - offset) / scale, slope)
+    ramp = base + functional.leaky_relu((advantage - offset) / scale, slope)
     ramp = _clip(ramp, config.leaky_filter_weight_low, config.leaky_filter_weight_high)
     return ramp + (advantage > 0) if config.leaky_filter_adds_binary else ramp
 

@@ -1,33 +1,23 @@
-"""`Snapshot`: the weights that acting needs, as flat named arrays, and their file."""
+"""Snapshots of weights: from tensors and back, and as safetensors files."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.data.snapshot import BFLOAT16, Snapshot
 from amago_ray.errors import CheckpointError
-
-BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
-"""NumPy has no bfloat16: such arrays hold its bits under this dtype."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Acting weights of one version, by name (timestep encoder, sequence model, policy head), dtype-exact."""
-
-    version: PolicyVersion
-    arrays: dict[str, npt.NDArray[np.generic]]
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.generic]]:
@@ -52,9 +42,14 @@ def to_tensors(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tenso
 
 def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
     """Write a safetensors file that readers never see half of: temporary name, fsync, rename."""
+    write_atomically(Path(path), snapshot_to_bytes(snapshot))
+
+
+def snapshot_to_bytes(snapshot: Snapshot) -> bytes:
+    """The content of a snapshot's safetensors file."""
     metadata = {"version": json.dumps(list(snapshot.version))}
     tensors = {name: tensor.contiguous() for name, tensor in to_tensors(snapshot.arrays).items()}
-    write_atomically(Path(path), serialize(tensors, metadata))
+    return serialize(tensors, metadata)
 
 
 def load_snapshot(path: str | Path) -> Snapshot:
@@ -64,11 +59,24 @@ def load_snapshot(path: str | Path) -> Snapshot:
         CheckpointError: the file is missing or not such a file.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
-            version = PolicyVersion(*json.loads((file.metadata() or {})["version"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: expected policy weights in safetensors format, found {error}") from error
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected policy weights, found {error.strerror}") from error
+    return snapshot_from_bytes(content, str(path))
+
+
+def snapshot_from_bytes(content: bytes, name: str) -> Snapshot:
+    """The snapshot in a safetensors file's content; `name` says in errors which file that is.
+
+    Raises:
+        CheckpointError: the content is broken or of another kind.
+    """
+    try:
+        tensors = deserialize(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        version = PolicyVersion(*json.loads(header["__metadata__"]["version"]))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{name}: expected policy weights in safetensors format, found {error}") from error
     return Snapshot(version, to_arrays(tensors))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 from typing_extensions import override
 
 from amago_ray.config.agent import AgentConfig
@@ -116,7 +116,7 @@ class DiscreteDistribution(PolicyDistribution):
     @override
     def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
         """Softened one-hot: clamped to [low, high] and renormalised, as the policy's own probabilities are."""
-        features = F.one_hot(action, self.num_features).to(torch.float32).clamp_(self._low, self._high)
+        features = functional.one_hot(action, self.num_features).to(torch.float32).clamp_(self._low, self._high)
         if mask is not None:
             features *= _some_allowed(mask)
         return features.div_(features.sum(-1, keepdim=True))
@@ -132,7 +132,7 @@ class DiscreteDistribution(PolicyDistribution):
         (probs,) = moments
         probs = probs.detach()
         index = noise if noise.dtype == torch.int64 else _inverse_cdf(probs, noise)
-        return F.one_hot(index, self.num_features).to(probs.dtype)
+        return functional.one_hot(index, self.num_features).to(probs.dtype)
 
     @override
     def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class MultiDiscreteDistribution(PolicyDistribution):
     @override
     def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
         parts = zip(action.unbind(-1), self._sizes, strict=True)
-        return torch.cat([F.one_hot(index, size) for index, size in parts], -1).to(torch.float32)
+        return torch.cat([functional.one_hot(index, size) for index, size in parts], -1).to(torch.float32)
 
     @override
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
@@ -295,7 +295,7 @@ class TanhNormalDistribution(PolicyDistribution):
         mean, std = moments
         pre_tanh = self.encode(action).clamp(-0.99, 0.99).atanh()
         normal = -0.5 * ((pre_tanh - mean) / std) ** 2 - std.log() - 0.5 * math.log(2.0 * math.pi)
-        log_slope = 2.0 * (math.log(2.0) - pre_tanh - F.softplus(-2.0 * pre_tanh))
+        log_slope = 2.0 * (math.log(2.0) - pre_tanh - functional.softplus(-2.0 * pre_tanh))
         return (normal - log_slope).sum(-1)
 
     @override
@@ -362,5 +362,5 @@ def _straight_through(probs: Tensor, gumbel: Tensor, temperature: float = 0.5) -
     allowed = probs > 0
     logits = probs.clamp_min(_MIN_PROBABILITY).log().masked_fill(~allowed, -torch.inf)
     soft = ((logits + gumbel) / temperature).softmax(-1)
-    hard = F.one_hot(soft.argmax(-1), probs.shape[-1]).to(soft.dtype)
+    hard = functional.one_hot(soft.argmax(-1), probs.shape[-1]).to(soft.dtype)
     return hard - soft.detach() + soft

@@ -1,0 +1,73 @@
+"""One evaluation of the objective on one batch: forward, targets, statistics, losses, gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amago_ray.agent.actor_critic import ActorCritic
+from amago_ray.agent.draws import Draws
+from amago_ray.agent.objective import compute_losses, compute_targets
+from amago_ray.agent.terms import Losses, Targets
+from amago_ray.agent.value_regression import Critics
+from amago_ray.learning.batch import DeviceBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one evaluation computed: states `[N, D]`, targets, and the losses of each chunk of rows."""
+
+    states: Tensor
+    targets: Targets
+    losses: list[Losses]
+
+
+def accumulate_gradients(
+    agent: ActorCritic,
+    batch: DeviceBatch,
+    draws: Draws,
+    *,
+    num_transitions: float,
+    rows_per_chunk: int | None = None,
+    precision: torch.dtype = torch.float32,
+    value_critics: Critics | None = None,
+) -> Evaluation:
+    """Add the gradients of the batch's loss to the agent's parameters; running statistics move on the way.
+
+    num_transitions: what losses are averaged over (those of the whole update). rows_per_chunk: heads and losses run
+    forward and backward on so many transitions at a time, which keeps their activations in cache; None runs all at
+    once. precision: what networks run in. value_critics: see `compute_losses`.
+    """
+    autocast = torch.autocast(batch.layout.device.type, precision, enabled=precision != torch.float32)
+    transitions, rows = batch.transitions, batch.layout.transition_rows
+    with autocast:
+        states = agent.states(batch.tokens, batch.layout, batch.token_weight)
+        inputs = states.detach()
+        targets = compute_targets(agent, inputs[rows + 1], transitions, draws)
+    agent.popart.update(targets.returns, transitions.weight)
+
+    inputs = inputs[rows]
+    losses = []
+    chunk = rows_per_chunk or len(transitions)
+    state_gradient = torch.zeros_like(states)
+    for start in range(0, len(transitions), chunk):
+        stop = min(start + chunk, len(transitions))
+        chunk_inputs = inputs[start:stop].detach().requires_grad_()
+        with autocast:
+            terms = compute_losses(
+                agent,
+                chunk_inputs,
+                transitions.rows(start, stop),
+                targets.returns[start:stop],
+                draws.rows(start, stop),
+                num_transitions,
+                value_critics,
+            )
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        assert chunk_inputs.grad is not None
+        state_gradient[rows[start:stop]] = chunk_inputs.grad
+        losses.append(terms)
+    states.backward(state_gradient)  # type: ignore[no-untyped-call]
+    return Evaluation(states, targets, losses)

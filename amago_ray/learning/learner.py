@@ -1,0 +1,219 @@
+"""`Learner`: updates the agent from packed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.draws import make_draws
+from amago_ray.agent.weights import to_arrays
+from amago_ray.config import Config
+from amago_ray.data.episode import PolicyVersion
+from amago_ray.data.sequence_batch import SequenceBatch
+from amago_ray.data.snapshot import Snapshot
+from amago_ray.data.specs import EnvSpec
+from amago_ray.errors import CheckpointError, TrainingError
+from amago_ray.learning.batch import DeviceBatch, to_device_batch
+from amago_ray.learning.gradients import Evaluation, accumulate_gradients
+from amago_ray.learning.loss_metrics import detailed_metrics, loss_metrics
+from amago_ray.learning.metric_sums import MetricSums
+from amago_ray.learning.optimizer import AgentOptimizer
+from amago_ray.learning.running_statistics import RunningStatistics
+from amago_ray.learning.schedules import warmed_up
+from amago_ray.learning.training_state import state_from_files, state_hash, state_to_files
+
+_CHUNK_ENTRIES = 1024
+"""On a CPU, heads see about so many inputs at a time: their activations then stay in cache."""
+
+_DEVICE_CHECK_INTERVAL = 10
+"""On a device, the host looks for non-finite updates only every so many updates, since looking waits."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one update trained on, counted on the host. num_transitions leaves weightless sequences out."""
+
+    learner_steps: int
+    num_sequences: int
+    num_tokens: int
+    num_transitions: float
+
+
+class Learner:
+    """The agent, its optimizer, and everything that must survive a restart.
+
+    All randomness of update k derives from (seed, k), so the state holds no generator.
+    """
+
+    learner_steps: int
+
+    def __init__(
+        self, config: Config, spec: EnvSpec, *, device: str | None = None, incarnation: int = 0, seed: int = 0
+    ) -> None:
+        """A fresh learner on `device` (None: a GPU where there is one)."""
+        self._config = config.learner
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.incarnation = incarnation
+        self.learner_steps = 0
+        self._seed = seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_derived_seed(seed, 0))
+            self.agent = build_actor_critic(config, spec).to(self.device)
+        self.agent.train()
+        self._optimizer = AgentOptimizer(self.agent, config.learner)
+        self._statistics = RunningStatistics(self.agent)
+        self._generator = torch.Generator(self.device)
+        self._precision = torch.bfloat16 if config.learner.precision == "bfloat16" else torch.float32
+        self._pending: list[SequenceBatch] = []
+        self._loss_metrics, self._detailed_metrics = MetricSums(), MetricSums()
+        # (in a row, in total), as floats on the device.
+        self._nonfinite = torch.zeros(2, device=self.device)
+        if config.learner.compile:
+            self._compile()
+
+    def step(self, batch: SequenceBatch) -> StepReport | None:
+        """One update; with `batches_per_update` above 1, all but the last batch of an update are only kept.
+
+        An update whose loss or gradient is not finite changes nothing and is counted.
+
+        Raises:
+            TrainingError: too many such updates in a row.
+        """
+        self._pending.append(batch)
+        if len(self._pending) < self._config.batches_per_update:
+            return None
+        batches = [to_device_batch(b, self.device, n_step=self.agent.config.n_step) for b in self._pending]
+        num_sequences = sum(b.num_sequences for b in self._pending)
+        self._pending = []
+        num_transitions = sum(b.num_transitions for b in batches)
+
+        self._optimizer.zero_grad()
+        self._statistics.save()
+        evaluations = self._evaluate(batches, num_transitions)
+        grad_norm = self._optimizer.grad_norm()
+        total_loss = torch.stack([terms.total.detach() for e in evaluations for terms in e.losses]).sum()
+        bad = 1.0 - torch.isfinite(grad_norm + total_loss).float()
+        self._statistics.restore_where(bad)
+        learning_rate = warmed_up(self._config.learning_rate, self.learner_steps, self._config.warmup_steps)
+        self._optimizer.step(grad_norm, learning_rate, bad)
+        self._nonfinite = torch.stack([(self._nonfinite[0] + 1) * bad, self._nonfinite[1] + bad])
+
+        self._loss_metrics.add(loss_metrics(evaluations, grad_norm), 1.0 - bad)
+        if self.learner_steps % self._config.metrics_interval == 0:
+            self._detailed_metrics.add(detailed_metrics(self.agent, batches, evaluations), 1.0 - bad)
+        self.learner_steps += 1
+        self._check_finite()
+        num_tokens = sum(b.num_tokens for b in batches)
+        return StepReport(self.learner_steps, num_sequences, num_tokens, num_transitions)
+
+    def metrics(self) -> dict[str, float]:
+        """Means since the last call; a metric without a value is left out. Waits for the device."""
+        next_rate = warmed_up(self._config.learning_rate, self.learner_steps, self._config.warmup_steps)
+        return {
+            **self._loss_metrics.drain(),
+            **self._detailed_metrics.drain(),
+            "loss/learning_rate": next_rate,
+            "loss/nonfinite_updates": float(self._nonfinite[1]),
+        }
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the weights that acting needs."""
+        return Snapshot(PolicyVersion(self.incarnation, self.learner_steps), to_arrays(self.agent.acting_state()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, between two updates, as tensors and plain values (batches kept by an unfinished
+        accumulation are not part of it).
+        """
+        return {
+            "incarnation": self.incarnation,
+            "learner_steps": self.learner_steps,
+            "seed": self._seed,
+            "nonfinite": self._nonfinite.detach().cpu(),
+            "agent": {name: value.detach().cpu().clone() for name, value in self.agent.state_dict().items()},
+            "optimizer": {
+                moment: {name: value.cpu() for name, value in values.items()}
+                for moment, values in self._optimizer.state_dict().items()
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned, all of it; the incarnation stays this learner's own.
+
+        Raises:
+            CheckpointError: the state does not fit this agent, or did not arrive whole.
+        """
+        try:
+            self.agent.load_state_dict(state["agent"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.learner_steps, self._seed = int(state["learner_steps"]), int(state["seed"])
+            self._nonfinite.copy_(state["nonfinite"])
+        except (KeyError, RuntimeError) as error:
+            message = " ".join(str(error).split())
+            raise CheckpointError(f"learner state: expected one of this agent and model, found {message}") from error
+        if state_hash(self.state_dict()) != state_hash(state):
+            raise CheckpointError("learner state: expected all of it to be loaded, found differences afterwards")
+        self._pending = []
+
+    def save_files(self) -> dict[str, bytes]:
+        """The files of a checkpoint, by name."""
+        return state_to_files(self.state_dict())
+
+    def load_files(self, read: Callable[[str], bytes]) -> None:
+        """Go on from the files of a checkpoint, each returned by `read(name)`.
+
+        Raises:
+            CheckpointError: a file is broken or does not fit this agent.
+        """
+        self.load_state_dict(state_from_files(read))
+
+    def _evaluate(self, batches: list[DeviceBatch], num_transitions: float) -> list[Evaluation]:
+        """Gradients of the mean loss over all batches; running statistics step once, by the moments of all of them."""
+        self._generator.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 1))
+        evaluations = []
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            # Dropout draws from torch's default generator.
+            torch.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 2))
+            for number, batch in enumerate(batches):
+                if number > 0:
+                    self._statistics.rewind()
+                draws = make_draws(self.agent.config, self.agent.distribution, len(batch.transitions), self._generator)
+                evaluations.append(
+                    accumulate_gradients(
+                        self.agent,
+                        batch,
+                        draws,
+                        num_transitions=num_transitions,
+                        rows_per_chunk=self._rows_per_chunk(),
+                        precision=self._precision,
+                    )
+                )
+                if len(batches) > 1:
+                    self._statistics.gather(batch)
+        if len(batches) > 1:
+            self._statistics.step()
+        return evaluations
+
+    def _rows_per_chunk(self) -> int | None:
+        if self.device.type != "cpu":
+            return None
+        return max(1, _CHUNK_ENTRIES // self.agent.critic_inputs_per_row)
+
+    def _check_finite(self) -> None:
+        if self.device.type != "cpu" and self.learner_steps % _DEVICE_CHECK_INTERVAL:
+            return
+        in_a_row = int(self._nonfinite[0])
+        if in_a_row >= self._config.max_consecutive_nonfinite_updates:
+            raise TrainingError(f"learner: {in_a_row} updates in a row had a loss or gradient that is not finite")
+
+    def _compile(self) -> None:
+        for name in ("policy_head", "critics", "target_policy_head", "target_critics"):
+            self.agent.get_submodule(name).compile(dynamic=True)
+
+
+def _derived_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)

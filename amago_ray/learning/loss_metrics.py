@@ -1,0 +1,48 @@
+"""What updates report: scalars on the device, by metric name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from amago_ray.agent.actor_critic import ActorCritic
+from amago_ray.agent.terms import weighted_mean
+from amago_ray.learning.batch import DeviceBatch
+from amago_ray.learning.gradients import Evaluation
+
+
+def loss_metrics(evaluations: Sequence[Evaluation], grad_norm: Tensor) -> dict[str, Tensor]:
+    """Losses and gradient norm of one update."""
+    losses = [terms for evaluation in evaluations for terms in evaluation.losses]
+    return {
+        "loss/total": torch.stack([terms.total.detach() for terms in losses]).sum(),
+        "loss/critic": torch.stack([terms.critic.detach() for terms in losses]).sum(),
+        "loss/policy": torch.stack([terms.policy.detach() for terms in losses]).sum(),
+        "loss/grad_norm": grad_norm,
+    }
+
+
+@torch.no_grad()
+def detailed_metrics(
+    agent: ActorCritic, batches: Sequence[DeviceBatch], evaluations: Sequence[Evaluation]
+) -> dict[str, Tensor]:
+    """What the acting discount's critics and policy are up to, averaged over the update's transitions."""
+    num_transitions = sum(batch.num_transitions for batch in batches)
+    means: dict[str, Tensor] = {}
+    for batch, evaluation in zip(batches, evaluations, strict=True):
+        values = torch.cat([terms.taken_values.detach().mean(0) for terms in evaluation.losses])
+        if agent.config.kind == "actor_critic":
+            values = agent.popart.denormalized_output(values)
+        columns = {"loss/value_mean": values, "loss/target_mean": evaluation.targets.returns}
+        for name in ("advantage", "filter", "log_prob"):
+            entries = [getattr(terms, name) for terms in evaluation.losses]
+            if entries[0] is not None:
+                columns[f"loss/{name}_mean"] = torch.cat(entries)
+        for name, column in columns.items():
+            mean = weighted_mean(column[:, -1:], batch.transitions.weight, num_transitions, 1)
+            means[name] = means[name] + mean if name in means else mean
+    if agent.config.popart:
+        means["loss/target_std"] = agent.popart.std[-1]
+    return means

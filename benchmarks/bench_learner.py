@@ -1,0 +1,178 @@
+"""Milliseconds per update of the learner on synthetic MazeRunner-like batches.
+
+    python benchmarks/bench_learner.py --batch-size 24 --length 250 --width 128 --layers 3
+
+The floor printed beside the figure is the matrix products' floating-point work at this machine's measured rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from amago_ray.config import Config
+from amago_ray.config.agent import AgentConfig
+from amago_ray.config.env import EnvConfig
+from amago_ray.config.learner import LearnerConfig
+from amago_ray.config.model import ModelConfig, SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.data.sequence_batch import SequenceBatch
+from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
+from amago_ray.learning.learner import Learner
+
+NUM_ACTIONS = 5
+
+
+def make_spec(length: int, continuous: bool) -> EnvSpec:
+    action = ActionSpec("box", (2,)) if continuous else ActionSpec("discrete", (), (NUM_ACTIONS,))
+    leaves = {
+        "desired_goal": ObservationSpec("box", (3, 2), "float32"),
+        "observation": ObservationSpec("box", (7,), "float32"),
+    }
+    return EnvSpec("synthetic", leaves, action, horizon=length)
+
+
+def make_batch(spec: EnvSpec, lengths: list[int], rng: np.random.Generator) -> SequenceBatch:
+    num_sequences, num_transitions = len(lengths), sum(lengths)
+    num_tokens = num_transitions + num_sequences
+
+    def actions(rows: int) -> np.ndarray:
+        if spec.action.kind == "discrete":
+            return rng.integers(NUM_ACTIONS, size=rows)
+        return rng.uniform(-1, 1, (rows, *spec.action.shape)).astype(np.float32)
+
+    return SequenceBatch(
+        observations={
+            name: rng.standard_normal((num_tokens, *leaf.shape), dtype=np.float32)
+            for name, leaf in spec.observations.items()
+        },
+        prev_action=actions(num_tokens),
+        prev_reward=(rng.random(num_tokens) < 0.02).astype(np.float32),
+        time_index=np.concatenate([np.arange(length + 1) for length in lengths]),
+        action=actions(num_transitions),
+        reward=(rng.random(num_transitions) < 0.02).astype(np.float32),
+        terminated=np.zeros(num_transitions, bool),
+        cu_seqlens=np.concatenate([[0], np.cumsum(np.array(lengths) + 1)]).astype(np.int32),
+        max_seqlen=max(lengths) + 1,
+        weight=np.ones(num_sequences, np.float32),
+        episode_ids=np.zeros((num_sequences, 4), np.int64),
+        policy_versions=np.zeros((num_sequences, 2), np.int64),
+    )
+
+
+def make_config(args: argparse.Namespace) -> Config:
+    return Config(
+        env=EnvConfig(id="synthetic"),
+        model=ModelConfig(
+            timestep_encoder=TimestepEncoderConfig(hidden_dim=args.encoder_width, output_dim=args.encoder_output),
+            sequence_model=SequenceModelConfig(
+                context_length=args.length,
+                d_model=args.width,
+                num_layers=args.layers,
+                num_heads=8,
+                dropout=args.dropout,
+            ),
+        ),
+        agent=AgentConfig(kind=args.agent),
+        learner=LearnerConfig(batch_size=args.batch_size, compile=args.compile, precision=args.precision),
+    )
+
+
+def matmul_flops(args: argparse.Namespace, num_tokens: int, lengths: list[int]) -> float:
+    """Forward and backward floating-point operations of the networks' matrix products (discrete actor-critic)."""
+    width, layers, heads = args.width, args.layers, 256
+    encoder = 19 * args.encoder_width + args.encoder_width**2 + args.encoder_width * args.encoder_output
+    trunk = encoder + args.encoder_output * width + layers * 12 * width * width
+    attention = sum(layers * 2 * width * (length + 1) ** 2 for length in lengths)
+    head = width * heads + heads * heads + heads * 7 * NUM_ACTIONS
+    ensemble = 4 * head
+    trained = trunk + head + ensemble
+    return 2 * (3 * trained * num_tokens + 3 * attention + (head + ensemble) * num_tokens)
+
+
+def machine_gflops() -> float:
+    """Rate of a large float32 matrix product, best of a few."""
+    a = torch.randn(1500, 1500)
+    best = min(_timed(lambda: a @ a) for _ in range(5))
+    return 2 * 1500**3 / best / 1e9
+
+
+def _timed(work: object) -> float:
+    began = time.perf_counter()
+    work()  # type: ignore[operator]
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=24, help="sequences per update")
+    parser.add_argument("--length", type=int, default=250, help="transitions per sequence")
+    parser.add_argument("--mean-share", type=float, default=1.0, help="below 1: lengths vary, with this mean share")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--encoder-width", type=int, default=128)
+    parser.add_argument("--encoder-output", type=int, default=256)
+    parser.add_argument("--dropout", type=float, default=0.05)
+    parser.add_argument("--agent", choices=["actor_critic", "multi_task"], default="actor_critic")
+    parser.add_argument("--continuous", action="store_true")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    rng = np.random.default_rng(0)
+    spec = make_spec(args.length, args.continuous)
+    lengths = [args.length] * args.batch_size
+    if args.mean_share < 1:
+        lengths = [max(1, int(args.length * min(1.0, rng.exponential(args.mean_share)))) for _ in lengths]
+    batches = [make_batch(spec, lengths, rng) for _ in range(3)]
+    learner = Learner(make_config(args), spec, device=args.device)
+
+    times_ms = []
+    for update in range(args.warmup + args.updates):
+        began = time.perf_counter()
+        learner.step(batches[update % len(batches)])
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+        if update >= args.warmup:
+            times_ms.append((time.perf_counter() - began) * 1e3)
+    num_parameters = sum(parameter.numel() for parameter in learner.agent.trained_parameters().values())
+    flops = matmul_flops(args, batches[0].num_tokens, lengths)
+    result = {
+        "batch_size": args.batch_size,
+        "length": args.length,
+        "tokens": batches[0].num_tokens,
+        "width": args.width,
+        "layers": args.layers,
+        "parameters": num_parameters,
+        "threads": args.threads,
+        "device": args.device,
+        "median_ms": statistics.median(times_ms),
+        "min_ms": min(times_ms),
+        "max_ms": max(times_ms),
+        "gflop": flops / 1e9,
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+    }
+    if args.device == "cpu":
+        result["machine_gflops_per_s"] = machine_gflops()
+        result["floor_ms"] = result["gflop"] / result["machine_gflops_per_s"] * 1e3
+    for name, value in result.items():
+        print(f"{name:22} {value:.1f}" if isinstance(value, float) else f"{name:22} {value}")
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
