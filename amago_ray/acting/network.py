@@ -67,7 +67,8 @@ class ActingNetwork:
     def initial_state(self, batch_size: int) -> ActingState:
         """The state of E episodes that have not begun."""
         with torch.inference_mode():
-            return self._decoder.initial_state(batch_size)
+            state: ActingState = self._decoder.initial_state(batch_size)
+            return state
 
     def reset(self, state: ActingState, indices: npt.NDArray[np.int64]) -> None:
         """Begin new episodes in these environments."""

@@ -71,7 +71,8 @@ class GruDecoder:
     def initial_state(self, batch_size: int) -> GruState:
         """See `Decoder`."""
         rnn = self._model.rnn
-        return GruState(torch.zeros(rnn.num_layers, batch_size, rnn.hidden_size, device=rnn.weight_hh_l0.device))
+        device = self._model.output.weight.device
+        return GruState(torch.zeros(rnn.num_layers, batch_size, rnn.hidden_size, device=device))
 
     def step(self, x: Tensor, time_index: Tensor, state: GruState) -> Tensor:
         """See `Decoder`."""

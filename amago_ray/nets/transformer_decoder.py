@@ -123,11 +123,13 @@ def _fold(layer: TransformerLayer) -> FoldedLayer:
     qkv_bias = torch.cat(((q_bias * scale).flatten(), torch.stack((k_bias, v_bias), 1).flatten()))
     return FoldedLayer(
         qkv=(qkv_weight, qkv_bias),
-        output=(attention.scaled_output_weight(), attention.output.bias.detach().clone()),
-        output_norm=(
-            layer.attention_output_norm.weight.detach().clone(),
-            layer.attention_output_norm.bias.detach().clone(),
-        ),
+        output=(attention.scaled_output_weight(), _copied(attention.output.bias)),
+        output_norm=(_copied(layer.attention_output_norm.weight), _copied(layer.attention_output_norm.bias)),
         expand=fold_norm(layer.feed_forward_norm, effective_weight(layer.expand), layer.expand.bias),
         contract=fold_norm(layer.hidden_norm, effective_weight(layer.contract), layer.contract.bias),
     )
+
+
+def _copied(parameter: Tensor | None) -> Tensor:
+    assert parameter is not None
+    return parameter.detach().clone()

@@ -1,0 +1,127 @@
+import sys
+import types
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from amago_ray.errors import ConfigError
+from amago_ray.nets.attention import AutoAttention, FlashAttention, SdpaAttention, build_attention
+from amago_ray.nets.layout import SequenceLayout
+
+LAYOUTS = {"one": [5], "equal": [6, 6, 6], "ragged": [3, 9, 1, 9, 4], "spread": [2, 40, 3, 38]}
+
+
+def naive_attention(q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None) -> Tensor:
+    """Row by row in float64, straight from the definition."""
+    outputs = []
+    start = 0
+    for length in layout.lengths:
+        for i in range(length):
+            first = 0 if window is None else max(0, i - window + 1)
+            rows = slice(start + first, start + i + 1)
+            scores = torch.einsum("hd,lhd->hl", q[start + i].double(), k[rows].double()) / q.shape[-1] ** 0.5
+            outputs.append(torch.einsum("hl,lhd->hd", scores.softmax(-1), v[rows].double()))
+        start += length
+    return torch.stack(outputs)
+
+
+def available_backends() -> list[str]:
+    names = ["auto", "sdpa"]
+    for name in ("varlen", "flash_attn"):
+        try:
+            build_attention(name)  # type: ignore[arg-type]
+        except ConfigError:
+            continue
+        names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("name", available_backends())
+@pytest.mark.parametrize("lengths", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("window", [None, 1, 4, 100])
+def test_backends_equal_the_naive_reference(name: str, lengths: list[int], window: int | None) -> None:
+    torch.manual_seed(0)
+    half = name in ("varlen", "flash_attn")
+    device, dtype = ("cuda", torch.bfloat16) if half else ("cpu", torch.float32)
+    layout = SequenceLayout.from_lengths(lengths, device)
+    qkv = torch.randn(layout.num_tokens, 3, 2, 8, device=device, dtype=dtype, requires_grad=True)
+    output = build_attention(name)(*qkv.unbind(1), layout, window)  # type: ignore[arg-type]
+    tolerance = 3e-2 if half else 1e-5
+    reference_input = qkv.detach().double().requires_grad_()
+    expected = naive_attention(*reference_input.unbind(1), layout, window)
+    torch.testing.assert_close(output.double(), expected, atol=tolerance, rtol=tolerance)
+    cotangent = torch.randn_like(expected)
+    output.backward(cotangent.to(dtype))
+    expected.backward(cotangent)
+    assert qkv.grad is not None
+    torch.testing.assert_close(qkv.grad.double(), reference_input.grad, atol=10 * tolerance, rtol=10 * tolerance)
+
+
+def test_no_value_of_a_neighbouring_sequence_leaks_in() -> None:
+    torch.manual_seed(0)
+    layout = SequenceLayout.from_lengths([3, 5, 2])
+    q, k, v = torch.randn(3, 10, 2, 4)
+    before = SdpaAttention()(q, k, v, layout)
+    k[3:8], v[3:8] = 1e4, torch.nan
+    after = SdpaAttention()(q, k, v, layout)
+    torch.testing.assert_close(after[:3], before[:3])
+    torch.testing.assert_close(after[8:], before[8:])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tells what a machine without a GPU says")
+@pytest.mark.parametrize("name", ["varlen", "flash_attn"])
+def test_backend_that_this_machine_lacks_is_one_readable_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=f'attention_backend: "{name}" expects a CUDA device') as error:
+        build_attention(name)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_backend_is_named() -> None:
+    with pytest.raises(ConfigError, match='found "fast"'):
+        build_attention("fast")  # type: ignore[arg-type]
+
+
+def test_auto_runs_anywhere() -> None:
+    assert isinstance(build_attention("auto"), AutoAttention)
+
+
+def install_fake_flash_attn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A module with flash_attn's contract (version 2: bottom-right causal mask, window counts both sides)."""
+    calls: list[dict[str, Any]] = []
+
+    def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        calls.append(options)
+        bounds = options["cu_seqlens_q"].tolist()
+        assert options["cu_seqlens_q"].dtype == torch.int32
+        assert options["causal"]
+        lengths = [b - a for a, b in pairwise(bounds)]
+        left, right = options["window_size"]
+        assert right in (-1, 0)
+        layout = SequenceLayout.from_lengths(lengths)
+        return naive_attention(q, k, v, layout, None if left < 0 else left + 1).to(q.dtype)
+
+    module = types.ModuleType("flash_attn")
+    module.flash_attn_varlen_func = flash_attn_varlen_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", module)
+    return calls
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_flash_attn_adapter_keeps_that_packages_contract(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
+    calls = install_fake_flash_attn(monkeypatch)
+    torch.manual_seed(0)
+    layout = SequenceLayout.from_lengths([4, 6])
+    q, k, v = torch.randn(3, 10, 2, 8, dtype=torch.bfloat16)
+    output = FlashAttention()(q, k, v, layout, window)
+    torch.testing.assert_close(output, naive_attention(q, k, v, layout, window).bfloat16())
+    assert calls[0]["max_seqlen_q"] == calls[0]["max_seqlen_k"] == 6
+
+
+def test_half_precision_backend_refuses_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_fake_flash_attn(monkeypatch)
+    layout = SequenceLayout.from_lengths([2])
+    with pytest.raises(ConfigError, match='"bfloat16", found float32'):
+        FlashAttention()(*torch.randn(3, 2, 1, 4), layout)

@@ -1,0 +1,62 @@
+import numpy as np
+import torch
+
+from amago_ray.nets.input_norm import InputNorm
+
+
+def test_moments_move_by_the_float32_step_before_use() -> None:
+    torch.manual_seed(0)
+    norm = InputNorm(3)
+    x = torch.randn(50, 3) * torch.tensor([1.0, 5.0, 0.1]) + 2
+    output = norm(x)
+    base = np.float32(0.9999)
+    step = np.float32(1e-4) / (np.float32(1) - base ** np.float32(2))
+    mean = step * x.numpy().mean(0)
+    mean_square = (1 - step) + step * (x.numpy() ** 2).mean(0)
+    std = np.sqrt(mean_square - mean**2 + 1e-5)
+    np.testing.assert_allclose(norm.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(norm.mean_square, mean_square, rtol=1e-5)
+    np.testing.assert_allclose(output, (x.numpy() - mean) / std, rtol=1e-4, atol=1e-5)
+    assert norm.num_updates.item() == 2
+
+
+def test_step_size_is_evaluated_in_float32_not_in_float64() -> None:
+    norm = InputNorm(1)
+    norm.update(torch.ones(2, 1))
+    exact = 1e-4 / (1 - 0.9999**2)
+    assert 1e-4 < abs(norm.mean.item() / exact - 1) < 4e-4
+
+
+def test_rows_of_weight_zero_stay_out_of_the_moments() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 2)
+    weighted, plain = InputNorm(2), InputNorm(2)
+    weighted.update(torch.cat((x, torch.full((3, 2), 1e3))), torch.cat((torch.ones(6), torch.zeros(3))))
+    plain.update(x)
+    torch.testing.assert_close(weighted.mean, plain.mean)
+    torch.testing.assert_close(weighted.mean_square, plain.mean_square)
+
+
+def test_evaluation_leaves_the_moments_alone() -> None:
+    norm = InputNorm(2).eval()
+    norm(torch.randn(4, 2))
+    assert norm.num_updates.item() == 1
+    assert norm.mean.tolist() == [0, 0]
+
+
+def test_outliers_are_clamped_and_constant_features_only_centred() -> None:
+    norm = InputNorm(3).eval()
+    norm.mean.copy_(torch.tensor([0.0, 5.0, 0.0]))
+    norm.mean_square.copy_(torch.tensor([1.0, 25.0, 1.0]))
+    output = norm(torch.tensor([[1e6, 5.5, -1e6], [0.0, 1e6, 0.0]]))
+    assert output[0, 0].item() == 1e4
+    assert output[0, 2].item() == -1e4
+    assert output[:, 1].tolist() == [0.5, 1e6 - 5.0]
+
+
+def test_no_gradient_reaches_the_moments() -> None:
+    norm = InputNorm(2)
+    x = torch.randn(4, 2, requires_grad=True)
+    norm(x).sum().backward()
+    std = (norm.mean_square - norm.mean**2 + 1e-5).sqrt()
+    torch.testing.assert_close(x.grad, (1 / std).expand(4, 2))

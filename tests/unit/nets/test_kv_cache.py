@@ -1,0 +1,63 @@
+import numpy as np
+import torch
+
+from amago_ray.nets.kv_cache import KvCache, decode_attention
+from amago_ray.nets.layout import SequenceLayout
+
+
+def make(batch_size: int = 3) -> KvCache:
+    return KvCache(batch_size, num_layers=1, num_heads=2, head_dim=4, context_length=5, device=torch.device("cpu"))
+
+
+def reference(q: torch.Tensor, kv: list[torch.Tensor]) -> torch.Tensor:
+    """Attention of one query `[H, head_dim]` over a list of `[H, 2, head_dim]`."""
+    k, v = torch.stack(kv, 1).unbind(2)
+    return torch.einsum("hl,hld->hd", torch.einsum("hd,hld->hl", q, k).softmax(-1), v).flatten()
+
+
+def test_ring_holds_the_last_context_of_each_environment() -> None:
+    torch.manual_seed(0)
+    cache = make()
+    seen: list[list[torch.Tensor]] = [[], [], []]
+    for t in range(14):
+        for e in range(3):
+            if t == 4 * e + 2:
+                cache.reset(np.array([e]))
+                seen[e].clear()
+        step = cache.advance()
+        q, kv = torch.randn(3, 8), torch.randn(3, 2, 2, 4)
+        output = cache.attend(0, step, q, kv)
+        assert step.num_slots == min(5, max(len(s) for s in seen) + 1)
+        for e in range(3):
+            seen[e].append(kv[e])
+            torch.testing.assert_close(output[e], reference(q[e].view(2, 4), seen[e][-5:]))
+
+
+def test_no_bias_is_added_where_all_slots_are_live() -> None:
+    cache = make()
+    assert cache.advance().bias is None
+    cache.reset(np.array([1]))
+    assert cache.advance().bias is not None
+
+
+def test_fill_replaces_what_an_environment_held() -> None:
+    torch.manual_seed(0)
+    cache = make()
+    for _ in range(7):
+        cache.attend(0, cache.advance(), torch.randn(3, 8), torch.randn(3, 2, 2, 4))
+    kv = torch.randn(6, 2, 2, 4)
+    cache.fill(0, np.array([2, 0]), SequenceLayout.from_lengths([2, 4]), kv)
+    assert cache.lengths.tolist() == [4, 7, 2]
+    q, new = torch.randn(3, 8), torch.randn(3, 2, 2, 4)
+    output = cache.attend(0, cache.advance(), q, new)
+    torch.testing.assert_close(output[2], reference(q[2].view(2, 4), [kv[0], kv[1], new[2]]))
+    torch.testing.assert_close(output[0], reference(q[0].view(2, 4), [*kv[2:], new[0]]))
+
+
+def test_decode_attention_ignores_slots_at_minus_infinity() -> None:
+    torch.manual_seed(0)
+    q, keys, values = torch.randn(2, 1, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    bias = torch.tensor([0.0, 0.0, -torch.inf]).expand(2, 1, 3)
+    torch.testing.assert_close(
+        decode_attention(q, keys, values, bias), decode_attention(q, keys[:, :2], values[:, :2], None)
+    )

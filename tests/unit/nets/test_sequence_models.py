@@ -1,0 +1,169 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from amago_ray.config.model import SequenceModelConfig
+from amago_ray.errors import ConfigError
+from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.sequence_models import build_sequence_model
+from amago_ray.nets.transformer import Transformer, channel_major_rows, head_major_rows
+
+SMALL: dict[str, Any] = {"d_model": 16, "num_layers": 2, "num_heads": 4, "d_ff": 24, "context_length": 8}
+KINDS: dict[str, dict[str, Any]] = {
+    "sinusoidal": {},
+    "learned": {"positions": "learned"},
+    "rotary": {"positions": "rotary"},
+    "plain projections": {"sigma_reparam": False},
+    "gru": {"kind": "gru"},
+    "wide gru": {"kind": "gru", "gru_hidden_dim": 20},
+    "feed_forward": {"kind": "feed_forward"},
+}
+
+
+def make(options: dict[str, Any]) -> SequenceModel:
+    torch.manual_seed(0)
+    model = build_sequence_model(SequenceModelConfig(**{**SMALL, **options}), 10, horizon=50)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+def packed(lengths: list[int]) -> tuple[Tensor, Tensor, SequenceLayout]:
+    layout = SequenceLayout.from_lengths(lengths)
+    time_index = torch.cat([torch.arange(n) + 3 * i for i, n in enumerate(lengths)])
+    return torch.randn(layout.num_tokens, 10), time_index, layout
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [3, 8, 1, 8, 5]], ids=["equal", "ragged"])
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
+def test_batch_of_sequences_equals_each_alone(options: dict[str, Any], lengths: list[int]) -> None:
+    """PITFALLS A7: packing changes neither values nor gradients."""
+    model = make(options)
+    x, time_index, layout = packed(lengths)
+    output = model(x, time_index, layout)
+    cotangent = torch.randn_like(output)
+    output.backward(cotangent)
+    together = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    start = 0
+    for length in lengths:
+        rows = slice(start, start + length)
+        alone = model(x[rows], time_index[rows], SequenceLayout.from_lengths([length]))
+        torch.testing.assert_close(output[rows], alone, atol=1e-5, rtol=1e-4)
+        alone.backward(cotangent[rows])
+        start += length
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, together[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
+def test_output_is_causal(options: dict[str, Any]) -> None:
+    model = make(options)
+    x, time_index, layout = packed([6])
+    before = model(x, time_index, layout)
+    x[4] += 1
+    after = model(x, time_index, layout)
+    assert torch.equal(before[:4], after[:4])
+    assert not torch.allclose(before[4], after[4])
+
+
+@pytest.mark.parametrize("options", [{}, {"positions": "learned"}, {"positions": "rotary"}])
+def test_order_and_time_matter_to_every_kind_of_positions(options: dict[str, Any]) -> None:
+    model = make(options)
+    x, time_index, layout = packed([6])
+    gaps = time_index + torch.tensor([0, 0, 0, 4, 4, 4])
+    assert not torch.allclose(model(x, time_index, layout), model(x, gaps, layout), atol=1e-4)
+
+
+def test_transformer_follows_its_formula() -> None:
+    """One sequence through the formulas written out, in the original's layout of the q, k, v rows."""
+    model = make({"positions": "rotary", "num_layers": 1})
+    assert isinstance(model, Transformer)
+    x, time_index, layout = packed([5])
+    w = {name: tensor.detach().double() for name, tensor in model.state_dict().items()}
+    heads, head_dim = 4, 4
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        weight = w[f"{name}.weight"]
+        scale = w[f"{name}.gamma"] / (w[f"{name}.u"] @ weight @ w[f"{name}.v"])
+        return x @ (scale * weight).T + w.get(f"{name}.bias", torch.zeros(1, dtype=torch.float64))
+
+    layer = "layers.0"
+    w[f"{layer}.attention.qkv.weight"] = channel_major_rows(w[f"{layer}.attention.qkv.weight"], heads)
+    w[f"{layer}.attention.qkv.u"] = channel_major_rows(w[f"{layer}.attention.qkv.u"], heads)
+    h = x.double() @ w["embed.weight"].T + w["embed.bias"]
+    qkv = linear(norm(h, f"{layer}.attention_norm"), f"{layer}.attention.qkv").view(5, 3, head_dim, heads)
+    angle = time_index[:, None] * 10000.0 ** (-2 * torch.arange(2, dtype=torch.float64) / head_dim)
+    cos, sin = angle.cos()[..., None], angle.sin()[..., None]
+    q, k = (
+        torch.cat((part[:, :2] * cos - part[:, 2:] * sin, part[:, 2:] * cos + part[:, :2] * sin), 1)
+        for part in (qkv[:, 0], qkv[:, 1])
+    )
+    scores = torch.einsum("idh,jdh->hij", q, k) / head_dim**0.5
+    scores = scores.masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+    attended = torch.einsum("hij,jdh->ihd", scores.softmax(-1), qkv[:, 2])
+    attended = (attended * w[f"{layer}.attention.head_scale"][:, None]).reshape(5, -1)
+    h = h + norm(linear(attended, f"{layer}.attention.output"), f"{layer}.attention_output_norm")
+    hidden = linear(norm(h, f"{layer}.feed_forward_norm"), f"{layer}.expand")
+    hidden = torch.where(hidden > 0, hidden, 0.01 * hidden)
+    h = h + linear(norm(hidden, f"{layer}.hidden_norm"), f"{layer}.contract")
+    torch.testing.assert_close(model(x, time_index, layout).double(), norm(h, "output_norm"), atol=1e-5, rtol=1e-4)
+
+
+def test_row_orders_are_inverse() -> None:
+    rows = torch.arange(3 * 4 * 2 * 5).view(24, 5)
+    assert torch.equal(channel_major_rows(head_major_rows(rows, 2), 2), rows)
+    # (which, channel, head) = (1, 3, 1) is row 8 + 6 + 1 of the original and row 8 + 4 + 3 of ours.
+    assert torch.equal(head_major_rows(rows, 2)[8 + 4 + 3], rows[8 + 6 + 1])
+
+
+def test_window_limits_every_layer() -> None:
+    model = make({})
+    assert isinstance(model, Transformer)
+    x, time_index, layout = packed([12])
+    before = model(x, time_index, layout, window=3)
+    x[0] += 1
+    after = model(x, time_index, layout, window=3)
+    # Two layers of a window of 3 reach 4 tokens back.
+    assert not torch.allclose(before[4], after[4])
+    assert torch.equal(before[5:], after[5:])
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    model = make({"dropout": 0.5, "sigma_reparam": False})
+    arguments = packed([6])
+    assert torch.equal(model(*arguments), model(*arguments))
+    model.train()
+    assert not torch.allclose(model(*arguments), model(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("options", "horizon", "message"),
+    [
+        ({"num_heads": 5}, 9, "num_heads: expected a divisor of d_model 16, found 5"),
+        ({"num_heads": 16, "positions": "rotary"}, 9, "divisor of d_model 16 with an even quotient, found 16"),
+        ({"positions": "learned"}, None, "max_time_index: expected a number"),
+        ({"kind": "lstm"}, 9, 'expected a built-in kind or "module:attr", found "lstm"'),
+        ({"attention_backend": "fast"}, 9, 'found "fast"'),
+    ],
+)
+def test_bad_settings_get_one_line(options: dict[str, Any], horizon: int | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        build_sequence_model(SequenceModelConfig(**{**SMALL, **options}), 10, horizon)
+    assert "\n" not in str(error.value)
+
+
+def test_learned_table_has_a_row_for_the_final_timestep() -> None:
+    model = build_sequence_model(SequenceModelConfig(**SMALL, positions="learned"), 10, horizon=50)
+    assert model.state_dict()["positions.table"].shape == (51, 16)
+    sized = build_sequence_model(SequenceModelConfig(**SMALL, positions="learned", max_time_index=9), 10, None)
+    assert sized.state_dict()["positions.table"].shape == (9, 16)
