@@ -139,8 +139,8 @@ class VectorBatch:
         """Reset all; those not asked for (before the very first step only) get seeds next to the first one."""
         all_seeds = (int(seeds[0]) + 1 + np.arange(self.num_envs)) % 2**31
         all_seeds[indices] = seeds
-        seed: Any = all_seeds.tolist() if self._takes_seeds else int(all_seeds[0])
-        observations, _ = self._env.reset(seed=seed)
+        seed_or_seeds: Any = all_seeds.tolist() if self._takes_seeds else int(all_seeds[0])
+        observations, _ = self._env.reset(seed=seed_or_seeds)
         self._show(self._kept, observations)
         self._is_kept[:] = True
         self._is_pending[:] = False
@@ -152,8 +152,8 @@ class VectorBatch:
         some_seeds: list[int | None] = [None] * self.num_envs
         for index, seed in zip(indices.tolist(), seeds.tolist(), strict=True):
             some_seeds[index] = seed
-        seed: Any = some_seeds if self._takes_seeds else int(seeds[0])
-        observations, _ = self._env.reset(seed=seed, options={"reset_mask": mask})
+        seed_or_seeds: Any = some_seeds if self._takes_seeds else int(seeds[0])
+        observations, _ = self._env.reset(seed=seed_or_seeds, options={"reset_mask": mask})
         self._show(self._kept, observations)
         self._is_kept[indices] = True
         self._is_pending[indices] = False
@@ -185,7 +185,7 @@ class VectorBatch:
 def _declared_mode(env: Vector, name: str, autoreset_mode: str | None) -> AutoresetMode:
     own = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
     # Gymnasium's own write their mode into the metadata of the environment's class, which others share.
-    declared = env.unwrapped.autoreset_mode if own else env.metadata.get("autoreset_mode")  # type: ignore[attr-defined]
+    declared = env.unwrapped.autoreset_mode if own else env.metadata.get("autoreset_mode")
     asked = None if autoreset_mode is None else AutoresetMode[autoreset_mode.upper()]
     if isinstance(declared, AutoresetMode):
         if asked is not None and asked is not declared:
