@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from amago_ray.data.goal_rule import GoalRule
 
@@ -64,6 +65,20 @@ class ActionSpec:
     def num_features(self) -> int:
         """A: width of the action as the network reads it (one-hot where discrete)."""
         return sum(self.num_categories) if self.num_categories else int(np.prod(self.shape, dtype=np.int64))
+
+    def to_environment(self, actions: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Stored actions `[..., *shape]` as the environment takes them: boxes rescaled from [-1, 1] to their bounds.
+
+        Entries of a box without finite bounds stay as they are; categories count from 0.
+        """
+        if self.kind != "box":
+            return actions
+        low = np.array(self.low, np.float64).reshape(self.shape)
+        high = np.array(self.high, np.float64).reshape(self.shape)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        with np.errstate(invalid="ignore"):
+            scaled = low + (actions.astype(np.float64) + 1.0) / 2.0 * (high - low)
+        return np.where(bounded, scaled, actions).astype(np.float32)
 
     @property
     def mask_size(self) -> int:

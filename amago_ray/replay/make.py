@@ -20,6 +20,7 @@ def make_shard(config: Config, spec: EnvSpec, directory: Path, shard: int, incar
         directory=directory / f"shard_{shard}",
         context_length=config.model.sequence_model.context_length,
         relabeler=make_relabeler(config.relabel, spec),
+        spec=spec,
         shard=shard,
         incarnation=incarnation,
         seed=config.seed,

@@ -1,0 +1,243 @@
+"""`EnvRunner`: steps a batch of environments with one forward per step and turns out whole episodes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from amago_ray.acting.columns import EpisodeColumns
+from amago_ray.acting.exploration import Exploration, make_exploration
+from amago_ray.acting.policy import Policy
+from amago_ray.config import Config
+from amago_ray.data.episode import Episode, EpisodeId, PolicyVersion
+from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.envs.env_batch import EnvBatch
+from amago_ray.envs.make import make_env_batch
+
+if TYPE_CHECKING:
+    from amago_ray.data.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class FinishedEpisode:
+    """An episode with its statistics."""
+
+    episode: Episode
+    stats: EpisodeStats
+
+
+class EnvRunner:
+    """Collects episodes.
+
+    Seeds and episode ids derive from (run, runner, incarnation, counter), so a restarted runner, which gets a new
+    incarnation, never replays its worlds. `explore=None` acts by the policy alone.
+    """
+
+    def __init__(
+        self,
+        env_batch: EnvBatch,
+        policy: Policy,
+        *,
+        run: int,
+        runner: int,
+        incarnation: int,
+        exploration: Exploration,
+        greedy: bool = False,
+    ) -> None:
+        self.num_envs = env_batch.num_envs
+        self.policy = policy
+        self.global_env_steps = 0
+        """Env steps of the whole run, told by the owner; drives the exploration schedule."""
+        self.env_steps = 0
+        """Transitions made by this runner."""
+        self.num_dropped_episodes = 0
+        """Partial episodes lost to environment failures."""
+        self.failures: Counter[str] = Counter()
+        """How often each kind of environment failure happened, by its last line."""
+        self.policy_time_s = 0.0
+        self.env_time_s = 0.0
+        self._envs = env_batch
+        self._name = (run, runner, incarnation)
+        self._exploration = exploration
+        self._greedy = greedy
+        self._counter = 0
+        self._rng = np.random.default_rng()
+        self._columns = EpisodeColumns(env_batch.spec, self.num_envs)
+        self._state = policy.network.initial_state(self.num_envs)
+        self._prev_action = np.zeros((self.num_envs, *env_batch.spec.action.shape), env_batch.spec.action.dtype)
+        self._prev_reward = np.zeros(self.num_envs, np.float32)
+        self._ids: list[EpisodeId] = [EpisodeId(*self._name, -1)] * self.num_envs
+        self._seeds = np.zeros(self.num_envs, np.int64)
+        self._first_versions: list[PolicyVersion] = [policy.version] * self.num_envs
+        self._events: list[dict[str, list[float]]] = [{} for _ in range(self.num_envs)]
+        self._all = np.arange(self.num_envs)
+        self.begin_incarnation(incarnation)
+
+    def begin_incarnation(self, incarnation: int) -> None:
+        """Drop running episodes and go on with seeds and ids that belong to `incarnation` alone."""
+        run, runner, _ = self._name
+        self._name = (run, runner, incarnation)
+        self._counter = 0
+        sequence = np.random.SeedSequence(self._name)
+        self._rng = np.random.default_rng(sequence)
+        self.policy.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        self._reset(self._all)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Swap weights between steps and rebuild the running episodes' caches under them.
+
+        Acting then equals the full forward over each episode's last context of tokens.
+        """
+        self.policy.load(snapshot)
+        lengths = np.minimum(self._columns.lengths, self.policy.context_length - 1)
+        running = np.flatnonzero(lengths)
+        if len(running) == 0:
+            return
+        counts = lengths[running]
+        owner = np.repeat(running, counts)
+        starts = self._columns.lengths[running] - counts
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = np.repeat(starts, counts) + within
+        # What led to row r is transition r - 1; row 0 was led to by nothing.
+        first = rows == 0
+        prev_action = self._columns.actions[owner, rows - 1]
+        prev_action[first] = 0
+        prev_reward = self._columns.rewards[owner, rows - 1]
+        prev_reward[first] = 0
+        self.policy.rebuild(
+            {name: column[owner, rows] for name, column in self._columns.observations.items()},
+            prev_action,
+            prev_reward,
+            rows,
+            counts,
+            running,
+            self._state,
+        )
+
+    def step(self) -> list[FinishedEpisode]:
+        """One step of all environments; returns the episodes that ended with it."""
+        began = time.perf_counter()
+        columns, lengths = self._columns, self._columns.lengths
+        leaves = {name: column[self._all, lengths] for name, column in columns.observations.items()}
+        mask = None if columns.action_mask is None else columns.action_mask[self._all, lengths]
+        actions = self.policy.step(
+            leaves, self._prev_action, self._prev_reward, lengths, mask, self._state, greedy=self._greedy
+        )
+        actions = self._exploration.apply(actions, lengths, self.global_env_steps, mask, self._rng)
+        acted = time.perf_counter()
+        result = self._envs.step(actions)
+        self.env_time_s += time.perf_counter() - acted
+        self.policy_time_s += acted - began
+
+        columns.append(self._all, actions, result.rewards, result.observations)
+        self._prev_action = actions
+        self._prev_reward = np.asarray(result.rewards, np.float32).copy()
+        self.env_steps += self.num_envs
+        for event in result.events:
+            self._events[event.index].setdefault(event.name, []).append(event.value)
+        ended = result.terminated | result.truncated
+        for failure in result.failures:
+            self.failures[failure.error.strip().rpartition("\n")[2]] += 1
+            self.num_dropped_episodes += 1
+            ended[failure.index] = False
+        finished = [
+            self._finish(int(index), bool(result.terminated[index]), bool(result.truncated[index]))
+            for index in np.flatnonzero(ended)
+        ]
+        for failure in result.failures:
+            ended[failure.index] = True
+        if ended.any():
+            self._reset(np.flatnonzero(ended))
+        return finished
+
+    def state(self) -> dict[str, Any]:
+        """What a deterministic resume needs, as plain data; running episodes are not in it (`abandon` them)."""
+        return {
+            "counter": self._counter,
+            "env_steps": self.env_steps,
+            "rng": self._rng.bit_generator.state,
+            "generator": self.policy.generator.get_state().numpy().tobytes().hex(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`, with new episodes in every environment."""
+        self._counter = state["counter"]
+        self.env_steps = state["env_steps"]
+        self._rng.bit_generator.state = state["rng"]
+        generator = np.frombuffer(bytearray.fromhex(state["generator"]), np.uint8)
+        self.policy.generator.set_state(torch.from_numpy(generator))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Drop all running episodes and begin new ones."""
+        self._reset(self._all)
+
+    def close(self) -> None:
+        """Release the environments."""
+        self._envs.close()
+
+    def _finish(self, index: int, terminated: bool, truncated: bool) -> FinishedEpisode:
+        name = self._envs.env_names[index]
+        episode = self._columns.episode(
+            index,
+            terminated=terminated,
+            truncated=truncated,
+            episode_id=self._ids[index],
+            env_name=name,
+            seed=int(self._seeds[index]),
+            first_policy_version=self._first_versions[index],
+            last_policy_version=self.policy.version,
+        )
+        events = self._events[index]
+        success = events.pop("success", None)
+        stats = EpisodeStats(
+            env_name=name,
+            episode_return=float(episode.rewards.sum(dtype=np.float64)),
+            length=len(episode),
+            counter=episode.episode_id.counter,
+            policy_version=episode.last_policy_version,
+            success=None if success is None else success[-1],
+            events={key: float(np.mean(values)) for key, values in events.items()},
+        )
+        return FinishedEpisode(episode, stats)
+
+    def _reset(self, indices: npt.NDArray[np.int64]) -> None:
+        for index in indices:
+            self._ids[index] = EpisodeId(*self._name, self._counter)
+            self._seeds[index] = _episode_seed(self._ids[index])
+            self._first_versions[index] = self.policy.version
+            self._events[index] = {}
+            self._counter += 1
+        self._columns.start(indices, self._envs.reset(indices, self._seeds[indices]))
+        self.policy.network.reset(self._state, indices)
+        self._prev_action[indices] = 0
+        self._prev_reward[indices] = 0
+        self._exploration.begin(indices, self._rng)
+
+
+def _episode_seed(episode_id: EpisodeId) -> int:
+    """The environment's seed for an episode, below 2**31 as Gymnasium environments expect."""
+    return int(np.random.SeedSequence(tuple(episode_id)).generate_state(1)[0] >> 1)
+
+
+def make_env_runner(config: Config, *, runner: int, incarnation: int, device: str = "cpu") -> EnvRunner:
+    """The runner number `runner` of a run, with its environments and an untrained policy.
+
+    Raises: EnvError if the environments cannot be made; ConfigError if settings do not fit them.
+    """
+    env_batch = make_env_batch(config.envs, config.rollout.num_envs_per_env_runner)
+    return EnvRunner(
+        env_batch,
+        Policy(config, env_batch.spec, device=device),
+        run=config.seed,
+        runner=runner,
+        incarnation=incarnation,
+        exploration=make_exploration(config.exploration, env_batch.spec, env_batch.num_envs),
+    )

@@ -1,0 +1,178 @@
+"""The Python face: train, evaluate, record, load a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from amago_ray.config import Config
+from amago_ray.config.env import EnvConfig
+from amago_ray.data.specs import EnvSpec
+from amago_ray.envs.make import make_spec
+from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
+from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger
+from amago_ray.training.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from amago_ray.acting.policy import Policy
+    from amago_ray.training.ports import Backend
+    from amago_ray.training.trainer import Trainer
+
+
+def train(
+    config: Config,
+    *,
+    local: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    address: str | None = None,
+) -> RunOutcome:
+    """Train until a stop criterion of the config is met, or Ctrl-C.
+
+    local: in this process, without Ray, deterministic. resume: go on with the run in its directory. overwrite: replace
+    it. address: join the Ray cluster there instead of starting one.
+
+    Raises: AmagoRayError, with one readable line.
+    """
+    if address is not None:
+        config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
+    # Before anything is written, so that a wrong environment leaves no run directory behind.
+    spec = make_spec(config.envs)
+    directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
+    with ExitStack() as stack:
+        backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
+        trainer = _trainer(config, backend, directory, spec, local=local)
+        stack.enter_context(_stop_on_interrupt(trainer))
+        outcome = trainer.run(resume=resume)
+    if config.evaluation.film_at_end:
+        video = record(directory.path, directory.path / "videos" / "final.gif")
+        outcome = dataclasses.replace(outcome, video=video)
+    return outcome
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    num_episodes: int = 100,
+    greedy: bool = False,
+    env: str | None = None,
+    seed: int = 0,
+    checkpoint: str = "latest",
+) -> dict[str, float]:
+    """Statistics of `num_episodes` whole episodes per environment under a run's policy, as `eval/...` metrics.
+
+    env: another environment's id; None takes the run's evaluation environments. seed: which fresh worlds.
+
+    Raises: AmagoRayError, with one readable line.
+    """
+    from amago_ray.acting.evaluation import make_evaluation_runner, run_episodes
+    from amago_ray.telemetry.metrics import episode_metrics
+    from amago_ray.training.loading import load_snapshot
+
+    config, snapshot, _ = load_snapshot(run, checkpoint)
+    envs = [EnvConfig(id=env)] if env is not None else _evaluation_envs(config)
+    episodes = []
+    for number, entry in enumerate(envs):
+        num_envs = min(config.evaluation.num_envs, num_episodes)
+        runner = make_evaluation_runner(config, entry, num_envs, number, greedy=greedy)
+        runner.policy.load(snapshot)
+        runner.begin_incarnation(_FRESH_WORLDS + seed)
+        episodes.extend(run_episodes(runner, num_episodes))
+        runner.close()
+    return episode_metrics(episodes, "eval")
+
+
+def record(
+    run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int = 0, checkpoint: str = "latest"
+) -> Path:
+    """Film episodes of a run's policy in fresh worlds: `out` ends in .gif or .mp4.
+
+    Raises: AmagoRayError, with one readable line.
+    """
+    from amago_ray.envs.make import make_env_batch
+    from amago_ray.training.filming import film, write_film
+    from amago_ray.training.loading import load_policy, load_snapshot
+
+    config, _, found = load_snapshot(run, checkpoint)
+    policy = load_policy(found.path)
+    policy.generator.manual_seed(seed)
+    env_batch = make_env_batch(_evaluation_envs(config)[:1], 1)
+    seeds = [_FRESH_WORLDS + seed * num_episodes + number for number in range(num_episodes)]
+    frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
+    env_batch.close()
+    return write_film(frames, Path(out))
+
+
+def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "latest") -> Policy:
+    """The policy of a run directory, or of one checkpoint's directory: acts with neither Ray nor environment.
+
+    Raises: AmagoRayError, with one readable line.
+    """
+    from amago_ray.training.loading import load_policy as load
+
+    return load(path, device=device, checkpoint=checkpoint)
+
+
+# Evaluation after training uses incarnations far above the numbers of evaluations during training.
+_FRESH_WORLDS = 1_000_000_000
+
+
+def _evaluation_envs(config: Config) -> list[EnvConfig]:
+    env = config.evaluation.env
+    if env is None:
+        return config.envs
+    return list(env) if isinstance(env, list) else [env]
+
+
+def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Backend:
+    from amago_ray.training.local import LocalBackend
+
+    return LocalBackend(config, spec, Path(config.replay.directory or directory.replay))
+
+
+def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack) -> Backend:
+    from amago_ray.runtime.backend import RayBackend
+    from amago_ray.runtime.session import ray_session
+
+    stack.enter_context(ray_session(config))
+    return RayBackend(config, spec, directory.path, directory.session)
+
+
+def _trainer(config: Config, backend: Backend, directory: RunDirectory, spec: EnvSpec, *, local: bool) -> Trainer:
+    from amago_ray.training.trainer import Trainer
+
+    loggers: list[MetricLogger] = []
+    if "jsonl" in config.report.loggers:
+        loggers.append(JsonlLogger(directory.path / "metrics.jsonl"))
+    if "tensorboard" in config.report.loggers:
+        loggers.append(TensorBoardLogger(directory.path))
+    console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
+    return Trainer(config, backend, directory, spec, console, LoggerGroup(loggers), by_steps=local)
+
+
+@contextmanager
+def _stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks the trainer to checkpoint and stop, the second interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        trainer.request_stop("stopped by the user")
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

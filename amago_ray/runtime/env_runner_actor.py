@@ -1,0 +1,142 @@
+"""`EnvRunnerActor`: a process that runs an `EnvRunner` and hands its episodes to replay."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+
+from amago_ray.acting.env_runner import make_env_runner
+from amago_ray.config import Config
+from amago_ray.data.arrow_codec import encode_episodes
+from amago_ray.data.episode import Episode
+from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.runtime.actors import get
+from amago_ray.runtime.messages import RunnerBeat, RunnerOrders
+
+# Seconds between beats; each takes new orders and weights.
+_BEAT_INTERVAL_S = 0.1
+# Steps between looks at the clock.
+_STEPS_PER_CHECK = 4
+_ADD_ATTEMPTS = 20
+
+
+class EnvRunnerActor:
+    """A thin shell around `EnvRunner`: `run` goes on until the control actor says stop.
+
+    A beat is under way while the environments step; what it answers is applied between steps. At most
+    `rollout.max_unacknowledged_adds` groups of episodes are unacknowledged.
+    """
+
+    def __init__(self, config: Config, runner: int, incarnation: int, control: Any, shards: Sequence[Any]) -> None:
+        torch.set_num_threads(1)
+        device = "cuda" if config.rollout.num_gpus_per_env_runner > 0 else "cpu"
+        self._config = config
+        self._number = runner
+        self._control = control
+        self._shards = shards
+        self._next_shard = runner % len(shards)
+        self._runner = make_env_runner(config, runner=runner, incarnation=incarnation, device=device)
+        self._waiting: list[Episode] = []
+        self._adds: deque[tuple[Any, int, Any]] = deque()
+        self._stats: list[EpisodeStats] = []
+        self._paused_time_s = 0.0
+        self._replay_wait_s = 0.0
+        self._sent = {"env_steps": 0, "policy": 0.0, "env": 0.0, "dropped": 0}
+        self._sent_failures: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Step the environments until training stops."""
+        orders = self._apply(get(self._beat()))
+        pending, beaten_at = self._beat(), time.monotonic()
+        while not orders.stop:
+            for _ in range(_STEPS_PER_CHECK):
+                for done in self._runner.step():
+                    self._waiting.append(done.episode)
+                    self._stats.append(done.stats)
+                self._send(force=False)
+            if time.monotonic() - beaten_at < _BEAT_INTERVAL_S:
+                continue
+            self._send(force=True)
+            orders = self._apply(get(pending))
+            while not orders.may_act and not orders.stop:
+                began = time.monotonic()
+                orders = self._apply(get(self._control.wait_turn.remote(self._runner.policy.version)))
+                self._paused_time_s += time.monotonic() - began
+            pending, beaten_at = self._beat(), time.monotonic()
+        self._send(force=True)
+        while self._adds:
+            self._await_oldest_add()
+        get(self._beat())
+        self._runner.close()
+
+    def __repr__(self) -> str:
+        """The name in logs and in the Ray dashboard."""
+        return f"EnvRunner({self._number})"
+
+    def _apply(self, orders: RunnerOrders) -> RunnerOrders:
+        self._runner.global_env_steps = orders.global_env_steps
+        if orders.weights:
+            try:
+                snapshot = get(orders.weights[0])
+            except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
+                # The control actor died with the weights; the learner pushes new ones to its successor.
+                return orders
+            if snapshot.version > self._runner.policy.version:
+                self._runner.load(snapshot)
+        return orders
+
+    def _beat(self) -> Any:
+        runner, sent = self._runner, self._sent
+        beat = RunnerBeat(
+            env_steps=runner.env_steps - int(sent["env_steps"]),
+            episodes=self._stats,
+            policy_version=runner.policy.version,
+            policy_time_s=runner.policy_time_s - sent["policy"],
+            env_time_s=runner.env_time_s - sent["env"],
+            paused_time_s=self._paused_time_s,
+            replay_wait_s=self._replay_wait_s,
+            dropped_episodes=runner.num_dropped_episodes - int(sent["dropped"]),
+            failures=dict(runner.failures - self._sent_failures),
+        )
+        self._sent = {
+            "env_steps": runner.env_steps,
+            "policy": runner.policy_time_s,
+            "env": runner.env_time_s,
+            "dropped": runner.num_dropped_episodes,
+        }
+        self._sent_failures = Counter(runner.failures)
+        self._stats = []
+        self._paused_time_s = self._replay_wait_s = 0.0
+        return self._control.beat_runner.remote(self._number, beat)
+
+    def _send(self, *, force: bool) -> None:
+        """Hand waiting episodes to replay in groups; incomplete groups only if forced."""
+        size = self._config.rollout.episodes_per_add
+        while len(self._waiting) >= size or (force and self._waiting):
+            group = encode_episodes(self._waiting[:size])
+            del self._waiting[:size]
+            shard = self._next_shard
+            self._next_shard = (shard + 1) % len(self._shards)
+            self._adds.append((self._shards[shard].add.remote(group), shard, group))
+            while len(self._adds) > self._config.rollout.max_unacknowledged_adds:
+                self._await_oldest_add()
+
+    def _await_oldest_add(self) -> None:
+        """Wait until the oldest group is acknowledged; one whose shard restarts goes to the same shard again."""
+        began = time.monotonic()
+        reference, shard, group = self._adds.popleft()
+        for attempt in range(_ADD_ATTEMPTS):
+            try:
+                get(reference)
+                break
+            except ray.exceptions.RayActorError:
+                if attempt == _ADD_ATTEMPTS - 1:
+                    raise
+                time.sleep(0.5)
+                reference = self._shards[shard].add.remote(group)
+        self._replay_wait_s += time.monotonic() - began

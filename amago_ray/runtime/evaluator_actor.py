@@ -1,0 +1,32 @@
+"""`EvaluatorActor`: a process that evaluates snapshots while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from amago_ray.acting.evaluation import Evaluator
+from amago_ray.agent.weights import snapshot_to_bytes
+from amago_ray.config import Config
+from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.runtime.actors import get
+
+
+class EvaluatorActor:
+    """A thin shell around `Evaluator`."""
+
+    def __init__(self, config: Config) -> None:
+        torch.set_num_threads(1)
+        self._evaluator = Evaluator(config)
+
+    def evaluate(self, number: int, snapshot: Sequence[Any]) -> tuple[int, list[EpisodeStats], bytes]:
+        """Evaluate the snapshot (one reference, in a list): its learner steps, the episodes, its file."""
+        weights = get(snapshot[0])
+        episodes = self._evaluator.evaluate(number, weights)
+        return weights.version.learner_steps, episodes, snapshot_to_bytes(weights)
+
+    def __repr__(self) -> str:
+        """The name in logs and in the Ray dashboard."""
+        return "Evaluator"

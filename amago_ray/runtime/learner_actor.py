@@ -1,0 +1,127 @@
+"""`LearnerActor`: a process that trains from replay and broadcasts weights."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+import torch
+
+from amago_ray.config import Config
+from amago_ray.data.episode import PolicyVersion
+from amago_ray.data.specs import EnvSpec
+from amago_ray.learning.learner import Learner
+from amago_ray.runtime.actors import get
+from amago_ray.runtime.messages import STOP, LearnerBeat
+
+
+class LearnerActor:
+    """A thin shell around `Learner`: `run` trains until the control actor says stop.
+
+    A thread keeps `learner.prefetch` sample requests outstanding; each has its credit from the governor and goes to
+    the shard that the control actor drew for it. Requests are consumed in the order in which they were issued.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: EnvSpec,
+        incarnation: int,
+        control: Any,
+        shards: Sequence[Any],
+        files: Mapping[str, bytes] | None,
+    ) -> None:
+        torch.set_num_threads(num_threads(config))
+        self._config = config
+        self._control = control
+        self._shards = shards
+        self._learner = Learner(config, spec, incarnation=incarnation, seed=config.seed)
+        if files is not None:
+            self._learner.load_files(files.__getitem__)
+        self._lock = threading.Lock()
+        self._requests: queue.Queue[tuple[Any, int] | None] = queue.Queue(maxsize=config.learner.prefetch)
+        # Reserved per batch until lengths are known: full sequences.
+        self._estimate = config.learner.batch_size * config.model.sequence_model.context_length
+
+    def run(self) -> None:
+        """Train until training stops.
+
+        Raises: TrainingError if losses stay non-finite.
+        """
+        config = self._config.learner
+        self._broadcast()
+        prefetcher = threading.Thread(target=self._prefetch, name="prefetch", daemon=True)
+        prefetcher.start()
+        while True:
+            began = time.perf_counter()
+            request = self._requests.get()
+            if request is None:
+                return
+            reference, reserved = request
+            try:
+                batch = get(reference)
+            except ray.exceptions.RayActorError:
+                # The shard died with the request: give its credit back, the next request draws anew.
+                self._beat(reserved, 0, 0.0, time.perf_counter() - began, 0.0, {})
+                continue
+            arrived = time.perf_counter()
+            with self._lock:
+                self._learner.step(batch)
+            trained = time.perf_counter()
+            steps = self._learner.learner_steps
+            if steps % config.broadcast_interval == 0:
+                self._broadcast()
+            broadcast = time.perf_counter()
+            metrics = self._learner.metrics() if steps % config.metrics_interval == 0 else {}
+            self._estimate = batch.num_transitions
+            self._beat(
+                reserved, batch.num_transitions, trained - arrived, arrived - began, broadcast - trained, metrics
+            )
+
+    def capture(self) -> tuple[int, Mapping[str, bytes]]:
+        """Learner steps and the files of a checkpoint, between two updates."""
+        with self._lock:
+            return self._learner.learner_steps, self._learner.save_files()
+
+    def __repr__(self) -> str:
+        """The name in logs and in the Ray dashboard."""
+        return "Learner"
+
+    def _prefetch(self) -> None:
+        while True:
+            estimate = self._estimate
+            shard = get(self._control.reserve.remote(estimate))
+            if shard == STOP:
+                self._requests.put(None)
+                return
+            if shard is not None:
+                self._requests.put((self._shards[shard].sample.remote(self._config.learner.batch_size), estimate))
+
+    def _broadcast(self) -> None:
+        with self._lock:
+            snapshot = self._learner.snapshot()
+        self._control.push_weights.remote(snapshot)
+
+    def _beat(
+        self,
+        reserved: int,
+        trained: int,
+        learner_time_s: float,
+        wait_time_s: float,
+        broadcast_time_s: float,
+        metrics: Mapping[str, float],
+    ) -> None:
+        self._control.beat_learner.remote(
+            LearnerBeat(
+                PolicyVersion(self._learner.incarnation, self._learner.learner_steps), reserved, trained, learner_time_s, wait_time_s, broadcast_time_s, metrics
+            )
+        )
+
+
+def num_threads(config: Config) -> int:
+    """CPU threads of a learner; Ray's own setting would give one to a learner that reserves no CPU."""
+    return config.learner.num_threads or max(int(config.learner.num_cpus_per_learner), 1)

@@ -1,0 +1,47 @@
+"""`ReplayShardActor`: a process that holds one replay shard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from amago_ray.config import Config
+from amago_ray.data.sequence_batch import SequenceBatch
+from amago_ray.data.specs import EnvSpec
+from amago_ray.replay.make import make_shard
+from amago_ray.runtime.messages import ShardBeat
+
+
+class ReplayShardActor:
+    """A thin shell around `ReplayShard`. Its process never loads torch.
+
+    Restarted (on its own node), it reopens its directory: what was acknowledged is there.
+    """
+
+    def __init__(
+        self, config: Config, spec: EnvSpec, directory: str, shard: int, incarnation: int, control: Any
+    ) -> None:
+        self._number = shard
+        self._control = control
+        self._shard = make_shard(config, spec, Path(directory), shard, incarnation)
+        self._report()
+
+    def add(self, group: bytes) -> None:
+        """Store a group of encoded episodes; returns when they are on disk."""
+        self._shard.add(group)
+        self._report()
+
+    def sample(self, batch_size: int) -> SequenceBatch:
+        """A batch drawn from this shard."""
+        return self._shard.sample(batch_size)
+
+    def close(self) -> None:
+        """Flush and close the segments."""
+        self._shard.close()
+
+    def __repr__(self) -> str:
+        """The name in logs and in the Ray dashboard."""
+        return f"ReplayShard({self._number})"
+
+    def _report(self) -> None:
+        self._control.beat_shard.remote(ShardBeat(self._number, self._shard.report()))

@@ -1,0 +1,71 @@
+"""Starting Ray for a run, or joining a cluster."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from amago_ray.config import Config
+from amago_ray.errors import TrainingError
+from amago_ray.runtime.actors import cluster_resources
+
+
+def required_cpus(config: Config) -> float:
+    """Logical CPUs that the run's actors reserve together."""
+    return (
+        config.rollout.num_env_runners * config.rollout.num_cpus_per_env_runner
+        + config.replay.num_shards * config.replay.num_cpus_per_shard
+        + config.learner.num_learners * config.learner.num_cpus_per_learner
+    )
+
+
+@contextmanager
+def ray_session(config: Config) -> Iterator[None]:
+    """Join the cluster at `cluster.address`, or start Ray on this machine, and leave it at the end.
+
+    An embedded Ray gets as many logical CPUs as the run reserves, also where the machine has fewer: its processes then
+    share them.
+
+    Raises: TrainingError if the cluster cannot be reached or is too small.
+    """
+    if ray.is_initialized():
+        _check_size(config)
+        yield
+        return
+    address = config.cluster.address
+    # Nothing but this run's actors is started here: idle workers for tasks would only cost start-up time.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    try:
+        if address is None:
+            num_cpus = config.cluster.num_cpus or max(os.cpu_count() or 1, math.ceil(required_cpus(config)))
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=config.cluster.dashboard,
+                logging_level=logging.WARNING,
+                log_to_driver=True,
+            )
+        else:
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = "this machine" if address is None else f'"{address}"'
+        raise TrainingError(f"cluster.address: Ray cannot be reached at {where}: {error}") from error
+    try:
+        _check_size(config)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_size(config: Config) -> None:
+    have, want = cluster_resources(), required_cpus(config)
+    if have.get("CPU", 0) < want:
+        raise TrainingError(f"the cluster is too small: the run reserves {want:g} CPUs, it has {have.get('CPU', 0):g}")
+    gpus = config.rollout.num_env_runners * config.rollout.num_gpus_per_env_runner
+    gpus += config.learner.num_learners * (config.learner.num_gpus_per_learner or 0)
+    if have.get("GPU", 0) < gpus:
+        raise TrainingError(f"the cluster is too small: the run reserves {gpus:g} GPUs, it has {have.get('GPU', 0):g}")

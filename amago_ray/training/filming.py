@@ -1,0 +1,61 @@
+"""Films of a policy: frames of whole episodes, written as GIF or MP4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amago_ray.acting.policy import Policy
+from amago_ray.envs.env_batch import EnvBatch
+from amago_ray.errors import ConfigError, RunDirectoryError
+
+_FRAMES_PER_S = 8
+# The last frame of an episode stays this many frames, so that a viewer sees how it ended.
+_HOLD_FRAMES = 6
+
+
+def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: bool) -> list[npt.NDArray[np.uint8]]:
+    """The frames `[height, width, 3]` of one episode per seed in a batch of one environment, last states included."""
+    first = np.zeros(1, np.int64)
+    frames: list[npt.NDArray[np.uint8]] = []
+    for seed in seeds:
+        state = policy.initial_state(1)
+        observations = env_batch.reset(first, np.array([seed], np.int64))
+        reward = np.zeros(1, np.float32)
+        frames.append(env_batch.render(0))
+        ended = False
+        while not ended:
+            actions = policy.act_stored(observations.leaves, state, reward, observations.action_mask, greedy=greedy)
+            step = env_batch.step(actions)
+            observations, reward = step.observations, step.rewards
+            frames.append(env_batch.render(0))
+            ended = bool(step.terminated[0] or step.truncated[0])
+        frames.extend([frames[-1]] * _HOLD_FRAMES)
+    return frames
+
+
+def write_film(frames: list[npt.NDArray[np.uint8]], out: Path) -> Path:
+    """Write frames to `out`, which ends in .gif or .mp4.
+
+    Raises: ConfigError for another ending; RunDirectoryError if the file cannot be written.
+    """
+    import imageio.v3 as imageio
+
+    options: dict[str, dict[str, Any]] = {
+        ".gif": {"duration": 1000 / _FRAMES_PER_S, "loop": 0},
+        ".mp4": {"fps": _FRAMES_PER_S, "codec": "libx264"},
+    }
+    if out.suffix not in options:
+        raise ConfigError(f'{out}: expected a name that ends in .gif or .mp4, got "{out.suffix}"')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        imageio.imwrite(out, np.stack(frames), **options[out.suffix])
+    except ImportError as error:
+        raise ConfigError(f"{out}: writing .mp4 needs the package imageio[ffmpeg]; .gif does not ({error})") from error
+    except OSError as error:
+        raise RunDirectoryError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return out

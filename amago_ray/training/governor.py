@@ -1,0 +1,103 @@
+"""`Governor`: holds the ratio of timesteps trained to timesteps inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amago_ray.config.replay import ReplayConfig
+
+
+class Governor:
+    """Flow control between acting and learning: `trained = samples_per_insert * inserted`, within a tolerance.
+
+    Shards report what was inserted (totals, so that a lost or repeated report does no harm), learners reserve credit
+    before they ask for a batch and confirm the transitions really trained. Nothing here blocks: callers are told
+    whether they may go on, and ask again later.
+
+    Invariants: trained + reserved <= samples_per_insert * inserted + one batch; and runners are told to pause while
+    inserted > (trained + allowance) / samples_per_insert.
+    """
+
+    def __init__(self, config: ReplayConfig) -> None:
+        self._ratio = config.samples_per_insert
+        self._tolerance = config.samples_per_insert_tolerance
+        self._min_timesteps = config.min_timesteps
+        self._totals: dict[int, int] = {}
+        self._stored: dict[int, int] = {}
+        self._base = 0
+        self._trained = 0
+        self._reserved = 0
+        self._largest_insert = 0
+
+    @property
+    def inserted(self) -> int:
+        """Timesteps inserted since the last rebase."""
+        return sum(self._totals.values()) - self._base
+
+    def report_shard(self, shard: int, inserted_total: int, stored_timesteps: int) -> None:
+        """A shard's newest counts: timesteps it ever accepted in this run's life, and those it holds now."""
+        before = self._totals.get(shard)
+        if before is None:
+            # A shard seen first brings what it accepted in the past (a resume): that is no new insert.
+            self._base += inserted_total
+        elif inserted_total < before:
+            # A shard lost its files and started empty: what it inserted stays counted.
+            self._base -= before - inserted_total
+        else:
+            self._largest_insert = max(self._largest_insert, inserted_total - before)
+        self._totals[shard] = inserted_total
+        self._stored[shard] = stored_timesteps
+
+    def may_train(self) -> bool:
+        """Whether a learner may reserve another batch."""
+        if sum(self._stored.values()) < self._min_timesteps:
+            return False
+        if self._ratio is None:
+            return True
+        return self._trained + self._reserved < self._ratio * self.inserted
+
+    def reserve(self, transitions: int) -> bool:
+        """Take credit for a batch of about this many transitions; False where there is none now."""
+        if not self.may_train():
+            return False
+        self._reserved += transitions
+        return True
+
+    def confirm(self, reserved: int, trained: int) -> None:
+        """A reserved batch was trained, with this many transitions (0 where it was lost or given back)."""
+        self._reserved = max(self._reserved - reserved, 0)
+        self._trained += trained
+
+    def may_act(self) -> bool:
+        """Whether runners may go on; False asks them to pause."""
+        if self._ratio is None or sum(self._stored.values()) < self._min_timesteps:
+            return True
+        # Two of the largest groups may wait for training, so that collecting overlaps with learning.
+        allowance = max(self._tolerance * self.inserted, 2 * self._largest_insert)
+        return self.inserted <= self._trained / self._ratio + allowance
+
+    def rebase(self) -> None:
+        """Forget past imbalance (after a resume or a lost learner), so that neither side bursts to make up for it."""
+        self._base = sum(self._totals.values())
+        self._trained = 0
+        self._reserved = 0
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a deterministic resume."""
+        return {
+            "totals": {str(shard): total for shard, total in self._totals.items()},
+            "stored": {str(shard): stored for shard, stored in self._stored.items()},
+            "base": self._base,
+            "trained": self._trained,
+            "largest_insert": self._largest_insert,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`; outstanding reservations are void."""
+        self._totals = {int(shard): total for shard, total in state["totals"].items()}
+        self._stored = {int(shard): stored for shard, stored in state["stored"].items()}
+        self._base = state["base"]
+        self._trained = state["trained"]
+        self._largest_insert = state["largest_insert"]
+        self._reserved = 0

@@ -1,0 +1,40 @@
+"""Loading what a run trained: the policy of a run directory or of one checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amago_ray.acting.policy import Policy
+from amago_ray.agent.weights import load_snapshot as read_snapshot
+from amago_ray.config import Config
+from amago_ray.config.load import load_config
+from amago_ray.data.snapshot import Snapshot
+from amago_ray.data.spec_json import spec_from_json
+from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints, open_checkpoint
+from amago_ray.training.run_directory import RunDirectory
+
+
+def load_snapshot(path: str | Path, checkpoint: str = "latest") -> tuple[Config, Snapshot, Checkpoint]:
+    """Settings and weights of a run directory's checkpoint ("latest", "best" or its name), or of a checkpoint's own
+    directory.
+
+    Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.
+    """
+    path = Path(path)
+    if (path / POLICY_FILE).is_file():
+        found = open_checkpoint(path)
+    else:
+        found = Checkpoints(RunDirectory.open(path).checkpoints, keep=1).load(checkpoint)
+    return load_config(found.path / CONFIG_FILE), read_snapshot(found.path / POLICY_FILE), found
+
+
+def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "latest") -> Policy:
+    """The policy of a run directory or of a checkpoint's directory, with neither Ray nor environment.
+
+    Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.
+    """
+    config, snapshot, found = load_snapshot(path, checkpoint)
+    spec = spec_from_json(found.read(SPEC_FILE).decode())
+    policy = Policy(config, spec, device=device)
+    policy.load(snapshot)
+    return policy

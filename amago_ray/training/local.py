@@ -1,0 +1,173 @@
+"""The in-process backend of `--local`: every part in one process, in a fixed order, without Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amago_ray.acting.env_runner import make_env_runner
+from amago_ray.acting.evaluation import Evaluator
+from amago_ray.agent.weights import snapshot_to_bytes
+from amago_ray.config import Config
+from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.data.sequence_batch import SequenceBatch
+from amago_ray.data.specs import EnvSpec
+from amago_ray.learning.learner import Learner
+from amago_ray.replay.make import make_shard
+from amago_ray.training.checkpoints import Checkpoint
+from amago_ray.training.governor import Governor
+from amago_ray.training.ports import Capture, Counters, EvaluationResult, Report
+from amago_ray.training.replay_metrics import replay_metrics
+
+
+class LocalBackend:
+    """Acts until the governor gives credit to train, trains until it is spent, and so on.
+
+    Deterministic: nothing depends on time, so two runs of one config are equal bit for bit, and so is a run that was
+    stopped at a checkpoint and resumed. For that a capture drops the running episodes and hands the newest weights to
+    the runner, in the uninterrupted run too.
+    """
+
+    def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path) -> None:
+        self._config = config
+        self._learner = Learner(config, spec, device="cpu", seed=config.seed)
+        self._runner = make_env_runner(config, runner=0, incarnation=0)
+        self._shards = [make_shard(config, spec, replay_directory, shard) for shard in range(config.replay.num_shards)]
+        self._evaluator = Evaluator(config) if config.evaluation.num_episodes else None
+        self._governor = Governor(config.replay)
+        self._rng = np.random.default_rng(np.random.SeedSequence((config.seed, 1)))
+        self._next_shard = 0
+        self._episodes_total = 0
+        self._finished: list[EpisodeStats] = []
+        self._evaluations: list[EvaluationResult] = []
+        self._busy_s = {"acting": 0.0, "environment": 0.0, "replay": 0.0, "learner": 0.0, "broadcast": 0.0}
+
+    @property
+    def _counters(self) -> Counters:
+        return Counters(self._runner.env_steps, self._learner.learner_steps, self._episodes_total)
+
+    def start(self, checkpoint: Checkpoint | None) -> None:
+        """Begin, or go on from a checkpoint: replay is cut back to where it was then."""
+        if checkpoint is not None:
+            self._learner.load_files(checkpoint.read)
+            self._load_state(checkpoint.metadata["state"])
+        else:
+            for number in range(len(self._shards)):
+                self._report_shard(number)
+        self._broadcast()
+
+    def advance(self, timeout_s: float) -> Report:
+        """Train `learner.metrics_interval` times, acting in between as the governor asks."""
+        began = time.perf_counter()
+        busy_before = dict(self._busy_s)
+        acting_before = (self._runner.policy_time_s, self._runner.env_time_s)
+        for _ in range(self._config.learner.metrics_interval):
+            self._act_until_credit()
+            self._train_once()
+        elapsed = time.perf_counter() - began
+        self._busy_s["acting"] += self._runner.policy_time_s - acting_before[0]
+        self._busy_s["environment"] += self._runner.env_time_s - acting_before[1]
+        report = Report(
+            counters=self._counters,
+            episodes=self._finished,
+            metrics={
+                **self._learner.metrics(),
+                **replay_metrics([shard.report() for shard in self._shards], self._config.replay),
+            },
+            waits={name: (busy - busy_before[name]) / elapsed for name, busy in self._busy_s.items()},
+            evaluations=self._evaluations,
+        )
+        self._finished, self._evaluations = [], []
+        return report
+
+    def request_evaluation(self, number: int) -> None:
+        """Evaluate at once."""
+        assert self._evaluator is not None
+        began = time.perf_counter()
+        snapshot = self._learner.snapshot()
+        episodes = self._evaluator.evaluate(number, snapshot)
+        time_s = time.perf_counter() - began
+        self._evaluations.append(
+            EvaluationResult(number, self._counters, episodes, time_s, snapshot_to_bytes(snapshot))
+        )
+
+    def capture(self) -> Capture:
+        """The state of everything; running episodes are dropped."""
+        self._broadcast()
+        self._runner.abandon()
+        state: dict[str, Any] = {
+            "runner": self._runner.state(),
+            "shards": [shard.state() for shard in self._shards],
+            "watermarks": [shard.watermark() for shard in self._shards],
+            "governor": self._governor.state(),
+            "rng": self._rng.bit_generator.state,
+            "next_shard": self._next_shard,
+            "episodes": self._episodes_total,
+        }
+        return Capture(self._counters, self._learner.save_files(), state)
+
+    def stop(self) -> None:
+        """Release environments and files."""
+        self._runner.close()
+        if self._evaluator is not None:
+            self._evaluator.close()
+        for shard in self._shards:
+            shard.close()
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        for number, (shard, saved, watermark) in enumerate(
+            zip(self._shards, state["shards"], state["watermarks"], strict=True)
+        ):
+            shard.truncate(watermark)
+            shard.load_state(saved)
+            self._report_shard(number)
+        self._governor.load_state(state["governor"])
+        self._rng.bit_generator.state = state["rng"]
+        self._next_shard = state["next_shard"]
+        self._episodes_total = state["episodes"]
+        self._runner.load_state(state["runner"])
+
+    def _act_until_credit(self) -> None:
+        acted = False
+        while not self._governor.may_train() or (self._config.replay.samples_per_insert is None and not acted):
+            acted = True
+            self._runner.global_env_steps = self._runner.env_steps
+            finished = self._runner.step()
+            if finished:
+                began = time.perf_counter()
+                self._shards[self._next_shard].add([done.episode for done in finished])
+                self._report_shard(self._next_shard)
+                self._busy_s["replay"] += time.perf_counter() - began
+                self._next_shard = (self._next_shard + 1) % len(self._shards)
+                self._episodes_total += len(finished)
+                self._finished.extend(done.stats for done in finished)
+
+    def _train_once(self) -> None:
+        began = time.perf_counter()
+        batches = [self._sample() for _ in range(self._config.learner.batches_per_update)]
+        sampled = time.perf_counter()
+        for batch in batches:
+            self._learner.step(batch)
+            self._governor.confirm(0, batch.num_transitions)
+        trained = time.perf_counter()
+        if self._learner.learner_steps % self._config.learner.broadcast_interval == 0:
+            self._broadcast()
+        self._busy_s["replay"] += sampled - began
+        self._busy_s["learner"] += trained - sampled
+        self._busy_s["broadcast"] += time.perf_counter() - trained
+
+    def _sample(self) -> SequenceBatch:
+        sizes = np.array([shard.report().stored_timesteps for shard in self._shards], np.float64)
+        shard = self._shards[int(self._rng.choice(len(sizes), p=sizes / sizes.sum()))]
+        return shard.sample(self._config.learner.batch_size)
+
+    def _broadcast(self) -> None:
+        self._runner.load(self._learner.snapshot())
+
+    def _report_shard(self, number: int) -> None:
+        report = self._shards[number].report()
+        self._governor.report_shard(number, report.inserted_timesteps, report.stored_timesteps)

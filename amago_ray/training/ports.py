@@ -1,0 +1,84 @@
+"""The ports of training: what the trainer asks of the processes (or plain objects) that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.training.checkpoints import Checkpoint
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Totals of the run, over all its sessions."""
+
+    env_steps: int = 0
+    learner_steps: int = 0
+    episodes: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """A finished evaluation: its episodes, the counters when it was asked for, and the weights it used.
+
+    `policy` holds the weights as a safetensors file if they evaluated better than any before in this session.
+    """
+
+    number: int
+    counters: Counters
+    episodes: Sequence[EpisodeStats]
+    time_s: float
+    policy: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened since the report before.
+
+    metrics: flat names to values, of replay, learner, acting and timing.
+    waits: share of the time that each part (acting, environment, replay, learner, broadcast, governor) was busy or
+    kept others waiting, for the bottleneck verdict.
+    """
+
+    counters: Counters
+    episodes: Sequence[EpisodeStats] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    waits: Mapping[str, float] = field(default_factory=dict)
+    evaluations: Sequence[EvaluationResult] = ()
+    warnings: Sequence[str] = ()
+    stop_requested: bool = False
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What a checkpoint holds: the learner's files, and plain data of everything else."""
+
+    counters: Counters
+    files: Mapping[str, bytes]
+    state: Mapping[str, Any]
+
+
+class Backend(Protocol):
+    """The working parts of a run: env runners, replay shards, learners, evaluation."""
+
+    def start(self, checkpoint: Checkpoint | None) -> None:
+        """Start everything, from scratch or from a checkpoint."""
+        ...
+
+    def advance(self, timeout_s: float) -> Report:
+        """Let work go on, about `timeout_s` where work is asynchronous, and say what happened."""
+        ...
+
+    def request_evaluation(self, number: int) -> None:
+        """Evaluate the newest weights; the result comes with a later report."""
+        ...
+
+    def capture(self) -> Capture:
+        """The state of everything, for a checkpoint."""
+        ...
+
+    def stop(self) -> None:
+        """Stop everything; finished episodes already handed over stay in replay."""
+        ...

@@ -1,0 +1,148 @@
+"""`RunDirectory`: where a run keeps everything, written by the trainer alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from amago_ray.config import Config
+from amago_ray.config.load import dump_yaml
+from amago_ray.errors import RunDirectoryError
+
+
+class RunDirectory:
+    """`runs/<name>/`: config, metadata, status, metrics, TensorBoard events, checkpoints, replay."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, config: Config, *, resume: bool, overwrite: bool) -> RunDirectory:
+        """Make or reopen the run's directory and count this session.
+
+        Raises: RunDirectoryError if it is taken and neither `resume` nor `overwrite` was asked for, if there is
+        nothing to resume, or if it cannot be written.
+        """
+        path = Path(config.runs_dir) / config.name
+        taken = (path / "config.yaml").exists()
+        if resume and not taken:
+            raise RunDirectoryError(f"{path}: nothing to resume: expected the directory of an earlier run")
+        if taken and not resume and not overwrite:
+            raise RunDirectoryError(
+                f"{path}: taken by an earlier run: go on with --resume, replace it with --overwrite, "
+                "or choose another --name"
+            )
+        try:
+            if taken and overwrite and not resume:
+                shutil.rmtree(path)
+            path.mkdir(parents=True, exist_ok=True)
+            directory = cls(path)
+            write_atomically(path / "config.yaml", dump_yaml(config).encode())
+            directory._count_session()
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror or error}") from error
+        return directory
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """An existing run's directory.
+
+        Raises: RunDirectoryError if there is none.
+        """
+        path = Path(path)
+        if not (path / "config.yaml").is_file():
+            raise RunDirectoryError(f"{path}: not a run directory: expected a config.yaml in it")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints live."""
+        return self.path / "checkpoints"
+
+    @property
+    def replay(self) -> Path:
+        """Where shards on this node write, unless `replay.directory` says otherwise."""
+        return self.path / "replay"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Versions, host, seed and the number of sessions so far."""
+        return _read_json(self.path / "metadata.json")
+
+    @property
+    def session(self) -> int:
+        """1 for a new run, one more for each resume."""
+        return int(self.metadata["sessions"])
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """What `amago-ray status` shows."""
+        write_atomically(self.path / "status.json", json.dumps({**status, "time": time.time()}, indent=1).encode())
+
+    def read_status(self) -> dict[str, Any]:
+        """The newest status; empty before the first."""
+        return _read_json(self.path / "status.json")
+
+    def _count_session(self) -> None:
+        path = self.path / "metadata.json"
+        data = _read_json(path)
+        sessions = int(data.get("sessions", 0)) + 1
+        data = {**data, **_environment(), "sessions": sessions}
+        write_atomically(path, json.dumps(data, indent=1).encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old or the new one whole, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise RunDirectoryError(f"{path}: expected JSON: {error}") from error
+    return data
+
+
+def _environment() -> dict[str, Any]:
+    """Versions, host and source commit, for whoever wants to reproduce the run."""
+    versions = {}
+    for package in ("amago_ray", "ray", "torch", "gymnasium", "numpy", "pyarrow"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    try:
+        git = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+        commit = git.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        commit = None
+    return {
+        "versions": versions,
+        "git_commit": commit,
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+    }
