@@ -44,6 +44,7 @@ class BuildWithConfigs(build_py):
     """Puts the shipped configs beside the modules, where an installed package looks for them."""
 
     def run(self) -> None:
+        """Build, then copy."""
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib, "amago_ray", "configs")
