@@ -121,7 +121,7 @@ class GymnasiumBatch:
             EnvError: the environment was not made with `render_mode="rgb_array"`, or gives no picture.
         """
         env = self._envs[index]
-        picture = None if env is None else env.render()
+        picture = env.render() if env is not None and env.render_mode == "rgb_array" else None
         if not isinstance(picture, np.ndarray):
             raise EnvError(f"env '{self._name}': renders nothing; give it kwargs render_mode: rgb_array")
         return picture

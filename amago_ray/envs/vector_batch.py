@@ -22,7 +22,7 @@ Vector = VectorEnv[Any, Any, Any]
 class VectorBatch:
     """Gives the caller the resets that a vector environment does in its own way. No transition crosses episodes.
 
-    A reset of all environments is passed on. Otherwise the declared mode decides:
+    A reset of all environments is passed on, unless they all have just reset themselves. Otherwise the mode decides:
 
     DISABLED   passed on as `reset(options={"reset_mask": ...})`.
     SAME_STEP  the step that ended the episode has returned the next one's first observation; it is kept, the step
@@ -35,6 +35,8 @@ class VectorBatch:
     given up alone. A reset that is passed on seeds the whole environment with the first seed, as native ones take one
     number. Gymnasium's own SyncVectorEnv and AsyncVectorEnv take a seed each and know reset masks in every mode: they
     are always reset like DISABLED, and heed every seed. Ragged achieved goals do not fit vector infos and are not read.
+    Gymnasium's SAME_STEP keeps a reference to the final observation: there, an environment that reuses its buffer has
+    overwritten it before anyone outside can copy it.
 
     Raises:
         EnvError: no reset mode is declared, in `metadata["autoreset_mode"]` or by `autoreset_mode`.
@@ -78,7 +80,8 @@ class VectorBatch:
         Raises:
             EnvError: a running episode is to be given up alone, which this environment cannot do.
         """
-        if len(indices) == self.num_envs or not self._started:
+        everything_anew = len(indices) == self.num_envs and (self._resets_by_mask or not self._is_kept.all())
+        if everything_anew or not self._started:
             self._reset_all(indices, seeds)
         elif self._resets_by_mask:
             self._reset_some(indices, seeds)
@@ -126,7 +129,7 @@ class VectorBatch:
         Raises:
             EnvError: the environment gives no pictures.
         """
-        pictures: Any = self._env.render()
+        pictures: Any = self._env.render() if self._env.render_mode == "rgb_array" else None
         if not pictures or not isinstance(pictures[index], np.ndarray):
             raise EnvError(f"env '{self._name}': renders nothing; give it kwargs render_mode: rgb_array")
         return np.asarray(pictures[index], np.uint8)

@@ -13,24 +13,27 @@ from gymnasium.vector.utils import batch_space
 
 
 class CounterEnv(gymnasium.Env[np.ndarray, int]):
-    """Shows (seed, step); an episode has `length` steps. One observation buffer is used again and again."""
+    """Shows (seed, step); an episode has `length` steps. `shares_buffer` returns one array again and again."""
 
-    def __init__(self, length: int = 4, truncates: bool = False) -> None:
+    def __init__(self, length: int = 4, truncates: bool = False, shares_buffer: bool = True) -> None:
         self.observation_space = spaces.Box(-1, np.inf, (2,), np.float32)
         self.action_space = spaces.Discrete(2)
-        self._length, self._truncates = length, truncates
+        self._length, self._truncates, self._shares_buffer = length, truncates, shares_buffer
         self._buffer = np.zeros(2, np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         self._buffer[:] = (-1 if seed is None else seed, 0)
-        return self._buffer, {}
+        return self._shown(), {}
 
     def step(self, action: int):
         self._buffer[1] += 1
         ended = bool(self._buffer[1] >= self._length)
         info = {"is_success": float(action)} if ended else {}
-        return self._buffer, 1.0, ended and not self._truncates, ended and self._truncates, info
+        return self._shown(), 1.0, ended and not self._truncates, ended and self._truncates, info
+
+    def _shown(self) -> np.ndarray:
+        return self._buffer if self._shares_buffer else self._buffer.copy()
 
 
 class FragileEnv(CounterEnv):
