@@ -1,0 +1,162 @@
+"""From settings to batches, and what a user reads where that fails."""
+
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+from helpers.env_batch_contract import collect
+from helpers.one_line import one_line
+
+from amago_ray.config.env import EnvConfig
+from amago_ray.envs.limits import LimitedEnvBatch
+from amago_ray.envs.make import make_env_batch, make_spec
+from amago_ray.envs.maze_runner import MazeRunner
+from amago_ray.envs.mixture import allot
+from amago_ray.errors import EnvError
+
+
+def refused(*configs: EnvConfig, num_envs: int = 2) -> str:
+    with pytest.raises(EnvError) as error:
+        make_env_batch(configs, num_envs)
+    return one_line(error)
+
+
+def test_built_in_ids_go_straight_to_the_kernel() -> None:
+    batch = make_env_batch(
+        [EnvConfig(id="amago_ray/MazeRunner-v0", name="maze", kwargs={"render_mode": "rgb_array"})], 3
+    )
+    assert isinstance(batch, MazeRunner)
+    assert list(batch.env_names) == ["maze"] * 3
+
+
+def test_unknown_ids_suggest_close_ones() -> None:
+    assert "did you mean CartPole-v1" in refused(EnvConfig(id="CartPol-v1"))
+    assert "amago_ray/MazeRunner-v0" in refused(EnvConfig(id="amago_ray/MazeRuner-v0"))
+    assert "amago-ray envs" in refused(EnvConfig(id="zzzzzz"))
+
+
+def test_a_module_that_cannot_be_imported_gives_the_cause() -> None:
+    message = refused(EnvConfig(id="no_such_module:Env-v0"))
+    assert "cannot import 'no_such_module': ModuleNotFoundError" in message
+
+
+def test_an_attribute_that_is_not_there_suggests_close_ones() -> None:
+    assert "did you mean CounterEnv" in refused(EnvConfig(id="helpers.envs:CounterEn"))
+
+
+def test_wrong_settings_of_an_environment_give_the_cause() -> None:
+    assert "unexpected keyword argument 'sizes'" in refused(EnvConfig(id="CartPole-v1", kwargs={"sizes": 3}))
+    assert "unexpected keyword argument 'sizes'" in refused(EnvConfig(id="amago_ray/TMaze-v0", kwargs={"sizes": 3}))
+    assert "odd" in refused(EnvConfig(id="amago_ray/MazeRunner-v0", kwargs={"size": 12}))
+
+
+def test_a_factory_that_makes_something_else_is_refused() -> None:
+    assert "expected a gymnasium.Env" in refused(
+        EnvConfig(id="helpers.envs:NativeCounterVector", kwargs={"num_envs": 1})
+    )
+
+
+def test_module_attr_and_module_id() -> None:
+    by_attr = make_env_batch([EnvConfig(id="helpers.envs:CounterEnv", kwargs={"length": 2})], 2)
+    assert {len(episode.rewards) for episode in collect(by_attr, 8)} == {2}
+    spec = make_spec([EnvConfig(id="amago_ray.envs.registry:amago_ray/TMaze-v0", kwargs={"length": 7})])
+    assert spec.horizon == 8
+
+
+def test_horizon_comes_from_kernel_registration_or_config() -> None:
+    assert make_spec([EnvConfig(id="amago_ray/TMaze-v0")]).horizon == 21
+    assert make_spec([EnvConfig(id="CartPole-v1")]).horizon == 500
+    assert make_spec([EnvConfig(id="CartPole-v1", max_episode_steps=9)]).horizon == 9
+    assert make_spec([EnvConfig(id="amago_ray/TMaze-v0", max_episode_steps=9)]).horizon == 9
+    assert make_spec([EnvConfig(id="helpers.envs:CounterEnv")]).horizon is None
+    assert make_spec([EnvConfig(id="helpers.envs:CounterEnv", max_episode_steps=9)]).horizon == 9
+
+
+@pytest.mark.parametrize("as_termination", [False, True])
+@pytest.mark.parametrize("env_id", ["amago_ray/MazeRunner-v0", "helpers.envs:MaskedEnv"])
+def test_a3_time_limits_truncate_unless_told_otherwise(env_id: str, as_termination: bool) -> None:
+    batch = make_env_batch([EnvConfig(id=env_id, max_episode_steps=3, truncation_is_termination=as_termination)], 2)
+    episodes = collect(batch, 9)
+    assert len(episodes) == 6
+    for episode in episodes:
+        assert len(episode.rewards) == 3
+        assert (episode.terminated, episode.truncated) == (as_termination, not as_termination)
+
+
+def test_a_limit_does_not_turn_a_termination_into_a_truncation() -> None:
+    batch = make_env_batch([EnvConfig(id="amago_ray/TMaze-v0", kwargs={"length": 2}, max_episode_steps=3)], 2)
+    assert isinstance(batch, LimitedEnvBatch)
+    assert all(episode.terminated and not episode.truncated for episode in collect(batch, 9))
+
+
+def test_mixture_allots_shares_and_names() -> None:
+    configs = [
+        EnvConfig(id="amago_ray/MazeRunner-v0", kwargs={"size": 7}, name="small", share=3),
+        EnvConfig(id="amago_ray/MazeRunner-v0", name="large"),
+    ]
+    batch = make_env_batch(configs, 8)
+    assert list(batch.env_names) == ["small"] * 6 + ["large"] * 2
+    assert batch.spec.name == "amago_ray/MazeRunner-v0"
+    assert make_spec(configs).observations == batch.spec.observations
+    columns = batch.reset(np.asarray([7, 0]), np.asarray([1, 1])).leaves["observation"]
+    assert np.allclose(columns[:, 0], [9 / 11, 5 / 7])
+    assert batch.render(0).shape != batch.render(7).shape
+    columns = batch.step(np.full(8, 4)).observations.leaves["observation"]
+    assert np.allclose(columns[:, 6], 1 / 250)
+
+
+def test_mixture_of_different_spaces_is_refused_with_the_leaf() -> None:
+    message = refused(
+        EnvConfig(id="amago_ray/MazeRunner-v0"), EnvConfig(id="amago_ray/MazeRunner-v0", kwargs={"num_goals": 2})
+    )
+    assert "desired_goal" in message
+    assert "action: expected" in refused(
+        EnvConfig(id="amago_ray/TMaze-v0"), EnvConfig(id="amago_ray/HiddenVelocityPendulum-v0")
+    )
+
+
+def test_mixture_with_too_few_environments_is_refused() -> None:
+    assert "at least one" in refused(EnvConfig(id="CartPole-v1"), EnvConfig(id="CartPole-v1"), num_envs=1)
+
+
+@pytest.mark.parametrize(
+    ("shares", "num_envs", "counts"),
+    [
+        ([1, 1], 2, [1, 1]),
+        ([1, 1], 5, [3, 2]),
+        ([9, 1], 10, [9, 1]),
+        ([1000, 1], 4, [3, 1]),
+        ([0.5, 0.25, 0.25], 8, [4, 2, 2]),
+    ],
+)
+def test_shares(shares: list[float], num_envs: int, counts: list[int]) -> None:
+    assert allot(shares, num_envs) == counts
+
+
+def test_a_vector_entry_point_is_made_with_num_envs() -> None:
+    batch = make_env_batch([EnvConfig(id="CartPole-v1", vector_entry_point=True)], 5)
+    assert batch.num_envs == 5
+    assert batch.spec.observations["observation"].shape == (4,)
+
+
+def test_environments_load_neither_torch_nor_ray_and_kernels_no_gymnasium() -> None:
+    code = (
+        "import sys, amago_ray.envs as envs\n"
+        "assert 'numpy' not in sys.modules, 'importing the package does no work'\n"
+        "from amago_ray.config.env import EnvConfig\n"
+        "envs.make_env_batch([EnvConfig(id='amago_ray/MazeRunner-v0')], 2)\n"
+        "assert 'gymnasium' not in sys.modules\n"
+        "envs.make_env_batch([EnvConfig(id='CartPole-v1')], 2)\n"
+        "assert not {'torch', 'ray', 'numba'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_gymnasium_finds_the_built_ins_after_registration() -> None:
+    from amago_ray.envs import register_envs
+
+    register_envs()
+    register_envs()
+    assert gymnasium.make("amago_ray/TMaze-v0", length=3).unwrapped.horizon == 4
