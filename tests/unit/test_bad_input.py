@@ -1,0 +1,129 @@
+"""Bad input gets one readable line on stderr and exit code 2, whatever part of the program finds it."""
+
+from pathlib import Path
+
+import pytest
+
+from amago_ray.cli.app import main
+
+BAD_ENVS = """
+import gymnasium as gym
+
+
+class Words(gym.Env):
+    observation_space = gym.spaces.Text(5)
+    action_space = gym.spaces.Discrete(2)
+"""
+
+TINY = (
+    "stop.env_steps=40",
+    "rollout.num_envs_per_env_runner=2",
+    "evaluation.num_episodes=2",
+    "evaluation.at_start=false",
+    "evaluation.film_at_end=false",
+    "env.kwargs={size: 7, num_goals: 1, episode_length: 10}",
+    "model.sequence_model.d_model=8",
+    "model.timestep_encoder.hidden_dim=8",
+    "learner.batch_size=2",
+    "stop.eval_success_rate=null",
+    "report.loggers=[jsonl]",
+)
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a command line which must fail writes to stderr."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert end.value.code == 2, captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "words_env.py").write_text(BAD_ENVS)
+    (tmp_path / "broken_env.py").write_text("import a_package_that_is_nowhere\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lerner.batch_size=3", 'command line: lerner: unknown key; did you mean "learner"?'),
+        (
+            "replay.capacity_timesteps=5M",
+            'command line: replay.capacity_timesteps: expected a positive integer, got "5M"',
+        ),
+        ("env=", "command line: env: expected an environment's id, or a mapping with one, got null"),
+        (
+            "model.sequence_model.context_length=0",
+            "command line: model.sequence_model.context_length: expected a positive integer, got 0",
+        ),
+        (
+            "model.sequence_model.attention_backend=xformers",
+            'command line: model.sequence_model.attention_backend: expected one of "auto", "sdpa", "varlen", '
+            '"flash_attn", got "xformers"',
+        ),
+    ],
+    ids=["unknown key", "wrong type", "missing env", "context too short", "unknown backend"],
+)
+def test_a_wrong_setting(capsys: pytest.CaptureFixture[str], setting: str, message: str) -> None:
+    assert error_of(capsys, "train", "quickstart", "--local", setting) == message
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("NoSuchThing-v0", ["env 'NoSuchThing-v0'", "no such environment"]),
+        ("broken_env:Env", ["env 'broken_env:Env'", "cannot import", "a_package_that_is_nowhere"]),
+        ("words_env:Missing", ["env 'words_env:Missing'", "Missing"]),
+        ("words_env:Words", ["unsupported space Text"]),
+    ],
+    ids=["unknown id", "import fails", "no such attribute", "unsupported space"],
+)
+def test_an_environment_that_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], work_folder: Path, env: str, words: list[str]
+) -> None:
+    message = error_of(capsys, "train", "quickstart", "--local", f"env={env}", "relabel.kind=none")
+
+    for word in words:
+        assert word in message
+    assert not (work_folder / "runs").exists()
+
+
+def test_a_run_directory_that_cannot_be_written(capsys: pytest.CaptureFixture[str], work_folder: Path) -> None:
+    (work_folder / "occupied").write_text("a file where a folder should be")
+
+    message = error_of(capsys, "train", "quickstart", "--local", "runs_dir=occupied")
+
+    assert message == "occupied/quickstart: cannot be written: Not a directory"
+
+
+def test_a_run_that_exists_is_refused_and_its_broken_checkpoint_named(
+    capsys: pytest.CaptureFixture[str], work_folder: Path
+) -> None:
+    main_ok("train", "quickstart", "--local", *TINY)
+    capsys.readouterr()
+
+    assert error_of(capsys, "train", "quickstart", "--local", *TINY).startswith(
+        "runs/quickstart: taken by an earlier run"
+    )
+
+    for weights in work_folder.glob("runs/quickstart/checkpoints/*/policy.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    assert "checkpoint" in error_of(capsys, "eval", "runs/quickstart", "--episodes", "1")
+
+
+def main_ok(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert not end.value.code
+
+
+@pytest.mark.parametrize("command", [["status"], ["eval"], ["record", "--out", "x.gif"]], ids=lambda words: words[0])
+def test_a_run_that_is_not_there(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    assert error_of(capsys, *command, "runs/nothing").startswith("runs/nothing: not a run directory")
