@@ -1,6 +1,9 @@
 """What every test runs under: few threads, no traces in the home directory, helpers importable in subprocesses too."""
 
+import atexit
 import os
+import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -9,5 +12,11 @@ TESTS = Path(__file__).parent
 # Set before anything imports torch, numpy or ray.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
-os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(tempfile.mkdtemp(prefix="amago_ray_tests_")) / "token")
+
+# Ray refuses a path that holds no token yet, and without a path writes one into the home directory.
+_private = Path(tempfile.mkdtemp(prefix="amago_ray_tests_"))
+atexit.register(shutil.rmtree, _private, ignore_errors=True)
+(_private / "token").write_text(secrets.token_hex(32))
+os.environ["RAY_AUTH_TOKEN_PATH"] = str(_private / "token")
+
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
