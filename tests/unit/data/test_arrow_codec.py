@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers.episodes import assert_equal_episodes, episodes, goal_spec, make_episode
-from hypothesis import given
+from hypothesis import given, settings
 
 from amago_ray.data import ActionSpec, EnvSpec, GoalRule, ObservationSpec
 from amago_ray.data.arrow_codec import decode_episodes, encode_episodes, read_stream
@@ -26,6 +26,7 @@ def views(episode):
         yield episode.action_mask
 
 
+@settings(deadline=None)
 @given(episodes())
 def test_round_trip(episode):
     (found,) = decode_episodes(encode_episodes([episode]))

@@ -1,0 +1,125 @@
+"""The segments of a directory: rolling over, evicting, going back."""
+
+import pytest
+from helpers.episodes import make_episode
+
+from amago_ray.data.arrow_codec import encode_episodes, read_stream, to_episode
+from amago_ray.data.arrow_schema import EpisodeSchema
+from amago_ray.errors import DataError
+from amago_ray.replay import store as store_module
+from amago_ray.replay.segment import Segment
+from amago_ray.replay.store import SegmentStore
+
+SCHEMA = EpisodeSchema.from_episode(make_episode(5))
+
+
+def open_store(directory, **settings):
+    defaults = {"shard": 0, "incarnation": 0, "segment_bytes": 10**9, "segment_timesteps": 10, "fsync": "never"}
+    store = SegmentStore(directory, goal_rule=None, **{**defaults, **settings})
+    return store, list(store.recover())
+
+
+def append(store, counter, num_transitions=5):
+    group = encode_episodes([make_episode(num_transitions, counter=counter, grid=1000)])
+    _, encoded = read_stream(group, "test")
+    (entry,) = encoded
+    chunk = group.slice(entry.offset, entry.num_bytes)
+    sequence, offset = store.append([chunk], SCHEMA, num_episodes=1, num_timesteps=num_transitions)
+    return sequence, offset, entry
+
+
+def files(directory):
+    return [path.name for path in Segment.find(directory)]
+
+
+@pytest.mark.parametrize("fsync", ["never", "segment", "add"])
+def test_full_segments_are_followed_by_new_ones(tmp_path, fsync):
+    store, found = open_store(tmp_path, fsync=fsync)
+    assert (found, store.schema, len(store), store.num_bytes, store.inserted_timesteps) == ([], None, 0, 0, 0)
+    assert [append(store, counter)[0] for counter in range(5)] == [0, 0, 1, 1, 2]
+    assert store.schema == SCHEMA
+    assert store.num_bytes == sum(path.stat().st_size for path in Segment.find(tmp_path))
+    assert (store.inserted_episodes, store.inserted_timesteps) == (5, 25)
+    store.close()
+
+
+def test_segments_roll_over_by_bytes_too(tmp_path):
+    store, _ = open_store(tmp_path, segment_bytes=1, segment_timesteps=10**9)
+    assert [append(store, counter)[0] for counter in range(3)] == [0, 1, 2]
+
+
+def test_totals_survive_eviction_and_reopening(tmp_path):
+    store, _ = open_store(tmp_path)
+    for counter in range(5):
+        append(store, counter)
+    store.evict_oldest()
+    assert files(tmp_path) == ["segment_00000001_000000.arrows", "segment_00000002_000000.arrows"]
+    store.close()
+    store, found = open_store(tmp_path, incarnation=1)
+    assert [(sequence, encoded.header.episode_id.counter) for sequence, encoded in found] == [(1, 2), (1, 3), (2, 4)]
+    assert (store.inserted_episodes, store.inserted_timesteps) == (5, 25)
+
+
+def test_reopened_by_a_newer_incarnation_appends_go_to_a_segment_of_its_own(tmp_path):
+    store, _ = open_store(tmp_path)
+    append(store, 0)
+    newer, _ = open_store(tmp_path, incarnation=1)
+    assert append(newer, 1)[0] == 1
+    assert files(tmp_path) == ["segment_00000000_000000.arrows", "segment_00000001_000001.arrows"]
+    with pytest.raises(DataError, match="belongs to incarnation 1"):
+        append(store, 2)
+
+
+def test_a_claim_during_an_append_keeps_it_from_being_acknowledged(tmp_path, monkeypatch):
+    store, _ = open_store(tmp_path)
+    append(store, 0)
+    original = Segment.append
+
+    def claimed_meanwhile(self, *args, **kwargs):
+        open_store(tmp_path, incarnation=1)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Segment, "append", claimed_meanwhile)
+    with pytest.raises(DataError, match="belongs to incarnation 1"):
+        append(store, 1)
+
+
+def test_leftovers_of_a_crash_are_removed(tmp_path):
+    (tmp_path / "segment_00000003_000000.tmp").write_bytes(b"half")
+    (tmp_path / "segment_00000004_000000.arrows").touch()
+    store, found = open_store(tmp_path)
+    assert (found, len(store)) == ([], 0)
+    assert not list(tmp_path.glob("segment_*"))
+
+
+def test_few_segments_are_mapped_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_MAX_MAPPED", 2)
+    store, _ = open_store(tmp_path, segment_timesteps=1)
+    places = [append(store, counter) for counter in range(5)]
+    for _ in range(2):
+        for counter, (sequence, offset, entry) in enumerate(places):
+            batch = store.read(sequence, offset, entry.num_bytes)
+            assert to_episode(batch, entry.header, SCHEMA).episode_id.counter == counter
+            assert sum(segment._mapped is not None for segment in store._segments.values()) <= 2
+
+
+def test_after_a_watermark_evicted_files_stay_until_the_next(tmp_path):
+    store, _ = open_store(tmp_path)
+    for counter in range(4):
+        append(store, counter)
+    mark = store.watermark()
+    store.evict_oldest()
+    assert len(files(tmp_path)) == 2
+    assert len(store) == 1
+    append(store, 4)
+    store.watermark()
+    assert files(tmp_path) == ["segment_00000001_000000.arrows", "segment_00000002_000000.arrows"]
+    message = "cannot go back to the watermark: expected segments 0 to 1"
+    with pytest.raises(DataError, match=message):
+        store.check_watermark(mark)
+
+
+def test_malformed_watermarks_are_refused(tmp_path):
+    store, _ = open_store(tmp_path)
+    with pytest.raises(DataError, match="expected a watermark of a replay shard"):
+        store.check_watermark({"step": 3})
