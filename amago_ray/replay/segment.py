@@ -18,7 +18,7 @@ from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
 
 _HEADER_KEY = b"amago_ray.segment"
-_NAME = re.compile(r"segment_(\d{8})_(\d{6})\.arrows")
+_NAME = re.compile(r"segment_(\d{8})_(\d{6,})\.arrows")
 
 
 class Segment:

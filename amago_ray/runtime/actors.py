@@ -20,6 +20,19 @@ def get(reference: Any, timeout_s: float | None = None) -> Any:
     return ray.get(reference, timeout=timeout_s)
 
 
+def is_ready(reference: Any) -> bool:
+    """Whether `get` would answer at once."""
+    return bool(ray.wait([reference], timeout=0)[0])
+
+
+def find_actor(name: str) -> Any:
+    """The handle of the actor of this name in the run's namespace.
+
+    Raises: ValueError if there is none.
+    """
+    return ray.get_actor(name)
+
+
 def cluster_resources() -> dict[str, float]:
     """The cluster's resources by name."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -80,7 +80,7 @@ class RayBackend:
                 str(self._replay_directory.absolute()),
                 number,
                 self._incarnation,
-                self._control,
+                self._name("control"),
                 name=self._name(f"replay_shard_{number}"),
                 num_cpus=config.replay.num_cpus_per_shard,
                 max_restarts=-1,

@@ -15,12 +15,12 @@ from amago_ray.config import Config
 from amago_ray.data.arrow_codec import encode_episodes
 from amago_ray.data.episode import Episode
 from amago_ray.data.episode_stats import EpisodeStats
-from amago_ray.runtime.actors import get
+from amago_ray.runtime.actors import get, is_ready
 from amago_ray.runtime.messages import RunnerBeat, RunnerOrders
 
-# Seconds between beats; each takes new orders and weights.
+# A beat is sent with every group of episodes, and at least every so many seconds; each brings new orders and weights.
 _BEAT_INTERVAL_S = 0.1
-# Steps between looks at the clock.
+# Steps between looks at the clock and at what has arrived.
 _STEPS_PER_CHECK = 4
 _ADD_ATTEMPTS = 20
 
@@ -52,22 +52,26 @@ class EnvRunnerActor:
     def run(self) -> None:
         """Step the environments until training stops."""
         orders = self._apply(get(self._beat()))
-        pending, beaten_at = self._beat(), time.monotonic()
+        pending: Any = None
+        beaten_at = time.monotonic()
         while not orders.stop:
+            has_sent = False
             for _ in range(_STEPS_PER_CHECK):
                 for done in self._runner.step():
                     self._waiting.append(done.episode)
                     self._stats.append(done.stats)
-                self._send(force=False)
-            if time.monotonic() - beaten_at < _BEAT_INTERVAL_S:
+                has_sent |= self._send(force=False)
+            now = time.monotonic()
+            if pending is None and (has_sent or now - beaten_at > _BEAT_INTERVAL_S):
+                self._send(force=True)
+                pending, beaten_at = self._beat(), now
+            if pending is None or not is_ready(pending):
                 continue
-            self._send(force=True)
-            orders = self._apply(get(pending))
+            orders, pending = self._apply(get(pending)), None
             while not orders.may_act and not orders.stop:
                 began = time.monotonic()
                 orders = self._apply(get(self._control.wait_turn.remote(self._runner.policy.version)))
                 self._paused_time_s += time.monotonic() - began
-            pending, beaten_at = self._beat(), time.monotonic()
         self._send(force=True)
         while self._adds:
             self._await_oldest_add()
@@ -114,8 +118,9 @@ class EnvRunnerActor:
         self._paused_time_s = self._replay_wait_s = 0.0
         return self._control.beat_runner.remote(self._number, beat)
 
-    def _send(self, *, force: bool) -> None:
-        """Hand waiting episodes to replay in groups; incomplete groups only if forced."""
+    def _send(self, *, force: bool) -> bool:
+        """Hand waiting episodes to replay in groups, an incomplete one only if forced; whether there were any."""
+        before = len(self._waiting)
         size = self._config.rollout.episodes_per_add
         while len(self._waiting) >= size or (force and self._waiting):
             group = encode_episodes(self._waiting[:size])
@@ -125,6 +130,7 @@ class EnvRunnerActor:
             self._adds.append((self._shards[shard].add.remote(group), shard, group))
             while len(self._adds) > self._config.rollout.max_unacknowledged_adds:
                 self._await_oldest_add()
+        return len(self._waiting) < before
 
     def _await_oldest_add(self) -> None:
         """Wait until the oldest group is acknowledged; one whose shard restarts goes to the same shard again."""

@@ -115,10 +115,9 @@ class LearnerActor:
         broadcast_time_s: float,
         metrics: Mapping[str, float],
     ) -> None:
+        version = PolicyVersion(self._learner.incarnation, self._learner.learner_steps)
         self._control.beat_learner.remote(
-            LearnerBeat(
-                PolicyVersion(self._learner.incarnation, self._learner.learner_steps), reserved, trained, learner_time_s, wait_time_s, broadcast_time_s, metrics
-            )
+            LearnerBeat(version, reserved, trained, learner_time_s, wait_time_s, broadcast_time_s, metrics)
         )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from amago_ray.config import Config
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
 from amago_ray.replay.make import make_shard
+from amago_ray.runtime.actors import find_actor
 from amago_ray.runtime.messages import ShardBeat
 
 
@@ -19,10 +19,11 @@ class ReplayShardActor:
     """
 
     def __init__(
-        self, config: Config, spec: EnvSpec, directory: str, shard: int, incarnation: int, control: Any
+        self, config: Config, spec: EnvSpec, directory: str, shard: int, incarnation: int, control: str
     ) -> None:
         self._number = shard
-        self._control = control
+        # Looked up by name: a handle among the arguments could not outlive its owner when this actor is restarted.
+        self._control = find_actor(control)
         self._shard = make_shard(config, spec, Path(directory), shard, incarnation)
         self._report()
 

@@ -14,6 +14,12 @@ from amago_ray.config import Config
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.actors import cluster_resources
 
+NAMESPACE = "amago_ray"
+"""Where the named actors of all runs live; they carry the run's name in theirs."""
+
+# Says at every start that token authentication is on, which is Ray's default.
+logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+
 
 def required_cpus(config: Config) -> float:
     """Logical CPUs that the run's actors reserve together."""
@@ -46,11 +52,12 @@ def ray_session(config: Config) -> Iterator[None]:
             ray.init(
                 num_cpus=num_cpus,
                 include_dashboard=config.cluster.dashboard,
+                namespace=NAMESPACE,
                 logging_level=logging.WARNING,
                 log_to_driver=True,
             )
         else:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True)
+            ray.init(address=address, namespace=NAMESPACE, logging_level=logging.WARNING, log_to_driver=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = "this machine" if address is None else f'"{address}"'
         raise TrainingError(f"cluster.address: Ray cannot be reached at {where}: {error}") from error
