@@ -66,8 +66,9 @@ class Losses:
     critic_entries `[C, R, G]` and policy_entries `[R, G]`: before averaging.
     taken_values `[C, R, G]`: the critics' raw output for the actions taken (decoded, where they classify);
     policy_values: that for the policy's own actions, `[C, R, G]` or `[C, R, K, G]`.
-    online_values `[R, G]`: what the policy-gradient term maximises. advantage, filter, log_prob `[R, G]`.
-    The latter four are None where their term has coefficient zero.
+    online_values `[R, G]`: what the policy-gradient term maximises; online_samples `[C, R, K, G]`: the decoded values
+    of sampled actions behind it, where critics classify. advantage, filter, log_prob `[R, G]`.
+    All of these are None where their term has coefficient zero.
     """
 
     total: Tensor
@@ -79,6 +80,7 @@ class Losses:
     taken_values: Tensor
     policy_values: Tensor | None = None
     online_values: Tensor | None = None
+    online_samples: Tensor | None = None
     advantage: Tensor | None = None
     filter: Tensor | None = None
     log_prob: Tensor | None = None

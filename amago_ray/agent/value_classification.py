@@ -63,7 +63,7 @@ def compute_losses(
     critic_entries = -(bins.label(returns) * log_probs).sum(-1)
     taken_values = bins.value(log_probs.detach())
 
-    online_values = imitation = advantage = weight = log_prob = policy_values = None
+    online_values = imitation = advantage = weight = log_prob = policy_values = online_samples = None
     if config.offline_coefficient > 0:
         log_prob = distribution.log_prob(moments, transitions.action[:, None])
         assert draws.value_action is not None
@@ -77,8 +77,8 @@ def compute_losses(
         assert draws.policy_action is not None
         critics = value_critics or agent.critics
         reparametrized = distribution.rsample(per_sample, draws.policy_action)
-        values = bins.value(critics(states.detach(), reparametrized, frozen=True).float())
-        online_values = agent.popart.normalized(values.mean(2).amin(0))
+        online_samples = bins.value(critics(states.detach(), reparametrized, frozen=True).float())
+        online_values = agent.popart.normalized(online_samples.mean(2).amin(0))
     entries = policy_entries(config, online_values, imitation, returns)
     total, critic, policy = combine(config, transitions, num_transitions, critic_entries, entries)
     return Losses(
@@ -91,6 +91,7 @@ def compute_losses(
         taken_values=taken_values,
         policy_values=policy_values,
         online_values=online_values,
+        online_samples=online_samples,
         advantage=advantage,
         filter=weight,
         log_prob=log_prob,

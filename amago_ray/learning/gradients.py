@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,5 +70,22 @@ def accumulate_gradients(
         assert chunk_inputs.grad is not None
         state_gradient[rows[start:stop]] = chunk_inputs.grad
         losses.append(terms)
-    states.backward(state_gradient)  # type: ignore[no-untyped-call]
+    _GivenGradient.apply(states, state_gradient).backward()  # type: ignore[no-untyped-call]
     return Evaluation(states, targets, losses)
+
+
+class _GivenGradient(torch.autograd.Function):
+    """A scalar whose gradient with respect to the input is given.
+
+    `Tensor.backward(gradient)` would do, but imports the compiler's symbolic shapes (half a second) on its first call.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return x.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient, None

@@ -11,79 +11,101 @@ from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.errors import CheckpointError
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+_CLIP_EPSILON = 1e-6
+"""Added to the norm that gradients are divided by, as in `torch.nn.utils.clip_grad_norm_`."""
 
 
 class AgentOptimizer:
-    """One AdamW group over every trained parameter (weight decay on all of them, as in the original)."""
+    """AdamW over every trained parameter; weight decay hits all of them, as in the original.
+
+    It calls PyTorch's fused kernel itself: `torch.optim.AdamW` imports the compiler (seconds, a hundred megabytes),
+    and here clipping and skipping happen inside the kernel, on the device.
+    Source: Loshchilov & Hutter 2019 (arXiv 1711.05101), algorithm 2.
+    """
 
     def __init__(self, agent: ActorCritic, config: LearnerConfig) -> None:
         self._agent = agent
-        self._parameters = agent.trained_parameters()
+        self._names = list(agent.trained_parameters())
+        self._parameters: list[Tensor] = list(agent.trained_parameters().values())
         self._targets, self._online = agent.target_pairs()
         self._max_grad_norm = config.max_grad_norm
-        self._adamw = torch.optim.AdamW(
-            self._parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self._weight_decay = config.weight_decay
+        self._num_steps = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
+        self._exp_avg = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
+        self._exp_avg_sq = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        self._adamw.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def grad_norm(self) -> Tensor:
         """Global norm of the gradients of the trained parameters.
 
         Differs: the original's norm also holds stale gradients of a copy of the critics that nothing trains.
         """
-        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None])
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self._grads())))
+        return norm
 
+    @torch.no_grad()
     def step(self, grad_norm: Tensor, learning_rate: float, skip: Tensor) -> None:
-        """Clip, update the targets from the weights as they are, then step; `skip` (1.0 or 0.0) leaves all as it was.
+        """Update the targets from the weights as they are, then step on gradients clipped as of `grad_norm`.
 
-        The order is the original's: targets lag one update more than they would after the step.
+        The order is the original's: targets lag one update more than they would after the step. `skip` is a float32
+        scalar on the device; where it is 1.0 rather than 0.0, weights, targets and moments stay as they are.
         """
-        torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self._max_grad_norm, grad_norm, foreach=True)
         change = torch._foreach_sub(self._online, self._targets)
         torch._foreach_mul_(change, self._agent.config.tau * (1.0 - skip))
         torch._foreach_add_(self._targets, change)
-        self._adamw.param_groups[0]["lr"] = learning_rate
-        # The fused kernel reads these on the device, so that a skipped update needs no wait for the host.
-        self._adamw.grad_scale, self._adamw.found_inf = None, skip  # type: ignore[attr-defined]
-        self._adamw.step()
+        self._num_steps += 1.0 - skip
+        torch._fused_adamw_(
+            self._parameters,
+            self._grads(),
+            self._exp_avg,
+            self._exp_avg_sq,
+            [],
+            [self._num_steps] * len(self._parameters),
+            lr=learning_rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=self._weight_decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=((grad_norm + _CLIP_EPSILON) / self._max_grad_norm).clamp_min(1.0),
+            found_inf=skip,
+        )
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Moments and step counts, by moment and parameter name."""
-        state: dict[str, dict[str, Tensor]] = {moment: {} for moment in _MOMENTS}
-        for name, parameter in self._parameters.items():
-            held = self._adamw.state.get(parameter) or _fresh(parameter)
-            for moment in _MOMENTS:
-                state[moment][name] = held[moment].detach().clone()
-        return state
+        """Moments by parameter name, and the number of steps."""
+        return {
+            "exp_avg": {name: value.clone() for name, value in zip(self._names, self._exp_avg, strict=True)},
+            "exp_avg_sq": {name: value.clone() for name, value in zip(self._names, self._exp_avg_sq, strict=True)},
+            "step": {"num_steps": self._num_steps.clone()},
+        }
 
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over what `state_dict` returned.
 
         Raises:
             CheckpointError: names or shapes differ from this agent's.
         """
-        for moment in _MOMENTS:
+        held = {"exp_avg": self._exp_avg, "exp_avg_sq": self._exp_avg_sq}
+        for moment, values in held.items():
             found = state.get(moment, {})
-            wrong = sorted(found.keys() ^ self._parameters.keys())
+            wrong = sorted(found.keys() ^ set(self._names))
             if wrong:
-                raise CheckpointError(f"optimizer {moment}: expected the agent's parameters, found differing {wrong}")
-            for name, parameter in self._parameters.items():
-                value = found[name]
-                if moment != "step" and value.shape != parameter.shape:
-                    raise CheckpointError(
-                        f"optimizer {moment} {name}: expected shape {list(parameter.shape)}, found {list(value.shape)}"
-                    )
-                held = self._adamw.state[parameter] = self._adamw.state.get(parameter) or _fresh(parameter)
-                held[moment] = value.detach().to(held[moment].device, held[moment].dtype, copy=True)
+                raise CheckpointError(f"optimizer {moment}: expected the agent's parameters, differing are {wrong}")
+            for name, value in zip(self._names, values, strict=True):
+                if found[name].shape != value.shape:
+                    expected, shape = list(value.shape), list(found[name].shape)
+                    raise CheckpointError(f"optimizer {moment} {name}: expected shape {expected}, found {shape}")
+                value.copy_(found[name])
+        self._num_steps.copy_(state["step"]["num_steps"])
 
-
-def _fresh(parameter: Tensor) -> dict[str, Tensor]:
-    return {
-        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-        "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-        "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
-    }
+    def _grads(self) -> list[Tensor]:
+        # Every trained parameter takes part in the loss; one that does not (a custom network's) counts as zero.
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
