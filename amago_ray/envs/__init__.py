@@ -1,9 +1,14 @@
-"""Environments: the `EnvBatch` protocol, the built-in ones, and everything of Gymnasium wrapped into it."""
+"""Environments: the `EnvBatch` protocol, the built-in ones, and everything of Gymnasium wrapped into it.
+
+After importing this package, `gymnasium.make("amago_ray/MazeRunner-v0")` and its like work.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from amago_ray.envs.announce import register_with_gymnasium
 
 if TYPE_CHECKING:
     from amago_ray.envs.env_batch import EnvBatch, EnvEvent, EnvFailure, Observations, StepColumns
@@ -33,6 +38,9 @@ __all__ = [
     "make_spec",
     "register_envs",
 ]
+
+
+register_with_gymnasium()
 
 
 def __getattr__(name: str) -> Any:

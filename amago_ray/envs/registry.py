@@ -61,10 +61,7 @@ def list_envs() -> list[BuiltIn]:
 
 
 def register_envs() -> None:
-    """Make the built-in environments known to `gymnasium.make`; calling it again is fine.
-
-    It is also this package's entry point in the group "gymnasium.envs", through which `import gymnasium` calls it.
-    """
+    """Make the built-in environments known to `gymnasium.make`; calling it again is fine."""
     from gymnasium.envs.registration import register, registry
 
     for entry in BUILT_INS.values():

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import gymnasium
 import numpy as np
 import pytest
 from helpers.env_batch_contract import collect
@@ -154,9 +153,7 @@ def test_environments_load_neither_torch_nor_ray_and_kernels_no_gymnasium() -> N
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_gymnasium_finds_the_built_ins_after_registration() -> None:
-    from amago_ray.envs import register_envs
-
-    register_envs()
-    register_envs()
-    assert gymnasium.make("amago_ray/TMaze-v0", length=3).unwrapped.horizon == 4
+@pytest.mark.parametrize("imports", ["import gymnasium, amago_ray.envs", "import amago_ray.envs, gymnasium"])
+def test_importing_the_package_registers_its_environments(imports: str) -> None:
+    code = f"{imports}; assert gymnasium.make('amago_ray/TMaze-v0', length=3).unwrapped.horizon == 4"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

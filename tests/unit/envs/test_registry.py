@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from amago_ray.envs.registry import BUILT_INS, list_envs, register_envs
+from amago_ray.envs.registry import BUILT_INS, list_envs
 
-register_envs()
 SMALL = {
     "amago_ray/MazeRunner-v0": {"size": 7, "num_goals": 2, "episode_length": 40},
     "amago_ray/DarkKeyDoor-v0": {"size": 4, "trial_length": 30, "attempt_length": 8},
