@@ -12,7 +12,7 @@ _ADVICE = {
     "acting": "more env runners, or more environments in each",
     "environment": "more env runners, or a faster environment",
     "replay": "more replay shards",
-    "learner": "a faster learner, a smaller model, or fewer samples_per_insert",
+    "learner": "a smaller model, a GPU, or a lower replay.samples_per_insert",
     "broadcast": "a longer learner.broadcast_interval",
     "governor": "a larger replay.samples_per_insert_tolerance",
 }
@@ -37,8 +37,8 @@ class Verdict:
         """One line for people."""
         if self.part is None:
             return "nothing clearly limits the run"
-        gain = "far" if math.isinf(self.speedup) or self.speedup > 10 else f"up to {self.speedup:.1f}x"
-        return f"{self.part} limits: {self.share:.0%} of the time; {gain} faster with {_ADVICE[self.part]}"
+        gain = "over 10x" if self.speedup > 10 else f"up to {self.speedup:.1f}x"
+        return f"{self.part} limits: {self.share:.0%} of the time, {gain} to gain by {_ADVICE[self.part]}"
 
 
 def verdict(waits: Mapping[str, float]) -> Verdict:

@@ -45,9 +45,9 @@ def test_nothing_is_named_when_nothing_is_busy() -> None:
 def test_one_line_says_how_much() -> None:
     found = verdict({"learner": 0.9, "acting": 0.6})
 
-    assert str(found).startswith("learner limits: 90% of the time; up to 1.5x faster")
+    assert str(found).startswith("learner limits: 90% of the time, up to 1.5x to gain by")
     assert verdict({"learner": 0.9}).speedup == math.inf
-    assert str(verdict({"learner": 0.9})).startswith("learner limits: 90% of the time; far faster")
+    assert str(verdict({"learner": 0.9})).startswith("learner limits: 90% of the time, over 10x to gain by")
 
 
 def test_shares_beyond_their_range_are_cut() -> None:
