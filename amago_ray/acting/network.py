@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from amago_ray.agent.weights import to_tensors
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import CheckpointError
@@ -59,9 +60,10 @@ class ActingNetwork:
                 raise CheckpointError(
                     f"weights: expected {name} of shape {list(target.shape)}, found {list(arrays[name].shape)}"
                 )
+        weights = to_tensors({name: arrays[name] for name in targets})
         with torch.no_grad():
             for name, target in targets.items():
-                target.copy_(torch.from_numpy(np.array(arrays[name])))
+                target.copy_(weights[name])
         self._fold()
 
     def initial_state(self, batch_size: int) -> ActingState:

@@ -47,7 +47,9 @@ class InputNorm(nn.Module):
             mean, mean_square = x.mean(0), x.square().mean(0)
         else:
             share = (weight / weight.sum()).float()
-            mean, mean_square = share @ x, share @ x.square()
+            # Statistics stay float32 where networks run under autocast.
+            with torch.autocast(x.device.type, enabled=False):
+                mean, mean_square = share @ x, share @ x.square()
         self.num_updates += 1
         step = STEP_SIZE / (1 - torch.pow(1 - STEP_SIZE, self.num_updates))
         self.mean.copy_((1 - step) * self.mean + step * mean)

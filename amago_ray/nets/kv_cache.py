@@ -31,7 +31,6 @@ class KvCache:
 
     Environment e has seen `lengths[e]` tokens since its reset; token i lies in slot i % context_length, so a new token
     overwrites the one that leaves the context. The order of slots does not matter: positions are in the keys already.
-    A reset sets the length to 0 and nothing else.
     """
 
     def __init__(
@@ -55,6 +54,9 @@ class KvCache:
 
     def reset(self, indices: npt.NDArray[np.int64]) -> None:
         """Forget the tokens of these environments."""
+        for index in indices:
+            # Dead slots are read too, with probability 0, which a NaN left by a broken observation would survive.
+            self._cache[:, index, :, :, : min(int(self.lengths[index]), self.context_length)] = 0
         self.lengths[indices] = 0
 
     def advance(self) -> CacheStep:

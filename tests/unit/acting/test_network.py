@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from amago_ray.acting.network import ActingNetwork, ActingState
+from amago_ray.agent.weights import to_arrays
 from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
@@ -299,6 +300,17 @@ def test_weights_that_do_not_fit_are_refused_and_the_old_ones_stay() -> None:
     with pytest.raises(CheckpointError, match=r"of shape \[15\], found \[4\]"):
         network.load(other)
     assert torch.equal(network.step(tokens, network.initial_state(2)), before)
+
+
+def test_bfloat16_weights_are_read() -> None:
+    torch.manual_seed(6)
+    config = make_config()
+    network, rounded = ActingNetwork(config, SPEC), ActingNetwork(config, SPEC)
+    weights = {name: tensor.bfloat16() for name, tensor in FullNetwork(config).state_dict().items()}
+    network.load(to_arrays(weights))
+    rounded.load({name: tensor.float().numpy() for name, tensor in weights.items()})
+    tokens = Episodes([0]).next_tokens()
+    assert torch.equal(network.step(tokens, network.initial_state(1)), rounded.step(tokens, rounded.initial_state(1)))
 
 
 def test_read_only_arrays_are_copied() -> None:

@@ -60,3 +60,13 @@ def test_no_gradient_reaches_the_moments() -> None:
     norm(x).sum().backward()
     std = (norm.mean_square - norm.mean**2 + 1e-5).sqrt()
     torch.testing.assert_close(x.grad, (1 / std).expand(4, 2))
+
+
+def test_moments_stay_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(40, 3) + 7, torch.ones(40)
+    exact, autocast = InputNorm(3), InputNorm(3)
+    exact.update(x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast.update(x, weight)
+    assert torch.equal(autocast.mean, exact.mean)

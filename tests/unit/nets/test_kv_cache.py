@@ -61,3 +61,18 @@ def test_decode_attention_ignores_slots_at_minus_infinity() -> None:
     torch.testing.assert_close(
         decode_attention(q, keys, values, bias), decode_attention(q, keys[:, :2], values[:, :2], None)
     )
+
+
+def test_nan_of_a_broken_observation_does_not_outlive_its_episode() -> None:
+    torch.manual_seed(0)
+    cache = make(2)
+    for t in range(4):
+        kv = torch.randn(2, 2, 2, 4)
+        if t == 3:
+            kv[0] = torch.nan
+        output = cache.attend(0, cache.advance(), torch.randn(2, 8), kv)
+    assert output[0].isnan().all()
+    assert not output[1].isnan().any()
+    cache.reset(np.array([0]))
+    output = cache.attend(0, cache.advance(), torch.randn(2, 8), torch.randn(2, 2, 2, 4))
+    assert not output.isnan().any()

@@ -167,3 +167,19 @@ def test_learned_table_has_a_row_for_the_final_timestep() -> None:
     assert model.state_dict()["positions.table"].shape == (51, 16)
     sized = build_sequence_model(SequenceModelConfig(**SMALL, positions="learned", max_time_index=9), 10, None)
     assert sized.state_dict()["positions.table"].shape == (9, 16)
+
+
+@pytest.mark.parametrize("options", [KINDS["sinusoidal"], KINDS["rotary"], KINDS["gru"]])
+def test_bfloat16_autocast_stays_near_float32(options: dict[str, Any]) -> None:
+    model = make(options)
+    x, time_index, layout = packed([3, 8, 5])
+    exact = model(x, time_index, layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x, time_index, layout)
+    rough.float().square().sum().backward()
+    assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
+    assert not torch.equal(rough.float(), exact)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+        assert torch.isfinite(parameter.grad).all()
