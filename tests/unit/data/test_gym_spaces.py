@@ -202,3 +202,14 @@ def test_infinite_bounds_pass_through_clipped_to_a_finite_one() -> None:
     low, high = np.asarray([-np.inf, 0.5], np.float32), np.asarray([np.inf, np.inf], np.float32)
     adapter = ActionAdapter(spaces.Box(low, high))
     assert adapter.to_env(np.asarray([-0.25, -0.25], np.float32)).tolist() == [-0.25, 0.5]
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_box_actions_agree_with_those_of_a_loaded_policy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(-5, 0, 3).astype(np.float32)
+    high = np.where(rng.random(3) < 0.3, np.inf, rng.uniform(1, 5, 3)).astype(np.float32)
+    adapter = ActionAdapter(spaces.Box(low, high))
+    stored = rng.uniform(0, 1, (4, 3)).astype(np.float32)
+    assert np.allclose(adapter.to_env(stored), adapter.spec.to_environment(stored), atol=1e-6)
