@@ -155,7 +155,8 @@ class ReplayShard:
     def watermark(self) -> dict[str, int]:
         """A mark, ready for JSON, to which `truncate` can go back.
 
-        What is evicted after it leaves the shard at once, but the disk only at the next mark.
+        What is evicted after it leaves the shard at once, but the disk only at the next mark but one: a resume can go
+        back to either of the last two marks.
         """
         return self._store.watermark()
 

@@ -35,8 +35,9 @@ class Watermark:
 class SegmentStore:
     """Segments, oldest first; the newest takes appends, and is followed by a new one when it is full.
 
-    After `watermark`, segments that are evicted stay on disk until the next watermark, so that a resume can go
-    back to it exactly; without watermarks they are deleted at once.
+    After a watermark, segments that are evicted stay on disk until the next mark but one, so that a resume can go
+    back exactly to the last mark, and to the one before it if the last never reached a checkpoint. Without
+    watermarks they are deleted at once.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class SegmentStore:
         self._goal_rule = goal_rule
         self._segments: OrderedDict[int, Segment] = OrderedDict()
         self._mapped: OrderedDict[int, None] = OrderedDict()
-        self._retained: list[Segment] = []
         self._retain = False
+        self._evicted_since_mark: list[Segment] = []
+        self._evicted_before_mark: list[Segment] = []
         self.torn_bytes = 0
         """Bytes of half-written episodes cut by `recover`."""
         for leftover in directory.glob("segment_*.tmp"):
@@ -147,20 +149,20 @@ class SegmentStore:
         return self._segments[sequence].read(offset, num_bytes)
 
     def evict_oldest(self) -> None:
-        """Take the oldest segment out of use, and delete its file unless the last watermark needs it."""
+        """Take the oldest segment out of use, and delete its file unless a watermark may need it."""
         sequence, segment = self._segments.popitem(last=False)
         self._mapped.pop(sequence, None)
         if self._retain:
             segment.close()
-            self._retained.append(segment)
+            self._evicted_since_mark.append(segment)
         else:
             segment.delete()
 
     def watermark(self) -> dict[str, int]:
-        """How far the store has got, for `truncate`; segments needed to come back here are kept until the next one."""
-        for segment in self._retained:
+        """How far the store has got, for `truncate`."""
+        for segment in self._evicted_before_mark:
             segment.delete()
-        self._retained.clear()
+        self._evicted_before_mark, self._evicted_since_mark = self._evicted_since_mark, []
         self._retain = True
         newest = self._newest
         num_episodes = sum(segment.num_episodes for segment in self._segments.values())
@@ -191,6 +193,7 @@ class SegmentStore:
     def truncate(self, mark: Watermark, *, last_num_episodes: int, last_num_timesteps: int) -> None:
         """Delete all that is not within the watermark, whose last segment holds so much. No view may be in use."""
         self._owner.check()
+        self._retain = True
         for sequence in [each for each in self._segments if not mark.first <= each <= mark.last]:
             self._segments.pop(sequence).delete()
         self._mapped.clear()
@@ -200,7 +203,7 @@ class SegmentStore:
             )
 
     def close(self) -> None:
-        """Close all files; segments kept for the watermark stay on disk."""
+        """Close all files; segments kept for a watermark stay on disk."""
         if self._newest is not None and self._fsync != "never":
             self._newest.sync()
         for segment in self._segments.values():

@@ -103,20 +103,26 @@ def test_few_segments_are_mapped_at_once(tmp_path, monkeypatch):
             assert sum(segment._mapped is not None for segment in store._segments.values()) <= 2
 
 
-def test_after_a_watermark_evicted_files_stay_until_the_next(tmp_path):
+def test_evicted_files_stay_until_the_next_watermark_but_one(tmp_path):
     store, _ = open_store(tmp_path)
     for counter in range(4):
         append(store, counter)
     mark = store.watermark()
     store.evict_oldest()
-    assert len(files(tmp_path)) == 2
-    assert len(store) == 1
     append(store, 4)
     store.watermark()
-    assert files(tmp_path) == ["segment_00000001_000000.arrows", "segment_00000002_000000.arrows"]
-    message = "cannot go back to the watermark: expected segments 0 to 1"
-    with pytest.raises(DataError, match=message):
-        store.check_watermark(mark)
+    assert len(store) == 2
+    assert len(files(tmp_path)) == 3
+    reopened, _ = open_store(tmp_path)
+    reopened.truncate(reopened.check_watermark(mark), last_num_episodes=2, last_num_timesteps=10)
+    assert files(tmp_path) == ["segment_00000000_000000.arrows", "segment_00000001_000000.arrows"]
+    reopened.evict_oldest()
+    reopened.watermark()
+    assert len(files(tmp_path)) == 2
+    reopened.watermark()
+    assert files(tmp_path) == ["segment_00000001_000000.arrows"]
+    with pytest.raises(DataError, match="cannot go back to the watermark: expected segments 0 to 1"):
+        reopened.check_watermark(mark)
 
 
 def test_malformed_watermarks_are_refused(tmp_path):
