@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.sequence_models import build_sequence_model
 from amago_ray.nets.timestep_encoders import build_timestep_encoder
 from amago_ray.nets.tokens import TokenColumns
+
+_REBUILD_TOKENS = 4096
+"""Tokens of one forward in `rebuild`: activations of all environments' contexts at once would dwarf the weights."""
 
 ActingState = DecoderState
 """What E running episodes carry between steps; it outlives weights."""
@@ -96,7 +99,11 @@ class ActingNetwork:
                 f"rebuild: expected at most {self.context_length - 1} tokens of each episode, found {layout.max_seqlen}"
             )
         with torch.inference_mode():
-            self._decoder.rebuild(self._encode(tokens), tokens.time_index, layout, indices, state)
+            for first, last in _chunks(layout.lengths):
+                part = SequenceLayout.from_lengths(layout.lengths[first:last], layout.device)
+                begin = int(layout.starts[first])
+                rows = tokens.rows(begin, begin + part.num_tokens)
+                self._decoder.rebuild(self._encode(rows), rows.time_index, part, indices[first:last], state)
 
     def _fold(self) -> None:
         """Prepare the present weights for stepping."""
@@ -107,3 +114,14 @@ class ActingNetwork:
             assert bias is not None
             acting = slice(-self.num_params, None)
             self._head_layers = [*rest, (weight[acting], bias[acting])]
+
+
+def _chunks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of sequences of at most `_REBUILD_TOKENS` tokens together, or of a single sequence."""
+    first, num_tokens = 0, 0
+    for i, length in enumerate(lengths):
+        if i > first and num_tokens + length > _REBUILD_TOKENS:
+            yield first, i
+            first, num_tokens = i, 0
+        num_tokens += length
+    yield first, len(lengths)

@@ -26,6 +26,16 @@ class TokenColumns:
     time_index: Tensor
     action_mask: Tensor | None = None
 
+    def rows(self, start: int, stop: int) -> TokenColumns:
+        """Views of the rows from `start` up to `stop`."""
+        return TokenColumns(
+            {name: leaf[start:stop] for name, leaf in self.observations.items()},
+            self.prev_action[start:stop],
+            self.prev_reward[start:stop],
+            self.time_index[start:stop],
+            None if self.action_mask is None else self.action_mask[start:stop],
+        )
+
 
 class TokenFeatures:
     """Flat float32 features: observation leaves in sorted order, then "rl2": previous reward and previous action.

@@ -145,21 +145,12 @@ class Episodes:
             torch.tensor(self.time_index),
         )
         for e, history in enumerate(self.histories):
-            history.append(rows(tokens, slice(e, e + 1)))
+            history.append(tokens.rows(e, e + 1))
             self.time_index[e] += 1
         return tokens
 
     def last(self, index: int, count: int) -> TokenColumns:
         return joined(self.histories[index][-count:])
-
-
-def rows(tokens: TokenColumns, selected: slice) -> TokenColumns:
-    return TokenColumns(
-        {name: leaf[selected] for name, leaf in tokens.observations.items()},
-        tokens.prev_action[selected],
-        tokens.prev_reward[selected],
-        tokens.time_index[selected],
-    )
 
 
 def joined(parts: list[TokenColumns]) -> TokenColumns:
@@ -253,6 +244,29 @@ def test_rebuild_leaves_other_environments_alone() -> None:
     first, second = (network.step(tokens, state) for state in states)
     torch.testing.assert_close(first[1], second[1])
     assert not torch.allclose(first[0], second[0])
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7, 11])
+def test_rebuild_in_chunks_equals_rebuild_at_once(monkeypatch: pytest.MonkeyPatch, num_tokens: int) -> None:
+    torch.manual_seed(7)
+    config = make_config()
+    network = ActingNetwork(config, SPEC)
+    network.load(FullNetwork(config).arrays())
+    episodes, state = Episodes([0, 0, 0, 0]), network.initial_state(NUM_ENVS)
+    for t in range(7):
+        if t in (3, 5):
+            episodes.reset(t - 2)
+            network.reset(state, np.array([t - 2]))
+        network.step(episodes.next_tokens(), state)
+    tokens = episodes.next_tokens()
+    for history in episodes.histories:
+        history.pop()
+    rebuild(network, state, episodes, [0, 1, 2, 3])
+    at_once = network.step(tokens, state)
+    monkeypatch.setattr("amago_ray.acting.network._REBUILD_TOKENS", num_tokens)
+    state = network.initial_state(NUM_ENVS)
+    rebuild(network, state, episodes, [0, 1, 2, 3])
+    torch.testing.assert_close(network.step(tokens, state), at_once)
 
 
 def test_rebuild_refuses_more_than_the_next_step_can_see() -> None:
