@@ -79,6 +79,11 @@ class SegmentStore:
             segment = Segment.open(path)
             if self.schema is not None:
                 self.schema.require(segment.schema, str(path))
+            stale = self._segments.get(segment.sequence)
+            if stale is not None:
+                # An older incarnation began it after the newer one had taken over: nothing in it was acknowledged.
+                self.torn_bytes += stale.path.stat().st_size
+                stale.delete()
             self._segments[segment.sequence] = segment
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """A shard, whole: store, find again, draw, relabel, slice, pack."""
 
 import json
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -265,6 +266,27 @@ def test_a_malformed_group_is_refused_whole(tmp_path):
     with pytest.raises(DataError, match="add: broken at byte"):
         shard.add(group[:-400])
     assert shard.report().stored_episodes == 0
+
+
+@pytest.mark.parametrize("room_bytes", [10, 2000])
+def test_a_full_disk_is_said_and_the_same_group_fits_once_there_is_room(tmp_path, room_bytes):
+    shard = open_shard(tmp_path, config=ReplayConfig(capacity_timesteps=160))
+    shard.add([long_episode(0)])
+    before, files = shard.report(), Segment.find(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
+    try:
+        with pytest.raises(DataError, match=r"disk full: cannot append \d+ bytes; nothing of them was stored"):
+            shard.add([long_episode(counter, 50) for counter in range(1, 3)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    after = shard.report()
+    assert replace(after, stored_bytes=0) == replace(before, stored_bytes=0)
+    assert after.stored_bytes == sum(path.stat().st_size for path in Segment.find(tmp_path))
+    assert not list(tmp_path.glob("*.tmp"))
+    assert Segment.find(tmp_path)[:1] == files
+    assert shard.add([long_episode(counter, 50) for counter in range(1, 3)]).num_episodes == 2
+    assert counters(shard) == {0, 1, 2}
 
 
 def test_an_older_copy_cannot_write_beside_a_newer_one(tmp_path):

@@ -84,6 +84,17 @@ def test_a_claim_during_an_append_keeps_it_from_being_acknowledged(tmp_path, mon
         append(store, 1)
 
 
+def test_a_stale_segment_of_an_older_incarnation_is_removed(tmp_path):
+    store, _ = open_store(tmp_path, incarnation=1)
+    append(store, 0)
+    (path,) = Segment.find(tmp_path)
+    path.with_name("segment_00000000_000000.arrows").write_bytes(path.read_bytes())
+    reopened, found = open_store(tmp_path, incarnation=2)
+    assert files(tmp_path) == ["segment_00000000_000001.arrows"]
+    assert len(found) == 1
+    assert reopened.torn_bytes == path.stat().st_size
+
+
 def test_leftovers_of_a_crash_are_removed(tmp_path):
     (tmp_path / "segment_00000003_000000.tmp").write_bytes(b"half")
     (tmp_path / "segment_00000004_000000.arrows").touch()

@@ -1,0 +1,238 @@
+"""Speed of one replay shard: timesteps per second added, and drawn + relabeled + sliced + packed.
+
+    python benchmarks/bench_replay.py --sizes 100000 1000000 10000000 --out replay.json
+
+Episodes look like MazeRunner's (250 steps; observation float32[7], desired_goal int32[3, 2], one achieved int32[2]
+per row). Each size runs in a process of its own. Encoding happens in the env runner, so it is timed apart. The floor
+printed beside a sample is a plain copy of as many bytes as the batch holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from amago_ray.config.replay import RelabelConfig, ReplayConfig
+from amago_ray.data import (
+    AchievedGoals,
+    ActionSpec,
+    EnvSpec,
+    Episode,
+    EpisodeId,
+    GoalRule,
+    ObservationSpec,
+    PolicyVersion,
+    SequenceBatch,
+)
+from amago_ray.data.arrow_codec import encode_episodes
+from amago_ray.relabel import make_relabeler
+from amago_ray.replay import ReplayShard
+
+EPISODES_PER_ADD = 8
+SPEC = EnvSpec(
+    name="maze",
+    observations={
+        "desired_goal": ObservationSpec("box", (3, 2), "int32"),
+        "observation": ObservationSpec("box", (7,), "float32"),
+    },
+    action=ActionSpec("discrete", (), (5,)),
+    goal_dim=2,
+    goal_dtype="int32",
+    goal_rule=GoalRule(),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured; the same for all sizes."""
+
+    episode_length: int
+    context_length: int
+    batch_size: int
+    num_batches: int
+    repeats: int
+    strategy: str
+    weighting: str
+    sampling: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rates of one size, medians over repeats; timesteps drawn are counted before relabeling cuts them."""
+
+    stored_timesteps: int
+    stored_mb: float
+    encode_timesteps_per_s: float
+    add_timesteps_per_s: float
+    drawn_timesteps_per_s: float
+    packed_timesteps_per_s: float
+    drawn_spread: float
+    copy_floor_timesteps_per_s: float
+    reopen_s: float
+    rss_anon_mb: float
+
+
+def make_episode(rng: np.random.Generator, counter: int, length: int) -> Episode:
+    """A walk in an 11 x 11 maze that rarely meets its goals."""
+    steps = rng.integers(-1, 2, (length + 1, 2))
+    cells = np.abs((steps.cumsum(0) + 5) % 20 - 10).astype(np.int32)
+    goals = np.full((length + 1, 3, 2), 11, np.int32)
+    return Episode(
+        observations={"observation": rng.random((length + 1, 7), np.float32), "desired_goal": goals},
+        actions=rng.integers(0, 5, length),
+        rewards=np.zeros(length, np.float32),
+        terminated=True,
+        truncated=False,
+        episode_id=EpisodeId(0, 0, 0, counter),
+        env_name="maze",
+        seed=counter,
+        first_policy_version=PolicyVersion(0, 0),
+        last_policy_version=PolicyVersion(0, 0),
+        achieved_goals=AchievedGoals(cells, np.arange(length + 2, dtype=np.int32)),
+    )
+
+
+def open_shard(directory: Path, settings: Settings, size: int, incarnation: int = 0) -> ReplayShard:
+    relabel = RelabelConfig(kind="instruction", strategy=settings.strategy, weighting=settings.weighting)
+    return ReplayShard(
+        ReplayConfig(capacity_timesteps=2 * size, sampling=settings.sampling),
+        directory=directory,
+        context_length=settings.context_length,
+        relabeler=make_relabeler(relabel, SPEC),
+        spec=SPEC,
+        incarnation=incarnation,
+    )
+
+
+def fill(shard: ReplayShard, size: int, length: int) -> tuple[float, float]:
+    """Add `size` timesteps; returns seconds of encoding and of adding."""
+    rng = np.random.default_rng(0)
+    encode_s = add_s = 0.0
+    for first in range(0, size // length, EPISODES_PER_ADD):
+        episodes = [make_episode(rng, first + index, length) for index in range(EPISODES_PER_ADD)]
+        began = time.perf_counter()
+        group = encode_episodes(episodes)
+        encoded = time.perf_counter()
+        shard.add(group)
+        encode_s += encoded - began
+        add_s += time.perf_counter() - encoded
+    return encode_s, add_s
+
+
+def copy_floor_s(batch: SequenceBatch) -> float:
+    """Seconds to copy what a batch holds."""
+    columns = [*batch.observations.values(), batch.action, batch.prev_action, batch.reward, batch.prev_reward]
+    source = np.empty(sum(column.nbytes for column in columns) + batch.time_index.nbytes, np.uint8)
+    source[:] = 1
+    target = np.empty_like(source)
+    best = np.inf
+    for _ in range(20):
+        began = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - began)
+    return float(best)
+
+
+def measure(size: int, settings: Settings) -> Result:
+    """Fill a shard with `size` timesteps, reopen it, and draw."""
+    with tempfile.TemporaryDirectory() as folder:
+        shard = open_shard(Path(folder), settings, size)
+        encode_s, add_s = fill(shard, size, settings.episode_length)
+        shard.close()
+        began = time.perf_counter()
+        shard = open_shard(Path(folder), settings, size, incarnation=1)
+        reopen_s = time.perf_counter() - began
+        for _ in range(settings.num_batches):
+            batch = shard.sample(settings.batch_size)
+        drawn, packed = [], []
+        for _ in range(settings.repeats):
+            before = shard.report().sampled_timesteps
+            began = time.perf_counter()
+            for _ in range(settings.num_batches):
+                batch = shard.sample(settings.batch_size)
+            elapsed = time.perf_counter() - began
+            num_drawn = settings.num_batches * settings.batch_size * settings.episode_length
+            drawn.append(num_drawn / elapsed)
+            packed.append((shard.report().sampled_timesteps - before) / elapsed)
+        report = shard.report()
+        shard.close()
+        return Result(
+            stored_timesteps=report.stored_timesteps,
+            stored_mb=report.stored_bytes / 1e6,
+            encode_timesteps_per_s=report.stored_timesteps / encode_s,
+            add_timesteps_per_s=report.stored_timesteps / add_s,
+            drawn_timesteps_per_s=float(np.median(drawn)),
+            packed_timesteps_per_s=float(np.median(packed)),
+            drawn_spread=(max(drawn) - min(drawn)) / float(np.median(drawn)),
+            copy_floor_timesteps_per_s=batch.num_transitions / copy_floor_s(batch),
+            reopen_s=reopen_s,
+            rss_anon_mb=rss_anon_mb(),
+        )
+
+
+def rss_anon_mb() -> float:
+    """Anonymous resident memory of this process; mapped segments do not count."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError("/proc/self/status: no RssAnon")
+
+
+def git_commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="timesteps stored")
+    parser.add_argument("--episode-length", type=int, default=250)
+    parser.add_argument("--context-length", type=int, default=250)
+    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--num-batches", type=int, default=100, help="batches per repeat")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--strategy", default="some")
+    parser.add_argument("--weighting", default="uniform")
+    parser.add_argument("--sampling", default="episodes")
+    parser.add_argument("--out", type=Path, help="write the results here as JSON")
+    arguments = vars(parser.parse_args())
+    sizes, out = arguments.pop("sizes"), arguments.pop("out")
+    settings = Settings(**arguments)
+    results = []
+    print("   stored      MB  encode/s     add/s   drawn/s  packed/s  spread   floor/s  reopen s  RssAnon MB")
+    for size in sizes:
+        # A fresh process each: memory is this size's own, and nothing is warm from the last.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            result = pool.submit(measure, size, settings).result()
+        results.append(asdict(result))
+        print(
+            f"{result.stored_timesteps:9,} {result.stored_mb:7.0f} {result.encode_timesteps_per_s:9,.0f} "
+            f"{result.add_timesteps_per_s:9,.0f} {result.drawn_timesteps_per_s:9,.0f} "
+            f"{result.packed_timesteps_per_s:9,.0f} {result.drawn_spread:6.0%} "
+            f"{result.copy_floor_timesteps_per_s:9,.0f} {result.reopen_s:9.2f} {result.rss_anon_mb:11.0f}"
+        )
+    if out is not None:
+        context = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": git_commit(),
+            "machine": platform.platform(),
+            "num_cpus": os.cpu_count(),
+            "settings": asdict(settings),
+        }
+        out.write_text(json.dumps({**context, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
