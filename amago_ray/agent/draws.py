@@ -53,7 +53,8 @@ def make_draws(
         return distribution.draw_noise(shape, generator, reparametrized=reparametrized)
 
     in_critic, in_policy = config.num_action_samples_in_critic_loss, config.num_action_samples_in_policy_loss
-    has_online, has_offline = config.online_coefficient > 0, config.offline_coefficient > 0
+    has_online = config.online_coefficient > 0
+    has_filter = config.offline_coefficient > 0 and config.advantage_filter != "none"
     if config.kind == "actor_critic":
         if distribution.is_exact:
             return Draws(subset)
@@ -64,5 +65,5 @@ def make_draws(
         subset,
         noise(in_critic, reparametrized=False),
         policy_action=noise(in_policy, reparametrized=True) if has_online else None,
-        value_action=noise(in_policy, reparametrized=False) if has_offline else None,
+        value_action=noise(in_policy, reparametrized=False) if has_filter else None,
     )

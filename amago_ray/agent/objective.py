@@ -26,12 +26,12 @@ def compute_losses(
     agent: ActorCritic,
     states: Tensor,
     transitions: Transitions,
-    returns: Tensor,
+    returns: Tensor | None,
     draws: Draws,
     num_transitions: float,
     value_critics: Critics | None = None,
 ) -> Losses:
-    """Losses of R transitions from their states `[R, D]` and targets `[R, G]` in return units.
+    """Losses of R transitions from their states `[R, D]` and targets `[R, G]` in return units (None: critics left out).
 
     num_transitions: what the losses are averaged over, which is R only where these are all of an update's rows.
     value_critics: what values the policy's own actions, without gradient to their parameters; None is the agent's own.

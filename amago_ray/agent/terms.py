@@ -68,16 +68,16 @@ class Losses:
     policy_values: that for the policy's own actions, `[C, R, G]` or `[C, R, K, G]`.
     online_values `[R, G]`: what the policy-gradient term maximises; online_samples `[C, R, K, G]`: the decoded values
     of sampled actions behind it, where critics classify. advantage, filter, log_prob `[R, G]`.
-    All of these are None where their term has coefficient zero.
+    Whatever the settings leave out is None.
     """
 
     total: Tensor
     critic: Tensor
     policy: Tensor
-    critic_entries: Tensor
     policy_entries: Tensor
     policy_moments: Moments
-    taken_values: Tensor
+    critic_entries: Tensor | None = None
+    taken_values: Tensor | None = None
     policy_values: Tensor | None = None
     online_values: Tensor | None = None
     online_samples: Tensor | None = None
@@ -96,19 +96,24 @@ def combine(
     config: AgentConfig,
     transitions: Transitions,
     num_transitions: float,
-    critic_entries: Tensor,
+    critic_entries: Tensor | None,
     policy_entries: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(total, critic, policy) losses of entries `[C, R, G]` and `[R, G]`."""
-    num_critics, _, num_discounts = critic_entries.shape
-    critic = weighted_mean(critic_entries, transitions.weight, num_transitions, num_discounts * num_critics)
+    num_discounts = policy_entries.shape[-1]
     policy = weighted_mean(policy_entries, transitions.weight, num_transitions, num_discounts)
+    if critic_entries is None:
+        return policy, policy.new_zeros(()), policy
+    per_transition = num_discounts * len(critic_entries)
+    critic = weighted_mean(critic_entries, transitions.weight, num_transitions, per_transition)
     return policy + config.critic_coefficient * critic, critic, policy
 
 
-def policy_entries(config: AgentConfig, online_values: Tensor | None, imitation: Tensor | None, like: Tensor) -> Tensor:
-    """-online * value - offline * f(A) log pi(a) per entry `[R, G]`; a term of coefficient zero is None."""
-    entries = torch.zeros_like(like)
+def policy_entries(
+    config: AgentConfig, moments: Moments, online_values: Tensor | None, imitation: Tensor | None
+) -> Tensor:
+    """-online * value - offline * f(A) log pi(a) per entry `[R, G]`; a term that is left out is None."""
+    entries = torch.zeros_like(moments[0][..., 0])
     if online_values is not None:
         entries = entries - config.online_coefficient * online_values
     if imitation is not None:

@@ -45,49 +45,53 @@ def compute_losses(
     agent: ActorCritic,
     states: Tensor,
     transitions: Transitions,
-    returns: Tensor,
+    returns: Tensor | None,
     draws: Draws,
     num_transitions: float,
     value_critics: Critics | None = None,
 ) -> Losses:
     """Losses of R transitions from their states `[R, D]` and targets `[R, G]`, averaged over `num_transitions`.
 
-    value_critics: what values the policy's own actions in the online term, without gradient to their parameters;
-    None is the agent's own.
+    returns: None leaves the critics out. value_critics: what values the policy's own actions in the online term,
+    without gradient to their parameters; None is the agent's own.
     """
     config, bins, distribution = agent.config, agent.value_bins, agent.distribution
     moments = distribution.moments(agent.policy_head(states).float(), _per_discount(transitions.action_mask))
     per_sample = tuple(moment[:, None] for moment in moments)
-    action = distribution.encode(transitions.action, transitions.action_mask)
-    log_probs = agent.critics(states, action[:, None, None]).float()[:, :, 0].log_softmax(-1)
-    critic_entries = -(bins.label(returns) * log_probs).sum(-1)
-    taken_values = bins.value(log_probs.detach())
+    taken_values = critic_entries = None
+    if returns is not None:
+        action = distribution.encode(transitions.action, transitions.action_mask)
+        log_probs = agent.critics(states, action[:, None, None]).float()[:, :, 0].log_softmax(-1)
+        critic_entries = -(bins.label(returns) * log_probs).sum(-1)
+        taken_values = bins.value(log_probs.detach())
 
     online_values = imitation = advantage = weight = log_prob = policy_values = online_samples = None
     if config.offline_coefficient > 0:
-        log_prob = distribution.log_prob(moments, transitions.action[:, None])
-        assert draws.value_action is not None
-        with torch.no_grad():
-            sampled = distribution.sample(per_sample, draws.value_action)
-            policy_values = bins.value(agent.critics(states, sampled).float())
-            advantage = taken_values.mean(0) - policy_values.mean((0, 2))
-            weight = filter_weight(advantage, config)
-        imitation = weight * log_prob
+        log_prob = imitation = distribution.log_prob(moments, transitions.action[:, None])
+        if config.advantage_filter != "none":
+            assert draws.value_action is not None
+            assert taken_values is not None
+            with torch.no_grad():
+                sampled = distribution.sample(per_sample, draws.value_action)
+                policy_values = bins.value(agent.critics(states, sampled).float())
+                advantage = taken_values.mean(0) - policy_values.mean((0, 2))
+                weight = filter_weight(advantage, config)
+            imitation = weight * log_prob
     if config.online_coefficient > 0:
         assert draws.policy_action is not None
         critics = value_critics or agent.critics
         reparametrized = distribution.rsample(per_sample, draws.policy_action)
         online_samples = bins.value(critics(states.detach(), reparametrized, frozen=True).float())
         online_values = agent.popart.normalized(online_samples.mean(2).amin(0))
-    entries = policy_entries(config, online_values, imitation, returns)
+    entries = policy_entries(config, moments, online_values, imitation)
     total, critic, policy = combine(config, transitions, num_transitions, critic_entries, entries)
     return Losses(
         total=total,
         critic=critic,
         policy=policy,
-        critic_entries=critic_entries,
         policy_entries=entries,
         policy_moments=moments,
+        critic_entries=critic_entries,
         taken_values=taken_values,
         policy_values=policy_values,
         online_values=online_values,

@@ -45,55 +45,44 @@ def compute_losses(
     agent: ActorCritic,
     states: Tensor,
     transitions: Transitions,
-    returns: Tensor,
+    returns: Tensor | None,
     draws: Draws,
     num_transitions: float,
     value_critics: Critics | None = None,
 ) -> Losses:
     """Losses of R transitions from their states `[R, D]` and targets `[R, G]`, averaged over `num_transitions`.
 
-    value_critics: what values the policy's own actions, without gradient to their parameters; None is the agent's own.
+    returns: None leaves the critics out. value_critics: what values the policy's own actions, without gradient to
+    their parameters; None is the agent's own.
     """
     config, popart, distribution = agent.config, agent.popart, agent.distribution
-    mask = transitions.action_mask
-    moments = distribution.moments(agent.policy_head(states).float(), _per_discount(mask))
-    action = distribution.encode(transitions.action, mask)
-    if isinstance(agent.critics, StateCritics):
-        action_values = agent.critics(states).float()
-        taken_values = (action_values * action[:, None]).sum(-1)
-        if value_critics is None:
-            policy_values = (action_values.detach() * moments[0]).sum(-1)
-        else:
-            policy_values = _policy_values(agent, value_critics, states.detach(), moments, None, gradient=True)
-    else:
-        taken_values = agent.critics(states, action[:, None, None]).float()[:, :, 0, :, 0]
-        policy_values = _policy_values(
-            agent,
-            value_critics or agent.critics,
-            states.detach(),
-            moments,
-            draws.policy_action,
-            gradient=config.online_coefficient > 0,
-        )
-    critic_entries = (popart.normalized_output(taken_values) - popart.normalized(returns)).square()
+    moments = distribution.moments(agent.policy_head(states).float(), _per_discount(transitions.action_mask))
+    taken_values = policy_values = critic_entries = None
+    if returns is not None:
+        taken_values, policy_values = _values(agent, states, transitions, moments, draws, value_critics)
+        critic_entries = (popart.normalized_output(taken_values) - popart.normalized(returns)).square()
 
     online_values = imitation = advantage = weight = log_prob = None
     if config.online_coefficient > 0:
+        assert policy_values is not None
         online_values = popart.normalized_output(policy_values.amin(0))
     if config.offline_coefficient > 0:
-        log_prob = distribution.log_prob(moments, transitions.action[:, None])
-        advantage = (taken_values.detach() - policy_values.detach()).mean(0)
-        weight = filter_weight(advantage, config)
-        imitation = weight * log_prob
-    entries = policy_entries(config, online_values, imitation, returns)
+        log_prob = imitation = distribution.log_prob(moments, transitions.action[:, None])
+        if config.advantage_filter != "none":
+            assert taken_values is not None
+            assert policy_values is not None
+            advantage = (taken_values.detach() - policy_values.detach()).mean(0)
+            weight = filter_weight(advantage, config)
+            imitation = weight * log_prob
+    entries = policy_entries(config, moments, online_values, imitation)
     total, critic, policy = combine(config, transitions, num_transitions, critic_entries, entries)
     return Losses(
         total=total,
         critic=critic,
         policy=policy,
-        critic_entries=critic_entries,
         policy_entries=entries,
         policy_moments=moments,
+        critic_entries=critic_entries,
         taken_values=taken_values,
         policy_values=policy_values,
         online_values=online_values,
@@ -101,6 +90,30 @@ def compute_losses(
         filter=weight,
         log_prob=log_prob,
     )
+
+
+def _values(
+    agent: ActorCritic,
+    states: Tensor,
+    transitions: Transitions,
+    moments: Moments,
+    draws: Draws,
+    value_critics: Critics | None,
+) -> tuple[Tensor, Tensor]:
+    """Raw values `[C, R, G]` of the actions taken, and of the policy's own."""
+    action = agent.distribution.encode(transitions.action, transitions.action_mask)
+    has_gradient = agent.config.online_coefficient > 0
+    if isinstance(agent.critics, StateCritics):
+        action_values = agent.critics(states).float()
+        taken_values = (action_values * action[:, None]).sum(-1)
+        if value_critics is None:
+            # One forward serves both: the policy's own actions are valued by the same outputs, detached.
+            return taken_values, (action_values.detach() * moments[0]).sum(-1)
+    else:
+        taken_values = agent.critics(states, action[:, None, None]).float()[:, :, 0, :, 0]
+    critics = value_critics or agent.critics
+    noise = draws.policy_action
+    return taken_values, _policy_values(agent, critics, states.detach(), moments, noise, gradient=has_gradient)
 
 
 def _policy_values(

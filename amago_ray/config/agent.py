@@ -29,7 +29,8 @@ class AgentConfig:
     critic_coefficient: float = 10.0
     """Weight of the critics' loss."""
     advantage_filter: Literal["binary", "exponential", "leaky", "none"] = "binary"
-    """f(A) of the behaviour-cloning term."""
+    """f(A) of the behaviour-cloning term; "none" imitates everything alike. Without online term, "none" is plain
+    behaviour cloning: critics are not trained, since nothing reads them."""
     binary_filter_threshold: float = 0.0
     """Binary filter: advantage above which a transition is imitated."""
     exponential_filter_beta: float = 1.0
@@ -80,6 +81,11 @@ class AgentConfig:
     """Discrete policies: probabilities are clamped from below, then renormalised."""
     discrete_probability_high: float = 0.99
     """Discrete policies: probabilities are clamped from above, then renormalised."""
+
+    @property
+    def trains_critics(self) -> bool:
+        """Whether anything in the policy's loss reads the critics."""
+        return self.online_coefficient > 0 or self.advantage_filter != "none"
 
     @property
     def discounts(self) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ class Evaluation:
     """What one evaluation computed: states `[N, D]`, targets, and the losses of each chunk of rows."""
 
     states: Tensor
-    targets: Targets
+    targets: Targets | None
     losses: list[Losses]
 
 
@@ -46,8 +46,11 @@ def accumulate_gradients(
     with autocast:
         states = agent.states(batch.tokens, batch.layout, batch.token_weight)
         inputs = states.detach()
-        targets = compute_targets(agent, inputs[rows + 1], transitions, draws)
-    agent.popart.update(targets.returns, transitions.weight)
+        targets = None
+        if agent.config.trains_critics:
+            targets = compute_targets(agent, inputs[rows + 1], transitions, draws)
+    if targets is not None:
+        agent.popart.update(targets.returns, transitions.weight)
 
     inputs = inputs[rows]
     losses = []
@@ -61,7 +64,7 @@ def accumulate_gradients(
                 agent,
                 chunk_inputs,
                 transitions.rows(start, stop),
-                targets.returns[start:stop],
+                None if targets is None else targets.returns[start:stop],
                 draws.rows(start, stop),
                 num_transitions,
                 value_critics,

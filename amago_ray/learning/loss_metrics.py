@@ -32,17 +32,26 @@ def detailed_metrics(
     num_transitions = sum(batch.num_transitions for batch in batches)
     means: dict[str, Tensor] = {}
     for batch, evaluation in zip(batches, evaluations, strict=True):
-        values = torch.cat([terms.taken_values.detach().mean(0) for terms in evaluation.losses])
-        if agent.config.kind == "actor_critic":
-            values = agent.popart.denormalized_output(values)
-        columns = {"loss/value_mean": values, "loss/target_mean": evaluation.targets.returns}
-        for name in ("advantage", "filter", "log_prob"):
-            entries = [getattr(terms, name) for terms in evaluation.losses]
-            if entries[0] is not None:
-                columns[f"loss/{name}_mean"] = torch.cat(entries)
-        for name, column in columns.items():
+        for name, column in _columns(agent, evaluation).items():
             mean = weighted_mean(column[:, -1:], batch.transitions.weight, num_transitions, 1)
             means[name] = means[name] + mean if name in means else mean
-    if agent.config.popart:
+    if agent.config.popart and agent.config.trains_critics:
         means["loss/target_std"] = agent.popart.std[-1]
     return means
+
+
+def _columns(agent: ActorCritic, evaluation: Evaluation) -> dict[str, Tensor]:
+    """What is averaged, each `[M, G]`."""
+    columns: dict[str, Tensor] = {}
+    if evaluation.targets is not None:
+        columns["loss/target_mean"] = evaluation.targets.returns
+    for name in ("advantage", "filter", "log_prob"):
+        entries = [getattr(terms, name) for terms in evaluation.losses]
+        if entries[0] is not None:
+            columns[f"loss/{name}_mean"] = torch.cat(entries)
+    values = [terms.taken_values.mean(0) for terms in evaluation.losses if terms.taken_values is not None]
+    if values:
+        raw = torch.cat(values)
+        of_regression = agent.config.kind == "actor_critic"
+        columns["loss/value_mean"] = agent.popart.denormalized_output(raw) if of_regression else raw
+    return columns

@@ -46,7 +46,7 @@ class AgentOptimizer:
 
         Differs: the original's norm also holds stale gradients of a copy of the critics that nothing trains.
         """
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self._grads())))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self._reached()[1])))
         return norm
 
     @torch.no_grad()
@@ -60,13 +60,14 @@ class AgentOptimizer:
         torch._foreach_mul_(change, self._agent.config.tau * (1.0 - skip))
         torch._foreach_add_(self._targets, change)
         self._num_steps += 1.0 - skip
+        parameters, grads, exp_avgs, exp_avg_sqs = self._reached()
         torch._fused_adamw_(
-            self._parameters,
-            self._grads(),
-            self._exp_avg,
-            self._exp_avg_sq,
+            parameters,
+            grads,
+            exp_avgs,
+            exp_avg_sqs,
             [],
-            [self._num_steps] * len(self._parameters),
+            [self._num_steps] * len(parameters),
             lr=learning_rate,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -106,6 +107,9 @@ class AgentOptimizer:
                 value.copy_(found[name])
         self._num_steps.copy_(state["step"]["num_steps"])
 
-    def _grads(self) -> list[Tensor]:
-        # Every trained parameter takes part in the loss; one that does not (a custom network's) counts as zero.
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+    def _reached(self) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Parameters that the loss reached, their gradients and moments; the others stay as they are."""
+        columns = zip(self._parameters, self._exp_avg, self._exp_avg_sq, strict=True)
+        rows = [(p, p.grad, first, second) for p, first, second in columns if p.grad is not None]
+        parameters, grads, exp_avgs, exp_avg_sqs = zip(*rows, strict=True)
+        return list(parameters), list(grads), list(exp_avgs), list(exp_avg_sqs)

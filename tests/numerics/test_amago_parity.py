@@ -87,18 +87,18 @@ class Replay:
 
     def record(self):
         """Keep every output of the networks."""
-        for name in ("timestep_encoder", "timestep_encoder.input_norm", "critics", "target_critics", "policy_head"):
-            self._record(name)
-        self._record("target_policy_head" if self.agent.config.use_target_policy else "policy_head")
-
-    def _record(self, name):
-        try:
-            module = self.agent.get_submodule(name)
-        except AttributeError:
-            return
-        kept = self.outputs.setdefault(name, [])
-        if module is not None:
-            module.register_forward_hook(lambda _module, _inputs, output: kept.append(output.detach()))
+        modules = dict(self.agent.named_modules())
+        for name in (
+            "timestep_encoder",
+            "timestep_encoder.input_norm",
+            "critics",
+            "target_critics",
+            "policy_head",
+            "target_policy_head",
+        ):
+            self.outputs[name] = []
+            if name in modules:
+                modules[name].register_forward_hook(lambda _m, _i, y, kept=self.outputs[name]: kept.append(y.detach()))
 
     def gradients(self, prefix=""):
         """One evaluation in training mode; gradients are left in the parameters."""
@@ -153,28 +153,31 @@ def intermediates(replay, batch, evaluation):
     agent, case, outputs = replay.agent, replay.case, replay.outputs
     (terms,) = evaluation.losses
     targets, popart = evaluation.targets, agent.popart
-    action = agent.distribution.encode(batch.transitions.action)
     found = {
         "tstep_emb": ("tokens", outputs["timestep_encoder"][0]),
         "traj_emb": ("tokens", evaluation.states),
         "actor_params": ("moves", outputs["policy_head"][-1]),
-        "q_sa_action": ("moves", action),
+        "actor_loss_unmasked": ("moves", terms.policy_entries[..., None]),
+        **_moments("actor", "moves", case, terms.policy_moments),
+    }
+    if outputs["timestep_encoder.input_norm"]:
+        found["tstep_normed_input"] = ("tokens", outputs["timestep_encoder.input_norm"][0])
+    for name, value in (("advantage", terms.advantage), ("filter", terms.filter), ("logp", terms.log_prob)):
+        if value is not None:
+            found[name] = ("moves", value[..., None])
+    if targets is None:
+        return found
+    target_head = "target_policy_head" if agent.config.use_target_policy else "policy_head"
+    found |= {
+        "target_actor_params": ("successors", outputs[target_head][0]),
+        **_moments("target_actor", "successors", case, targets.policy),
+        "q_sa_action": ("moves", agent.distribution.encode(batch.transitions.action)),
         "q_target": ("moves", _critics_inside(targets.ensemble)),
         "q_target_reduced": ("moves", targets.reduced[:, None, :, None]),
         "td_target": ("moves", targets.returns[:, None, :, None]),
         "q_sa": ("moves", _critics_inside(terms.taken_values)),
         "critic_loss_unmasked": ("moves", _critics_inside(terms.critic_entries)),
-        "actor_loss_unmasked": ("moves", terms.policy_entries[..., None]),
     }
-    if outputs.get("timestep_encoder.input_norm"):
-        found["tstep_normed_input"] = ("tokens", outputs["timestep_encoder.input_norm"][0])
-    if agent.config.use_target_policy:
-        found["target_actor_params"] = ("successors", outputs["target_policy_head"][0])
-        found |= _moments("target_actor", "successors", case, targets.policy)
-    found |= _moments("actor", "moves", case, terms.policy_moments)
-    for name, value in (("advantage", terms.advantage), ("filter", terms.filter), ("logp", terms.log_prob)):
-        if value is not None:
-            found[name] = ("moves", value[..., None])
     if case.is_multi_task:
         found["q_sa_logits"] = ("moves", outputs["critics"][0][:, :, 0].log_softmax(-1).transpose(0, 1))
         found["td_labels"] = ("moves", agent.value_bins.label(targets.returns)[:, None])
@@ -248,7 +251,8 @@ def test_training_step_equals_the_original(name):
     check_losses(checks, evaluation, case.group("loss/"))
 
     grads = case.group("grads/")
-    ours = {replay.names.names[name]: (name, p) for name, p in replay.agent.trained_parameters().items()}
+    trained = replay.agent.trained_parameters()
+    ours = {replay.names.names[name]: (name, p) for name, p in trained.items() if p.grad is not None}
     assert grads.keys() == ours.keys()
     for network in {name.split(".")[0] for name in grads}:
         inside = {name: value for name, value in grads.items() if name.split(".")[0] == network}
