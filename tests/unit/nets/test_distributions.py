@@ -1,0 +1,180 @@
+import math
+
+import pytest
+import torch
+from helpers.batches import ACTIONS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amago_ray.config.agent import AgentConfig
+from amago_ray.data.specs import ActionSpec
+from amago_ray.nets.distributions import _inverse_cdf, make_distribution
+
+LOW, HIGH = 0.001, 0.99
+
+
+def make(spec):
+    return make_distribution(spec, AgentConfig())
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("kind", ACTIONS)
+@pytest.mark.parametrize("greedy", [True, False])
+def test_acts_in_storage_form(kind, greedy):
+    spec = ACTIONS[kind]
+    family = make(spec)
+    actions = family.act(torch.randn(7, family.num_params), generator=generator(), greedy=greedy)
+    assert actions.shape == (7, *spec.shape)
+    assert str(actions.dtype) == f"torch.{spec.dtype}"
+
+
+def test_boxes_keep_their_shape():
+    family = make(ActionSpec("box", (2, 3)))
+    actions = family.act(torch.randn(5, 12), generator=generator())
+    assert actions.shape == (5, 2, 3)
+    assert actions.abs().max() <= 1
+    assert family.encode(actions).shape == (5, 6)
+    assert family.log_prob(family.moments(torch.randn(5, 12)), actions).shape == (5,)
+
+
+def test_more_than_256_discrete_actions():
+    family = make(ActionSpec("discrete", (), (300,)))
+    params = torch.full((1, 300), -9.0)
+    params[0, 299] = 9.0
+    assert family.act(params, greedy=True).item() == 299
+    assert family.encode(torch.tensor([299])).argmax().item() == 299
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_masked_action_is_never_taken_nor_given_probability(data):
+    kind = data.draw(st.sampled_from(["discrete", "multi_discrete"]))
+    spec = ACTIONS[kind] if kind == "multi_discrete" else ActionSpec("discrete", (), (5,))
+    sizes = spec.num_categories
+    masks = [
+        data.draw(st.lists(st.booleans(), min_size=size, max_size=size).filter(any), label="mask") for size in sizes
+    ]
+    mask = torch.tensor([entry for part in masks for entry in part])
+    family = make(spec)
+    seed = data.draw(st.integers(0, 2**20))
+    params = 30 * torch.randn(64, family.num_params, generator=generator(seed))
+    rows = mask.expand(64, -1)
+
+    (probs,) = family.moments(params, rows)
+    assert (probs[~rows] == 0).all()
+    assert torch.allclose(probs.sum(-1), torch.full((64,), float(len(sizes))))
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    for greedy in (True, False):
+        actions = family.act(params, generator=generator(seed), greedy=greedy, mask=rows).reshape(64, -1)
+        for i, start in enumerate(starts):
+            assert mask[start + actions[:, i]].all()
+    noise = family.draw_noise((64,), generator(seed), reparametrized=False)
+    assert (family.sample((probs,), noise)[~rows] == 0).all()
+    gumbel = family.draw_noise((64,), generator(seed), reparametrized=True)
+    assert (family.rsample((probs,), gumbel)[~rows] == 0).all()
+
+
+def test_softened_actions_give_masked_ones_nothing():
+    family = make(ACTIONS["discrete"])
+    mask = torch.tensor([[True, False, True, True]])
+    encoded = family.encode(torch.tensor([2]), mask)
+    assert encoded[0, 1] == 0
+    assert torch.allclose(encoded.sum(-1), torch.ones(1))
+    assert torch.allclose(encoded[0, 2], torch.tensor(HIGH / (HIGH + 2 * LOW)))
+
+
+def test_a_row_that_allows_nothing_is_no_nan():
+    family = make(ACTIONS["discrete"])
+    (probs,) = family.moments(torch.randn(1, 4), torch.zeros(1, 4, dtype=torch.bool))
+    assert torch.isfinite(probs).all()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
+def test_rounding_never_draws_probability_zero(uniform):
+    probs = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
+    index = _inverse_cdf(probs, torch.tensor([uniform], dtype=torch.float32).clamp_max(1 - 2**-24))
+    assert probs[0, index] > 0
+
+
+def test_samples_follow_the_probabilities():
+    family = make(ACTIONS["discrete"])
+    params = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    actions = family.act(params.expand(20_000, 4), generator=generator())
+    frequencies = torch.bincount(actions, minlength=4) / 20_000
+    assert torch.allclose(frequencies, family.moments(params[None])[0][0], atol=0.015)
+
+
+def test_discrete_probabilities_are_clamped_then_renormalised():
+    family = make(ACTIONS["discrete"])
+    params = torch.tensor([[20.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    (probs,) = family.moments(params)
+    expected = torch.tensor([[HIGH, LOW, LOW, LOW]]) / (HIGH + 3 * LOW)
+    assert torch.allclose(probs, expected)
+    family.log_prob((probs,), torch.tensor([0])).sum().backward()
+    assert params.grad.abs().max() == 0
+
+
+def test_multi_discrete_log_prob_is_the_sum_of_its_parts():
+    family = make(ACTIONS["multi_discrete"])
+    params = torch.randn(6, 5)
+    moments = family.moments(params)
+    action = torch.tensor([[2, 1]]).expand(6, 2)
+    expected = moments[0][:, 2].log() + moments[0][:, 4].log()
+    assert torch.allclose(family.log_prob(moments, action), expected)
+
+
+def test_multi_binary_is_greedy_above_one_half():
+    family = make(ACTIONS["multi_binary"])
+    actions = family.act(torch.tensor([[-0.1, 0.1, 3.0]]), greedy=True)
+    assert actions.tolist() == [[0, 1, 1]]
+    moments = family.moments(torch.zeros(1, 3))
+    assert torch.allclose(family.log_prob(moments, actions), torch.tensor(0.5).log())
+
+
+def test_multi_binary_samples_pass_a_gradient_to_the_probabilities():
+    family = make(ACTIONS["multi_binary"])
+    params = torch.zeros(1, 3, requires_grad=True)
+    noise = torch.tensor([[True, False, True]])
+    bits = family.rsample(family.moments(params), noise)
+    assert bits.tolist() == [[1.0, 0.0, 1.0]]
+    bits.sum().backward()
+    assert torch.allclose(params.grad, torch.full((1, 3), 0.25))
+
+
+def test_box_log_prob_is_that_of_a_squashed_gaussian():
+    family = make(ACTIONS["box"])
+    params = torch.randn(8, 4)
+    mean, std = family.moments(params)
+    action = torch.rand(8, 2) * 1.8 - 0.9
+    normal = torch.distributions.Normal(mean, std)
+    tanh = torch.distributions.TanhTransform(cache_size=1)
+    expected = torch.distributions.TransformedDistribution(normal, [tanh]).log_prob(action).sum(-1)
+    assert torch.allclose(family.log_prob((mean, std), action), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_box_deviation_stays_in_range():
+    _, std = make(ACTIONS["box"]).moments(torch.tensor([[0.0, 0.0, -100.0, 100.0]]))
+    assert torch.allclose(std, torch.tensor([[math.exp(-5), math.exp(2)]]))
+
+
+def test_given_outcomes_are_taken_as_they_are():
+    discrete = make(ACTIONS["discrete"])
+    moments = discrete.moments(torch.randn(3, 4))
+    assert discrete.sample(moments, torch.tensor([3, 0, 1])).argmax(-1).tolist() == [3, 0, 1]
+    binary = make(ACTIONS["multi_binary"])
+    bits = torch.tensor([[True, False, True]])
+    assert binary.sample(binary.moments(torch.randn(1, 3)), bits).tolist() == [[1.0, 0.0, 1.0]]
+
+
+def test_straight_through_samples_are_one_hot_with_a_gradient():
+    family = make(ACTIONS["discrete"])
+    params = torch.randn(5, 4, requires_grad=True)
+    noise = family.draw_noise((5,), generator(), reparametrized=True)
+    sample = family.rsample(family.moments(params), noise)
+    assert torch.allclose(sample.max(-1).values, torch.ones(5))
+    assert torch.allclose(sample.sum(-1), torch.ones(5))
+    (sample * torch.randn(5, 4)).sum().backward()
+    assert params.grad.abs().max() > 0
