@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.validate import validate, validate_horizon
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.make import make_spec
+from amago_ray.errors import AmagoRayError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger
 from amago_ray.training.run_directory import RunDirectory
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from amago_ray.acting.policy import Policy
     from amago_ray.training.ports import Backend
     from amago_ray.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -42,8 +47,10 @@ def train(
     """
     if address is not None:
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
+    validate(config)
     # Before anything is written, so that a wrong environment leaves no run directory behind.
     spec = make_spec(config.envs)
+    validate_horizon(config, spec.horizon, spec.name)
     directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
         backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
@@ -51,8 +58,13 @@ def train(
         stack.enter_context(_stop_on_interrupt(trainer))
         outcome = trainer.run(resume=resume)
     if config.evaluation.film_at_end:
-        video = record(directory.path, directory.path / "videos" / "final.gif")
-        outcome = dataclasses.replace(outcome, video=video)
+        try:
+            video = record(directory.path, directory.path / "videos" / "final.gif")
+        except AmagoRayError as error:
+            # The run itself succeeded.
+            _log.warning("no film: %s", error)
+        else:
+            outcome = dataclasses.replace(outcome, video=video)
     return outcome
 
 
@@ -102,7 +114,10 @@ def record(
     config, _, found = load_snapshot(run, checkpoint)
     policy = load_policy(found.path)
     policy.generator.manual_seed(seed)
-    env_batch = make_env_batch(_evaluation_envs(config)[:1], 1)
+    env = _evaluation_envs(config)[0]
+    # Gymnasium environments render only if they were made for it.
+    env = dataclasses.replace(env, kwargs={"render_mode": "rgb_array", **env.kwargs})
+    env_batch = make_env_batch([env], 1)
     seeds = [_FRESH_WORLDS + seed * num_episodes + number for number in range(num_episodes)]
     frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
     env_batch.close()

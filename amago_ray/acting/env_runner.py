@@ -139,22 +139,24 @@ class EnvRunner:
         columns.append(self._all, actions, result.rewards, result.observations)
         self._prev_action = actions
         self._prev_reward = np.asarray(result.rewards, np.float32).copy()
-        self.env_steps += self.num_envs
+        valid = np.ones(self.num_envs, np.bool_) if result.valid is None else result.valid
+        self.env_steps += int(valid.sum())
         for event in result.events:
             self._events[event.index].setdefault(event.name, []).append(event.value)
-        ended = result.terminated | result.truncated
+        # Episodes of environments that failed, or made no transition, are dropped.
+        kept = valid.copy()
         for failure in result.failures:
             self.failures[failure.error.strip().rpartition("\n")[2]] += 1
             self.num_dropped_episodes += 1
-            ended[failure.index] = False
+            kept[failure.index] = False
+        ended = result.terminated | result.truncated
         finished = [
             self._finish(int(index), bool(result.terminated[index]), bool(result.truncated[index]))
-            for index in np.flatnonzero(ended)
+            for index in np.flatnonzero(ended & kept)
         ]
-        for failure in result.failures:
-            ended[failure.index] = True
-        if ended.any():
-            self._reset(np.flatnonzero(ended))
+        over = ended | ~kept
+        if over.any():
+            self._reset(np.flatnonzero(over))
         return finished
 
     def state(self) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from amago_ray.envs.announce import register_with_gymnasium
+from amago_ray.envs.registry import list_envs, register_envs
 
 if TYPE_CHECKING:
     from amago_ray.envs.env_batch import EnvBatch, EnvEvent, EnvFailure, Observations, StepColumns
     from amago_ray.envs.make import make_env_batch, make_spec
-    from amago_ray.envs.registry import list_envs, register_envs
 
 _HOMES = {
     "EnvBatch": "env_batch",
@@ -21,10 +20,8 @@ _HOMES = {
     "EnvFailure": "env_batch",
     "Observations": "env_batch",
     "StepColumns": "env_batch",
-    "list_envs": "registry",
     "make_env_batch": "make",
     "make_spec": "make",
-    "register_envs": "registry",
 }
 
 __all__ = [
@@ -39,8 +36,8 @@ __all__ = [
     "register_envs",
 ]
 
-
-register_with_gymnasium()
+# The one thing done at import, as users of Gymnasium expect of a package of environments.
+register_envs()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from amago_ray.envs.kernel import Kernel
+from gymnasium.envs.registration import register, registry
+
+if TYPE_CHECKING:
+    from amago_ray.envs.kernel import Kernel
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class BuiltIn:
     def load(self) -> type[Kernel]:
         """The kernel's class."""
         module, _, attribute = self.kernel.partition(":")
-        return cast(type[Kernel], getattr(importlib.import_module(module), attribute))
+        return cast("type[Kernel]", getattr(importlib.import_module(module), attribute))
 
 
 BUILT_INS: dict[str, BuiltIn] = {
@@ -62,8 +65,6 @@ def list_envs() -> list[BuiltIn]:
 
 def register_envs() -> None:
     """Make the built-in environments known to `gymnasium.make`; calling it again is fine."""
-    from gymnasium.envs.registration import register, registry
-
     for entry in BUILT_INS.values():
         if entry.id not in registry:
             register(entry.id, entry_point="amago_ray.envs.single:SingleEnv", kwargs={"built_in": entry.id})

@@ -165,7 +165,8 @@ class ControlActor:
         ]
         metrics = {
             **self._metrics,
-            **replay_metrics(list(self._shards.values()), self._config.replay),
+            **self._governor.metrics(),
+            **self._replay_metrics(),
             "time/env_steps_per_s": (self._env_steps - env_steps) / elapsed,
             "time/learner_steps_per_s": (self._learner_steps - learner_steps) / elapsed,
             "rollout/dropped_episodes": float(self._dropped_episodes),
@@ -197,6 +198,12 @@ class ControlActor:
         self._episodes, self._warnings, self._metrics = [], [], {}
         self._times.clear()
         return report
+
+    def _replay_metrics(self) -> dict[str, float]:
+        """Nothing until every shard has reported: sums of some would read as a loss."""
+        if len(self._shards) < self._config.replay.num_shards:
+            return {}
+        return replay_metrics(list(self._shards.values()), self._config.replay)
 
     def _orders(self, version: PolicyVersion) -> RunnerOrders:
         return RunnerOrders(

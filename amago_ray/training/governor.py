@@ -35,6 +35,10 @@ class Governor:
         """Timesteps inserted since the last rebase."""
         return sum(self._totals.values()) - self._base
 
+    def metrics(self) -> dict[str, float]:
+        """`replay/samples_per_insert`, the ratio since the last rebase; nothing before the first insert."""
+        return {"replay/samples_per_insert": self._trained / self.inserted} if self.inserted > 0 else {}
+
     def report_shard(self, shard: int, inserted_total: int, stored_timesteps: int) -> None:
         """A shard's newest counts: timesteps it ever accepted in this run's life, and those it holds now."""
         before = self._totals.get(shard)

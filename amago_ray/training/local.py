@@ -76,6 +76,7 @@ class LocalBackend:
             episodes=self._finished,
             metrics={
                 **self._learner.metrics(),
+                **self._governor.metrics(),
                 **replay_metrics([shard.report() for shard in self._shards], self._config.replay),
             },
             waits={name: (busy - busy_before[name]) / elapsed for name, busy in self._busy_s.items()},

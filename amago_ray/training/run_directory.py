@@ -17,6 +17,17 @@ from amago_ray.config import Config
 from amago_ray.config.load import dump_yaml
 from amago_ray.errors import RunDirectoryError
 
+_RUN_FILES = (
+    "config.yaml",
+    "metadata.json",
+    "metrics.jsonl",
+    "status.json",
+    "events.out.tfevents.*",
+    "checkpoints",
+    "replay",
+    "videos",
+)
+
 
 class RunDirectory:
     """`runs/<name>/`: config, metadata, status, metrics, TensorBoard events, checkpoints, replay."""
@@ -32,7 +43,8 @@ class RunDirectory:
         nothing to resume, or if it cannot be written.
         """
         path = Path(config.runs_dir) / config.name
-        taken = (path / "config.yaml").exists()
+        # A run that failed before its first report took nothing.
+        taken = _has_content(path / "metrics.jsonl") or (path / "checkpoints").exists()
         if resume and not taken:
             raise RunDirectoryError(f"{path}: nothing to resume: expected the directory of an earlier run")
         if taken and not resume and not overwrite:
@@ -41,8 +53,8 @@ class RunDirectory:
                 "or choose another --name"
             )
         try:
-            if taken and overwrite and not resume:
-                shutil.rmtree(path)
+            if not resume:
+                _remove_run(path)
             path.mkdir(parents=True, exist_ok=True)
             directory = cls(path)
             write_atomically(path / "config.yaml", dump_yaml(config).encode())
@@ -106,6 +118,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _remove_run(path: Path) -> None:
+    """Delete what a run writes, and nothing else that may be in the directory."""
+    for pattern in _RUN_FILES:
+        for entry in path.glob(pattern):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Trainer:
         )
         self._window: EpisodeWindow[EpisodeStats] = EpisodeWindow()
         self._last_checkpoint = (0.0, 0)
+        self._status: dict[str, Any] = {}
         self._counters = Counters()
         self._shown: dict[str, float] = {}
         self._before: dict[str, float] = {}
@@ -87,6 +88,11 @@ class Trainer:
                 while self._evaluating:
                     self._take(self._backend.advance(self._config.report.interval_s), began)
             self._save_checkpoint()
+            self._directory.write_status({"state": "ended", "reason": self._stop_reason, **self._status})
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._directory.write_status({"state": "failed", "reason": reason, **self._status})
+            raise
         finally:
             self._backend.stop()
             self._loggers.close()
@@ -162,15 +168,13 @@ class Trainer:
             for warning in report.warnings:
                 self._console.message(f"warning: {warning}")
             self._console.report(self._shown, progress, limit)
-        self._directory.write_status(
-            {
-                "state": "running" if self._stop_reason is None else "ending",
-                "metrics": self._shown,
-                "fraction": progress.fraction,
-                "time_left_s": progress.time_left_s,
-                "bottleneck": str(limit),
-            }
-        )
+        self._status = {
+            "metrics": self._shown,
+            "fraction": progress.fraction,
+            "time_left_s": progress.time_left_s,
+            "bottleneck": str(limit),
+        }
+        self._directory.write_status({"state": "running", **self._status})
         if report.stop_requested:
             self.request_stop("stopped on request")
         self._check_criteria(began)

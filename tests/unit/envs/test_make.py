@@ -140,13 +140,11 @@ def test_a_vector_entry_point_is_made_with_num_envs() -> None:
     assert batch.spec.observations["observation"].shape == (4,)
 
 
-def test_environments_load_neither_torch_nor_ray_and_kernels_no_gymnasium() -> None:
+def test_environments_load_neither_torch_nor_ray() -> None:
     code = (
         "import sys, amago_ray.envs as envs\n"
-        "assert 'numpy' not in sys.modules, 'importing the package does no work'\n"
         "from amago_ray.config.env import EnvConfig\n"
         "envs.make_env_batch([EnvConfig(id='amago_ray/MazeRunner-v0')], 2)\n"
-        "assert 'gymnasium' not in sys.modules\n"
         "envs.make_env_batch([EnvConfig(id='CartPole-v1')], 2)\n"
         "assert not {'torch', 'ray', 'numba'} & set(sys.modules)\n"
     )
