@@ -1,0 +1,144 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.batches import ACTIONS, make_batch, make_config, make_spec
+
+from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.draws import make_draws
+from amago_ray.agent.objective import compute_losses, compute_targets
+from amago_ray.learning.batch import to_device_batch
+
+KINDS = [(agent, action) for agent in ("actor_critic", "multi_task") for action in ACTIONS]
+
+
+class Setup:
+    def __init__(self, action="discrete", *, action_mask=False, seed=0, **agent):
+        torch.manual_seed(seed)
+        self.config = make_config(**agent)
+        spec = make_spec(action, has_action_mask=action_mask)
+        self.agent = build_actor_critic(self.config, spec)
+        batch = make_batch(spec, [5, 3, 4], action_mask=action_mask)
+        self.batch = to_device_batch(batch, torch.device("cpu"), n_step=self.config.agent.n_step)
+        self.transitions = self.batch.transitions
+        generator = torch.Generator().manual_seed(1)
+        self.draws = make_draws(self.config.agent, self.agent.distribution, len(self.transitions), generator)
+        states = self.agent.states(self.batch.tokens, self.batch.layout).detach()
+        rows = self.batch.layout.transition_rows
+        self.states, self.next_states = states[rows].requires_grad_(), states[rows + 1]
+
+    def targets(self):
+        return compute_targets(self.agent, self.next_states, self.transitions, self.draws)
+
+    def losses(self, returns, start=0, stop=12, **options):
+        return compute_losses(
+            self.agent,
+            self.states[start:stop],
+            self.transitions.rows(start, stop),
+            None if returns is None else returns[start:stop],
+            self.draws.rows(start, stop),
+            12.0,
+            **options,
+        )
+
+
+@pytest.mark.parametrize(("agent", "action"), KINDS)
+@pytest.mark.parametrize("coefficients", [(1.0, 0.1), (0.0, 1.0), (1.0, 0.0)])
+def test_every_kind_has_a_finite_loss_that_reaches_every_network(agent, action, coefficients):
+    online, offline = coefficients
+    setup = Setup(
+        action, kind=agent, online_coefficient=online, offline_coefficient=offline, advantage_filter="exponential"
+    )
+    losses = setup.losses(setup.targets().returns)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    for network in (setup.agent.policy_head, setup.agent.critics):
+        assert all(torch.isfinite(p.grad).all() and p.grad.abs().max() > 0 for p in network.parameters())
+    for network in (setup.agent.target_policy_head, setup.agent.target_critics):
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("agent", "action"), KINDS)
+def test_chunks_of_rows_add_up(agent, action):
+    setup = Setup(action, kind=agent, num_action_samples_in_policy_loss=2)
+    returns = setup.targets().returns
+    whole = setup.losses(returns)
+    parts = [setup.losses(returns, start, start + 4) for start in (0, 4, 8)]
+    for name in ("total", "critic", "policy"):
+        # Epsilon in the denominator is the same for the whole and for each part.
+        assert torch.allclose(sum(getattr(part, name) for part in parts), getattr(whole, name), rtol=1e-5)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_policy_loss_gives_critics_and_their_state_no_gradient(action):
+    setup = Setup(action, offline_coefficient=0.0)
+    losses = setup.losses(setup.targets().returns)
+    parameters = list(setup.agent.critics.parameters())
+    assert torch.autograd.grad(losses.policy, parameters, retain_graph=True, allow_unused=True) == (None,) * len(
+        parameters
+    )
+    # What remains of the state's gradient goes through the policy head: none without it.
+    for parameter in setup.agent.policy_head.parameters():
+        parameter.data.zero_()
+    losses = setup.losses(setup.targets().returns)
+    (gradient,) = torch.autograd.grad(losses.policy, [setup.states])
+    assert gradient.abs().max() == 0
+
+
+def test_one_critic_forward_serves_both_terms():
+    """The current critics given as value critics lead to the same losses and gradients as reusing their outputs."""
+    setup = Setup()
+    returns = setup.targets().returns
+    reused, given = setup.losses(returns), setup.losses(returns, value_critics=setup.agent.critics)
+    assert torch.allclose(reused.total, given.total)
+    parameters = list(setup.agent.trained_parameters().values())
+    parameters = [*setup.agent.policy_head.parameters(), *setup.agent.critics.parameters()]
+    grads = [torch.autograd.grad(losses.total, parameters) for losses in (reused, given)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("agent", ["actor_critic", "multi_task"])
+def test_masked_actions_are_given_no_value_and_no_probability(agent):
+    setup = Setup(kind=agent, action_mask=True)
+    mask, next_mask = setup.transitions.action_mask, setup.transitions.next_action_mask
+    targets = setup.targets()
+    losses = setup.losses(targets.returns)
+    assert (losses.policy_moments[0].permute(0, 2, 1)[~mask] == 0).all()
+    assert (targets.policy[0].permute(0, 2, 1)[~next_mask] == 0).all()
+    losses.total.backward()
+    assert torch.isfinite(setup.states.grad).all()
+    if agent == "actor_critic":
+        # Whatever the target critics say of masked actions, targets stay.
+        for layer in setup.agent.target_critics.layers[-1:]:
+            outputs = layer.bias.data.view(4, 3, 4)
+            setup.transitions = replace(
+                setup.transitions, next_action_mask=torch.tensor([True, True, True, False]).expand(12, 4)
+            )
+            before = setup.targets().returns
+            outputs[..., 3] += 1e3
+            assert torch.equal(setup.targets().returns, before)
+
+
+def test_online_targets_take_the_minimum_and_offline_ones_the_mean():
+    pessimistic = Setup(online_coefficient=1.0).targets()
+    mean = Setup(online_coefficient=0.0).targets()
+    assert (pessimistic.reduced <= mean.reduced + 1e-6).all()
+    assert (pessimistic.reduced < mean.reduced).any()
+
+
+def test_targets_may_use_the_online_policy():
+    slow, fast = Setup(use_target_policy=True), Setup(use_target_policy=False)
+    for setup in (slow, fast):
+        for parameter in setup.agent.target_policy_head.parameters():
+            parameter.data.zero_()
+    uniform = slow.targets().policy[0]
+    assert torch.allclose(uniform, torch.full_like(uniform, 0.25))
+    assert not torch.allclose(fast.targets().policy[0], uniform)
+
+
+def test_behaviour_cloning_leaves_critics_out():
+    setup = Setup(online_coefficient=0.0, offline_coefficient=1.0, advantage_filter="none")
+    assert not setup.config.agent.trains_critics
+    losses = setup.losses(None)
+    assert losses.critic == 0
+    assert torch.allclose(losses.total, -losses.log_prob.mean(), rtol=1e-5)

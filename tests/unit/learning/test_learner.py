@@ -1,0 +1,237 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.batches import ACTIONS, make_batch, make_config, make_spec, select
+
+from amago_ray.agent.draws import Draws, make_draws
+from amago_ray.errors import TrainingError
+from amago_ray.learning.batch import to_device_batch
+from amago_ray.learning.gradients import accumulate_gradients
+from amago_ray.learning.learner import Learner
+
+CPU = torch.device("cpu")
+
+
+def make_learner(action="discrete", *, seed=0, normalize_inputs=True, learner=None, **agent):
+    config = make_config(normalize_inputs=normalize_inputs, learner=learner, **agent)
+    return Learner(config, make_spec(action), device="cpu", seed=seed)
+
+
+def tensors(state, prefix=""):
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from tensors(value, f"{prefix}{name}/")
+        elif isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+
+
+def differing(a, b, tolerance=0.0):
+    """Names of tensors in which two learner states differ."""
+    a, b = dict(tensors(a)), dict(tensors(b))
+    assert a.keys() == b.keys()
+    return {name for name in a if not torch.allclose(a[name], b[name], rtol=tolerance, atol=tolerance)}
+
+
+@pytest.mark.parametrize("kind", ["actor_critic", "multi_task"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_repeated_updates_lower_the_critics_loss(kind, action):
+    learner = make_learner(action, kind=kind, online_coefficient=0.0, offline_coefficient=1.0)
+    batch = make_batch(make_spec(action), [6, 4, 8])
+    learner.step(batch)
+    first = learner.metrics()["loss/critic"]
+    for _ in range(60):
+        learner.step(batch)
+    learner.metrics()
+    learner.step(batch)
+    assert learner.metrics()["loss/critic"] < 0.8 * first
+
+
+def test_a_step_reports_what_it_trained_on():
+    report = make_learner().step(make_batch(make_spec(), [6, 4], weight=[1.0, 0.0]))
+    assert (report.learner_steps, report.num_sequences, report.num_tokens, report.num_transitions) == (1, 2, 12, 6.0)
+
+
+def test_metrics_are_means_since_the_last_call_and_never_nan():
+    learner = make_learner(learner={"metrics_interval": 3})
+    assert learner.metrics() == {"loss/learning_rate": 1e-2, "loss/nonfinite_updates": 0.0}
+    batch = make_batch(make_spec(), [6, 4])
+    totals = []
+    for _ in range(3):
+        learner.step(batch)
+        totals.append(learner.metrics())
+    assert "loss/advantage_mean" in totals[0]
+    assert "loss/advantage_mean" not in totals[1]
+    again = make_learner(learner={"metrics_interval": 3})
+    for _ in range(3):
+        again.step(batch)
+    found = again.metrics()
+    assert found["loss/total"] == pytest.approx(np.mean([metrics["loss/total"] for metrics in totals]))
+    assert all(np.isfinite(value) for value in found.values())
+
+
+def test_the_loss_of_a_batch_is_the_weighted_mean_of_its_sequences_alone():
+    """Nothing crosses from one sequence into another, and nothing pads."""
+    lengths = [6, 1, 9]
+    spec = make_spec()
+    batch = make_batch(spec, lengths)
+    learner = make_learner(normalize_inputs=False, popart=False, num_critics=1)
+    agent = learner.agent
+    agent.eval()
+
+    def loss(part):
+        device_batch = to_device_batch(part, CPU)
+        subset = torch.zeros(len(device_batch.transitions), 2, 3, dtype=torch.int64)
+        draws = Draws(subset)
+        agent.zero_grad()
+        evaluation = accumulate_gradients(agent, device_batch, draws, num_transitions=device_batch.num_transitions)
+        return evaluation.losses[0].total.item()
+
+    alone = [loss(select(batch, index)) for index in range(3)]
+    assert loss(batch) == pytest.approx(np.average(alone, weights=lengths), rel=1e-5)
+    weight = [1.0, 0.0, 2.0]
+    expected = np.average(alone, weights=np.multiply(weight, lengths))
+    assert loss(replace(batch, weight=np.array(weight, np.float32))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("action", ["discrete", "box"])
+def test_dummy_sequences_stay_out_of_losses_and_statistics(action):
+    """A sequence of weight 0 appended: the same gradients, statistics and weights afterwards."""
+    spec = make_spec(action)
+    real = make_batch(spec, [6, 4])
+    padded = make_batch(spec, [6, 4, 5], weight=[1.0, 1.0, 0.0])
+    tokens, moves = real.num_tokens, real.num_transitions
+    for name in real.observations:
+        padded.observations[name][:tokens] = real.observations[name]
+        padded.observations[name][tokens:] = 1e3
+    for name, rows in (("prev_action", tokens), ("prev_reward", tokens), ("action", moves), ("reward", moves)):
+        getattr(padded, name)[:rows] = getattr(real, name)
+    padded.terminated[:moves] = real.terminated
+    states = []
+    for batch in (real, padded):
+        learner = make_learner(action)
+        agent = learner.agent
+        device_batch = to_device_batch(batch, CPU)
+        draws = whole_draws(learner, 15).rows(0, len(device_batch.transitions))
+        accumulate_gradients(agent, device_batch, draws, num_transitions=device_batch.num_transitions)
+        gradients = {name: parameter.grad for name, parameter in agent.trained_parameters().items()}
+        states.append({"agent": agent.state_dict(), "gradients": gradients})
+    assert not differing(*states, tolerance=1e-5)
+
+
+def whole_draws(learner, num_transitions):
+    agent = learner.agent
+    return make_draws(agent.config, agent.distribution, num_transitions, torch.Generator().manual_seed(0))
+
+
+def test_chunks_of_rows_lead_to_the_same_gradients():
+    learner = make_learner("box", num_action_samples_in_policy_loss=2)
+    device_batch = to_device_batch(make_batch(make_spec("box"), [6, 4, 7]), CPU)
+    draws = whole_draws(learner, 17)
+    results = []
+    for rows_per_chunk in (None, 5):
+        agent = copy.deepcopy(learner.agent)
+        accumulate_gradients(agent, device_batch, draws, num_transitions=17.0, rows_per_chunk=rows_per_chunk)
+        results.append({name: parameter.grad for name, parameter in agent.trained_parameters().items()})
+    assert not differing(*results, tolerance=1e-5)
+
+
+def test_running_statistics_step_once_when_a_batch_is_split():
+    """One update over two halves moves moments as one over the whole does: one step, by the moments of both."""
+    spec = make_spec()
+    batch = make_batch(spec, [6, 4])
+    halves = [select(batch, 0), select(batch, 1)]
+    whole, split = make_learner(), make_learner(learner={"batches_per_update": 2})
+    whole.step(batch)
+    assert split.step(halves[0]) is None
+    assert split.learner_steps == 0
+    report = split.step(halves[1])
+    assert (report.learner_steps, report.num_sequences, report.num_transitions) == (1, 2, 10.0)
+    a, b = whole.agent.state_dict(), split.agent.state_dict()
+    assert torch.equal(b["popart.num_updates"], torch.full((3,), 2.0))
+    assert torch.equal(b["timestep_encoder.input_norm.num_updates"], torch.full((1,), 2.0))
+    for name in ("mean", "mean_square"):
+        assert torch.allclose(
+            a[f"timestep_encoder.input_norm.{name}"], b[f"timestep_encoder.input_norm.{name}"], atol=1e-6
+        )
+    popart = split.agent.popart
+    old_std = torch.tensor(10.0)
+    assert torch.allclose(popart.scale, old_std / popart.std, rtol=1e-5)
+    assert torch.allclose(popart.shift, -popart.mean / popart.std, rtol=1e-5, atol=1e-6)
+
+
+def test_accumulation_without_running_statistics_equals_one_big_batch():
+    spec = make_spec()
+    batch = make_batch(spec, [6, 4, 9])
+    options = {"normalize_inputs": False, "popart": False, "num_critics": 1}
+    whole = make_learner(**options)
+    split = make_learner(**options, learner={"batches_per_update": 3})
+    whole.step(batch)
+    for index in range(3):
+        split.step(select(batch, index))
+    # A first AdamW step is close to the sign of the gradient, so moments are what shows its size.
+    assert not differing(whole.state_dict()["optimizer"], split.state_dict()["optimizer"], tolerance=1e-5)
+    assert whole.metrics()["loss/total"] == pytest.approx(split.metrics()["loss/total"], rel=1e-5)
+
+
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_a_nonfinite_update_changes_nothing_and_is_counted(where):
+    learner = make_learner(learner={"max_consecutive_nonfinite_updates": 3})
+    good = make_batch(make_spec(), [6, 4])
+    bad = copy.deepcopy(good)
+    (bad.reward if where == "reward" else bad.observations["observation"])[2] = np.nan
+    learner.step(good)
+    before = learner.state_dict()
+    learner.metrics()
+    learner.step(bad)
+    assert differing(before, learner.state_dict()) == {"nonfinite"}
+    assert learner.metrics() == {"loss/learning_rate": 1e-2, "loss/nonfinite_updates": 1.0}
+    learner.step(bad)
+    learner.step(good)
+    assert differing(before, learner.state_dict())
+    learner.step(bad)
+    learner.step(bad)
+    with pytest.raises(TrainingError, match="3 updates in a row"):
+        learner.step(bad)
+
+
+def test_updates_are_deterministic_in_the_seed():
+    batches = [make_batch(make_spec(), [6, 4], seed=seed) for seed in range(3)]
+    learners = [make_learner(seed=seed) for seed in (5, 5, 6)]
+    for batch in batches:
+        for learner in learners:
+            learner.step(batch)
+            # Others drawing from torch's default generator change nothing.
+            torch.rand(7)
+    assert not differing(learners[0].state_dict(), learners[1].state_dict())
+    assert differing(learners[0].state_dict(), learners[2].state_dict())
+
+
+def test_updates_leave_torch_s_default_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    make_learner().step(make_batch(make_spec(), [6, 4]))
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_snapshots_are_versioned_copies():
+    learner = Learner(make_config(), make_spec(), device="cpu", incarnation=2)
+    learner.step(make_batch(make_spec(), [6, 4]))
+    snapshot = learner.snapshot()
+    assert snapshot.version == (2, 1)
+    before = {name: array.copy() for name, array in snapshot.arrays.items()}
+    learner.step(make_batch(make_spec(), [6, 4]))
+    assert all(np.array_equal(array, before[name]) for name, array in snapshot.arrays.items())
+    assert any(not np.array_equal(array, before[name]) for name, array in learner.snapshot().arrays.items())
+
+
+def test_masks_and_bfloat16_train():
+    spec = make_spec(has_action_mask=True)
+    learner = Learner(make_config(learner={"precision": "bfloat16"}), spec, device="cpu")
+    learner.step(make_batch(spec, [6, 4], action_mask=True))
+    metrics = learner.metrics()
+    assert metrics["loss/nonfinite_updates"] == 0
+    assert all(value.dtype == torch.float32 for value in learner.agent.parameters())
