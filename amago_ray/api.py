@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -48,9 +48,8 @@ def train(
     if address is not None:
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
     validate(config)
-    # Before anything is written, so that a wrong environment leaves no run directory behind.
     spec = make_spec(config.envs)
-    validate_horizon(config, spec.horizon, spec.name)
+    _check_parts(config, spec)
     directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
         backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
@@ -93,10 +92,10 @@ def evaluate(
     for number, entry in enumerate(envs):
         num_envs = min(config.evaluation.num_envs, num_episodes)
         runner = make_evaluation_runner(config, entry, num_envs, number, greedy=greedy)
-        runner.policy.load(snapshot)
-        runner.begin_incarnation(_FRESH_WORLDS + seed)
-        episodes.extend(run_episodes(runner, num_episodes))
-        runner.close()
+        with closing(runner):
+            runner.policy.load(snapshot)
+            runner.begin_incarnation(_FRESH_WORLDS + seed)
+            episodes.extend(run_episodes(runner, num_episodes))
     return episode_metrics(episodes, "eval")
 
 
@@ -108,19 +107,19 @@ def record(
     Raises: AmagoRayError, with one readable line.
     """
     from amago_ray.envs.make import make_env_batch
-    from amago_ray.training.filming import film, write_film
+    from amago_ray.training.filming import check_film_name, film, write_film
     from amago_ray.training.loading import load_policy, load_snapshot
 
+    check_film_name(Path(out))
     config, _, found = load_snapshot(run, checkpoint)
     policy = load_policy(found.path)
     policy.generator.manual_seed(seed)
     env = _evaluation_envs(config)[0]
     # Gymnasium environments render only if they were made for it.
     env = dataclasses.replace(env, kwargs={"render_mode": "rgb_array", **env.kwargs})
-    env_batch = make_env_batch([env], 1)
     seeds = [_FRESH_WORLDS + seed * num_episodes + number for number in range(num_episodes)]
-    frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
-    env_batch.close()
+    with closing(make_env_batch([env], 1)) as env_batch:
+        frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
     return write_film(frames, Path(out))
 
 
@@ -143,6 +142,19 @@ def _evaluation_envs(config: Config) -> list[EnvConfig]:
     if env is None:
         return config.envs
     return list(env) if isinstance(env, list) else [env]
+
+
+def _check_parts(config: Config, spec: EnvSpec) -> None:
+    """Raise what the run's parts would, before anything is written: a wrong setting leaves no run directory behind."""
+    from amago_ray.acting.exploration import make_exploration
+    from amago_ray.relabel.make import make_relabeler
+
+    validate_horizon(config, spec.horizon, spec.name)
+    make_exploration(config.exploration, spec, config.rollout.num_envs_per_env_runner)
+    make_relabeler(config.relabel, spec)
+    if config.evaluation.num_episodes and config.evaluation.env is not None:
+        for env in _evaluation_envs(config):
+            make_spec([env])
 
 
 def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Backend:

@@ -22,7 +22,6 @@ class EpisodeColumns:
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         self._spec = spec
         self.lengths = np.zeros(num_envs, dtype=np.int64)
-        self._envs = np.arange(num_envs)
         self._rows = min(spec.horizon or _INITIAL_ROWS, _INITIAL_ROWS) + 1
         rows = self._rows
         self.observations: dict[str, npt.NDArray[np.generic]] = {
@@ -96,8 +95,8 @@ class EpisodeColumns:
         rows = self.lengths[indices]
         for name, column in self.observations.items():
             column[indices, rows] = observations.leaves[name]
-        if self.action_mask is not None and observations.action_mask is not None:
-            self.action_mask[indices, rows] = observations.action_mask
+        if self.action_mask is not None:
+            self.action_mask[indices, rows] = True if observations.action_mask is None else observations.action_mask
         if self._goal_values is not None:
             assert observations.achieved_values is not None
             assert observations.achieved_offsets is not None

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from amago_ray.data.snapshot import Snapshot
 
 
+# Spawn key of a runner's random streams.
+_STREAMS = 1
+
+
 @dataclass(frozen=True)
 class FinishedEpisode:
     """An episode with its statistics."""
@@ -56,9 +60,11 @@ class EnvRunner:
         self.global_env_steps = 0
         """Env steps of the whole run, told by the owner; drives the exploration schedule."""
         self.env_steps = 0
-        """Transitions made by this runner."""
+        """Transitions made by this runner, those of dropped episodes too."""
         self.num_dropped_episodes = 0
         """Partial episodes lost to environment failures."""
+        self.num_abandoned_episodes = 0
+        """Partial episodes given up on purpose, by `abandon`."""
         self.failures: Counter[str] = Counter()
         """How often each kind of environment failure happened, by its last line."""
         self.policy_time_s = 0.0
@@ -85,9 +91,10 @@ class EnvRunner:
         run, runner, _ = self._name
         self._name = (run, runner, incarnation)
         self._counter = 0
-        sequence = np.random.SeedSequence(self._name)
-        self._rng = np.random.default_rng(sequence)
-        self.policy.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        # The key keeps these streams apart from others that derive from short tuples which begin with the run's seed.
+        noise, sampling = np.random.SeedSequence(self._name, spawn_key=(_STREAMS,)).spawn(2)
+        self._rng = np.random.default_rng(noise)
+        self.policy.generator.manual_seed(int(sampling.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         self._reset(self._all)
 
     def load(self, snapshot: Snapshot) -> None:
@@ -96,6 +103,8 @@ class EnvRunner:
         Acting then equals the full forward over each episode's last context of tokens.
         """
         self.policy.load(snapshot)
+        for index in np.flatnonzero(self._columns.lengths == 0):
+            self._first_versions[index] = snapshot.version
         lengths = np.minimum(self._columns.lengths, self.policy.context_length - 1)
         running = np.flatnonzero(lengths)
         if len(running) == 0:
@@ -124,7 +133,7 @@ class EnvRunner:
     def step(self) -> list[FinishedEpisode]:
         """One step of all environments; returns the episodes that ended with it."""
         began = time.perf_counter()
-        columns, lengths = self._columns, self._columns.lengths
+        columns, lengths = self._columns, self._columns.lengths.copy()
         leaves = {name: column[self._all, lengths] for name, column in columns.observations.items()}
         mask = None if columns.action_mask is None else columns.action_mask[self._all, lengths]
         actions = self.policy.step(
@@ -137,18 +146,17 @@ class EnvRunner:
         self.policy_time_s += acted - began
 
         columns.append(self._all, actions, result.rewards, result.observations)
-        self._prev_action = actions
-        self._prev_reward = np.asarray(result.rewards, np.float32).copy()
-        valid = np.ones(self.num_envs, np.bool_) if result.valid is None else result.valid
-        self.env_steps += int(valid.sum())
+        self._prev_action[:] = actions
+        self._prev_reward[:] = result.rewards
         for event in result.events:
             self._events[event.index].setdefault(event.name, []).append(event.value)
         # Episodes of environments that failed, or made no transition, are dropped.
-        kept = valid.copy()
+        kept = np.ones(self.num_envs, np.bool_) if result.valid is None else result.valid.copy()
         for failure in result.failures:
             self.failures[failure.error.strip().rpartition("\n")[2]] += 1
             self.num_dropped_episodes += 1
             kept[failure.index] = False
+        self.env_steps += int(kept.sum())
         ended = result.terminated | result.truncated
         finished = [
             self._finish(int(index), bool(result.terminated[index]), bool(result.truncated[index]))
@@ -159,11 +167,21 @@ class EnvRunner:
             self._reset(np.flatnonzero(over))
         return finished
 
+    @property
+    def oldest_running(self) -> int:
+        """The counter of the running episode that started first."""
+        return min(episode_id.counter for episode_id in self._ids)
+
     def state(self) -> dict[str, Any]:
-        """What a deterministic resume needs, as plain data; running episodes are not in it (`abandon` them)."""
+        """What a deterministic resume needs, as plain data, without the running episodes.
+
+        A runner that `abandon`s them right after this, and one that loads this, go on alike.
+        """
         return {
             "counter": self._counter,
             "env_steps": self.env_steps,
+            "num_dropped_episodes": self.num_dropped_episodes,
+            "num_abandoned_episodes": self.num_abandoned_episodes + self._num_partial,
             "rng": self._rng.bit_generator.state,
             "generator": self.policy.generator.get_state().numpy().tobytes().hex(),
         }
@@ -172,18 +190,25 @@ class EnvRunner:
         """Go on from `state()`, with new episodes in every environment."""
         self._counter = state["counter"]
         self.env_steps = state["env_steps"]
+        self.num_dropped_episodes = state["num_dropped_episodes"]
+        self.num_abandoned_episodes = state["num_abandoned_episodes"]
         self._rng.bit_generator.state = state["rng"]
         generator = np.frombuffer(bytearray.fromhex(state["generator"]), np.uint8)
         self.policy.generator.set_state(torch.from_numpy(generator))
-        self.abandon()
+        self._reset(self._all)
 
     def abandon(self) -> None:
         """Drop all running episodes and begin new ones."""
+        self.num_abandoned_episodes += self._num_partial
         self._reset(self._all)
 
     def close(self) -> None:
         """Release the environments."""
         self._envs.close()
+
+    @property
+    def _num_partial(self) -> int:
+        return int(np.count_nonzero(self._columns.lengths))
 
     def _finish(self, index: int, terminated: bool, truncated: bool) -> FinishedEpisode:
         name = self._envs.env_names[index]
@@ -205,7 +230,7 @@ class EnvRunner:
             length=len(episode),
             counter=episode.episode_id.counter,
             policy_version=episode.last_policy_version,
-            success=None if success is None else success[-1],
+            success=None if success is None else float(success[-1]),
             events={key: float(np.mean(values)) for key, values in events.items()},
         )
         return FinishedEpisode(episode, stats)

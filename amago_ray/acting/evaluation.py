@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from amago_ray.acting.env_runner import EnvRunner
@@ -10,7 +11,9 @@ from amago_ray.acting.policy import Policy
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.data.episode_stats import EpisodeStats
-from amago_ray.envs.make import make_env_batch
+from amago_ray.data.specs import EnvSpec
+from amago_ray.envs.make import make_env_batch, make_spec
+from amago_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from amago_ray.data.snapshot import Snapshot
@@ -26,8 +29,9 @@ class Evaluator:
         evaluation = config.evaluation
         envs = config.envs if evaluation.env is None else evaluation.env
         self._num_episodes = evaluation.num_episodes
+        num_envs = min(evaluation.num_envs, evaluation.num_episodes)
         self._runners = [
-            make_evaluation_runner(config, env, evaluation.num_envs, number, greedy=evaluation.greedy)
+            make_evaluation_runner(config, env, num_envs, number, greedy=evaluation.greedy)
             for number, env in enumerate(envs if isinstance(envs, list) else [envs])
         ]
 
@@ -49,11 +53,15 @@ class Evaluator:
 def make_evaluation_runner(
     config: Config, env: EnvConfig, num_envs: int, number: int, *, greedy: bool, device: str = "cpu"
 ) -> EnvRunner:
-    """A runner that acts by the policy alone, in worlds apart from those of training."""
+    """A runner that acts by the policy alone, in worlds apart from those of training.
+
+    Raises: EnvError if the environment cannot be made; ConfigError if its episodes are too long for the positions
+    that training learned.
+    """
     env_batch = make_env_batch([env], num_envs)
     return EnvRunner(
         env_batch,
-        Policy(config, env_batch.spec, device=device),
+        Policy(config, _policy_spec(config, env_batch.spec), device=device),
         run=config.seed,
         runner=EVALUATION_RUNNER + number,
         incarnation=0,
@@ -62,15 +70,32 @@ def make_evaluation_runner(
     )
 
 
+def _policy_spec(config: Config, spec: EnvSpec) -> EnvSpec:
+    """The evaluation environment's spec, with the horizon for which the networks were built."""
+    model = config.model.sequence_model
+    if model.kind != "transformer" or model.positions != "learned":
+        return spec
+    horizon = make_spec(config.envs).horizon if model.max_time_index is None else model.max_time_index - 1
+    if horizon is not None and (spec.horizon is None or spec.horizon > horizon):
+        raise ConfigError(
+            f"evaluation: {spec.name}: expected episodes of at most {horizon} steps, for which positions were learned, "
+            f"got {'an unknown horizon' if spec.horizon is None else spec.horizon}"
+        )
+    return dataclasses.replace(spec, horizon=horizon)
+
+
 def run_episodes(runner: EnvRunner, num_episodes: int) -> list[EpisodeStats]:
     """The first `num_episodes` episodes of the runner's incarnation, in the order of their start.
 
-    Counting by start, not by end, keeps short (often successful) episodes from being over-represented. Call
-    `EnvRunner.begin_incarnation` before.
+    Counting by start, not by end, keeps short (often successful) episodes from being over-represented. One that was
+    lost to a failure is replaced by the next that started. Call `EnvRunner.begin_incarnation` before.
     """
     finished: dict[int, EpisodeStats] = {}
-    while len(finished) < num_episodes:
-        for done in runner.step():
-            if done.stats.counter < num_episodes:
-                finished[done.stats.counter] = done.stats
-    return [finished[counter] for counter in sorted(finished)]
+    while True:
+        ended = runner.step()
+        if not ended:
+            continue
+        finished |= {done.stats.counter: done.stats for done in ended}
+        first = sorted(finished)[:num_episodes]
+        if len(first) == num_episodes and first[-1] < runner.oldest_running:
+            return [finished[counter] for counter in first]

@@ -124,7 +124,8 @@ def random_actions(
             columns.append(rng.integers(0, size, num_envs))
         else:
             # The largest of independent uniform numbers over the allowed entries is a uniform choice among them.
-            scores = rng.random((num_envs, size)) * action_mask[:, first : first + size]
+            # They lie in (0, 1], so that an allowed entry always beats a forbidden one.
+            scores = (1.0 - rng.random((num_envs, size))) * action_mask[:, first : first + size]
             columns.append(scores.argmax(axis=1))
         first += size
     if action.kind == "discrete":
@@ -135,7 +136,7 @@ def random_actions(
 def make_exploration(config: ExplorationConfig, spec: EnvSpec, num_envs: int) -> Exploration:
     """The exploration that `exploration.kind` names.
 
-    Raises: ConfigError if there is none of that name.
+    Raises: ConfigError if there is none of that name, or it does not fit the environment.
     """
     if config.kind == "none":
         return NoExploration()
@@ -144,10 +145,11 @@ def make_exploration(config: ExplorationConfig, spec: EnvSpec, num_envs: int) ->
     module, _, attribute = config.kind.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:
+        # Importing runs foreign code, which may raise anything.
         raise ConfigError(
             'exploration.kind: expected "bilevel", "epsilon_greedy", "none" or module:attr, '
-            f'got "{config.kind}" ({error})'
+            f'got "{config.kind}" ({" ".join(str(error).split())})'
         ) from error
     exploration: Exploration = factory(config, spec, num_envs)
     return exploration

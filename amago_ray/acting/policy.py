@@ -14,6 +14,7 @@ from amago_ray.acting.network import ActingNetwork
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
+from amago_ray.errors import DataError
 from amago_ray.nets.distributions import make_distribution
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.tokens import TokenColumns
@@ -75,16 +76,10 @@ class Policy:
         reset `[B]` bool: episodes that begin with these observations; the first call needs none.
         greedy: take the most likely action instead of sampling.
 
-        Raises: KeyError if a leaf that the policy reads is missing.
+        Raises: DataError if a leaf that the policy reads is missing, or its shape does not fit.
         """
         batch_size = len(state.time_index)
-        if not isinstance(observations, Mapping):
-            (name,) = self.spec.observations
-            observations = {name: observations}
-        leaves = {
-            name: np.array(observations[name], dtype=leaf.dtype).reshape(batch_size, *leaf.shape)
-            for name, leaf in self.spec.observations.items()
-        }
+        leaves = self._leaves(observations, batch_size)
         rewards = np.zeros(batch_size, np.float32)
         if reward is not None:
             rewards[:] = reward
@@ -148,6 +143,26 @@ class Policy:
         layout = SequenceLayout.from_lengths(lengths.tolist(), device=self._device)
         with torch.inference_mode():
             self.network.rebuild(state, indices, tokens, layout)
+
+    def _leaves(
+        self, observations: Mapping[str, npt.ArrayLike] | npt.ArrayLike, batch_size: int
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Observations as a caller has them, copied into the columns that the policy reads."""
+        specs = self.spec.observations
+        if not isinstance(observations, Mapping):
+            if len(specs) > 1:
+                raise DataError(f"observations: expected a mapping with {', '.join(specs)}, got a bare array")
+            observations = dict.fromkeys(specs, observations)
+        leaves = {}
+        for name, leaf in specs.items():
+            if name not in observations:
+                raise DataError(f"observations: expected {', '.join(specs)}, got no {name}")
+            column = np.array(observations[name], dtype=leaf.dtype)
+            if column.size != batch_size * int(np.prod(leaf.shape, dtype=np.int64)):
+                expected = [batch_size, *leaf.shape]
+                raise DataError(f"observations: {name}: expected shape {expected}, got {list(column.shape)}")
+            leaves[name] = column.reshape(batch_size, *leaf.shape)
+        return leaves
 
     def _tokens(
         self,

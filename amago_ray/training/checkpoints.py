@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,14 @@ class Checkpoint:
     metadata: Mapping[str, Any]
 
     def read(self, name: str) -> bytes:
-        """A file of the checkpoint."""
-        return (self.path / name).read_bytes()
+        """A file of the checkpoint.
+
+        Raises: CheckpointError if it cannot be read.
+        """
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{self.path / name}: cannot be read: {error.strerror or error}") from error
 
 
 class Checkpoints:
@@ -50,18 +57,20 @@ class Checkpoints:
 
         Raises: CheckpointError if it cannot be written; older checkpoints stay as they were.
         """
-        name = f"step_{learner_steps:09d}"
-        path = self._write(name, files, metadata)
-        write_atomically(self._directory / "latest", name.encode())
-        for old in self._steps()[: -self._keep]:
+        path = self._write(f"step_{learner_steps:09d}", files, metadata, pointer="latest")
+        steps = self._steps()
+        newest = steps.index(path)
+        # Those beyond it belong to a past that a resume from an older checkpoint has given up.
+        for old in steps[: max(newest + 1 - self._keep, 0)] + steps[newest + 1 :]:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
     def save_best(self, learner_steps: int, files: Mapping[str, bytes], metadata: Mapping[str, Any]) -> Path:
-        """Write the weights that evaluated best, without training state, and point `best` at them."""
-        name = f"best_{learner_steps:09d}"
-        path = self._write(name, files, metadata)
-        write_atomically(self._directory / "best", name.encode())
+        """Write the weights that evaluated best, without training state, and point `best` at them.
+
+        Raises: CheckpointError if they cannot be written; the earlier best ones stay as they were.
+        """
+        path = self._write(f"best_{learner_steps:09d}", files, metadata, pointer="best")
         for old in self._directory.glob("best_*"):
             if old != path:
                 shutil.rmtree(old, ignore_errors=True)
@@ -75,13 +84,13 @@ class Checkpoints:
         Raises: CheckpointError if there is none, or the named one is broken.
         """
         if name == "best" and (self._directory / "best").is_file():
-            name = (self._directory / "best").read_text().strip()
+            name = (self._directory / "best").read_text(errors="replace").strip()
         if name != "latest":
             return open_checkpoint(self._directory / name)
         pointer = self._directory / "latest"
         candidates = list(reversed(self._steps()))
         if pointer.is_file():
-            newest = self._directory / pointer.read_text().strip()
+            newest = self._directory / pointer.read_text(errors="replace").strip()
             candidates.sort(key=lambda path: path == newest, reverse=True)
         for path in candidates:
             try:
@@ -97,31 +106,44 @@ class Checkpoints:
     def _steps(self) -> list[Path]:
         return sorted(self._directory.glob("step_*"))
 
-    def _write(self, name: str, files: Mapping[str, bytes], metadata: Mapping[str, Any]) -> Path:
-        final = self._directory / name
-        temporary = self._directory / f".{name}.{os.getpid()}.tmp"
+    def _write(self, name: str, files: Mapping[str, bytes], metadata: Mapping[str, Any], *, pointer: str) -> Path:
+        """Write a checkpoint's directory, then the pointer to it, then remove another of the same name."""
+        same = [*self._directory.glob(name), *self._directory.glob(f"{name}_*")]
+        # A directory cannot be replaced in one go, so a second checkpoint of the same step gets a name of its own.
+        names = chain([name], (f"{name}_{number}" for number in count(2)))
+        final = next(path for path in (self._directory / each for each in names) if path not in same)
+        temporary = self._directory / f".{final.name}.tmp"
         hashes = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
         document = json.dumps({**metadata, "sha256": hashes}, indent=1).encode()
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for leftover in self._directory.glob(".*.tmp"):
+                _remove(leftover)
             temporary.mkdir(parents=True)
             for file, data in {**files, "metadata.json": document}.items():
                 with (temporary / file).open("wb") as handle:
                     handle.write(data)
                     handle.flush()
                     os.fsync(handle.fileno())
-            if final.exists():
-                shutil.rmtree(final)
             temporary.replace(final)
             descriptor = os.open(self._directory, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            write_atomically(self._directory / pointer, final.name.encode())
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(f"{final}: cannot be written: {error.strerror or error}") from error
+        for other in same:
+            shutil.rmtree(other, ignore_errors=True)
         return final
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -136,6 +158,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
             found = hashlib.sha256((path / file).read_bytes()).hexdigest()
             if found != expected:
                 raise CheckpointError(f"{path / file}: expected sha256 {expected[:12]}…, found {found[:12]}…")
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: {error.strerror}: {error.filename}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: metadata.json: {error}") from error
     return Checkpoint(path, metadata)

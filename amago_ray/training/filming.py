@@ -11,15 +11,22 @@ import numpy.typing as npt
 
 from amago_ray.acting.policy import Policy
 from amago_ray.envs.env_batch import EnvBatch
-from amago_ray.errors import ConfigError, RunDirectoryError
+from amago_ray.errors import ConfigError, EnvError, RunDirectoryError
 
 _FRAMES_PER_S = 8
+_OPTIONS: dict[str, dict[str, Any]] = {
+    ".gif": {"duration": 1000 / _FRAMES_PER_S, "loop": 0},
+    ".mp4": {"fps": _FRAMES_PER_S, "codec": "libx264"},
+}
 # The last frame of an episode stays this many frames, so that a viewer sees how it ended.
 _HOLD_FRAMES = 6
 
 
 def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: bool) -> list[npt.NDArray[np.uint8]]:
-    """The frames `[height, width, 3]` of one episode per seed in a batch of one environment, last states included."""
+    """The frames `[height, width, 3]` of one episode per seed in a batch of one environment, last states included.
+
+    Raises: EnvError if the environment cannot render, or fails.
+    """
     first = np.zeros(1, np.int64)
     frames: list[npt.NDArray[np.uint8]] = []
     for seed in seeds:
@@ -31,6 +38,8 @@ def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: b
         while not ended:
             actions = policy.act_stored(observations.leaves, state, reward, observations.action_mask, greedy=greedy)
             step = env_batch.step(actions)
+            if step.failures:
+                raise EnvError(f"the environment failed while it was filmed: {_last_line(step.failures[0].error)}")
             observations, reward = step.observations, step.rewards
             frames.append(env_batch.render(0))
             ended = bool(step.terminated[0] or step.truncated[0])
@@ -45,17 +54,26 @@ def write_film(frames: list[npt.NDArray[np.uint8]], out: Path) -> Path:
     """
     import imageio.v3 as imageio
 
-    options: dict[str, dict[str, Any]] = {
-        ".gif": {"duration": 1000 / _FRAMES_PER_S, "loop": 0},
-        ".mp4": {"fps": _FRAMES_PER_S, "codec": "libx264"},
-    }
-    if out.suffix not in options:
-        raise ConfigError(f'{out}: expected a name that ends in .gif or .mp4, got "{out.suffix}"')
+    check_film_name(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(out, np.stack(frames), **options[out.suffix])
-    except ImportError as error:
-        raise ConfigError(f"{out}: writing .mp4 needs the package imageio[ffmpeg]; .gif does not ({error})") from error
+        imageio.imwrite(out, np.stack(frames), **_OPTIONS[out.suffix])
     except OSError as error:
+        if error.errno is None and out.suffix == ".mp4":
+            # What imageio raises where no plugin for videos is installed.
+            raise ConfigError(f"{out}: writing .mp4 needs the package imageio[ffmpeg]; .gif does not") from error
         raise RunDirectoryError(f"{out}: cannot be written: {error.strerror or error}") from error
     return out
+
+
+def check_film_name(out: Path) -> None:
+    """Refuse a file that `write_film` could not write, before anything is filmed.
+
+    Raises: ConfigError if its name ends in neither .gif nor .mp4.
+    """
+    if out.suffix not in _OPTIONS:
+        raise ConfigError(f'{out}: expected a name that ends in .gif or .mp4, got "{out.suffix}"')
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +17,17 @@ from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
+from amago_ray.errors import CheckpointError
 from amago_ray.learning.learner import Learner
 from amago_ray.replay.make import make_shard
+from amago_ray.replay.shard import ReplayShard
 from amago_ray.training.checkpoints import Checkpoint
 from amago_ray.training.governor import Governor
 from amago_ray.training.ports import Capture, Counters, EvaluationResult, Report
 from amago_ray.training.replay_metrics import replay_metrics
+
+# Spawn key of the stream from which shards are drawn.
+_STREAM = 2
 
 
 class LocalBackend:
@@ -29,21 +35,25 @@ class LocalBackend:
 
     Deterministic: nothing depends on time, so two runs of one config are equal bit for bit, and so is a run that was
     stopped at a checkpoint and resumed. For that a capture drops the running episodes and hands the newest weights to
-    the runner, in the uninterrupted run too.
+    the runner, in the uninterrupted run too. Results of an evaluation are handed over before any further training.
     """
 
     def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path) -> None:
         self._config = config
         self._learner = Learner(config, spec, device="cpu", seed=config.seed)
         self._runner = make_env_runner(config, runner=0, incarnation=0)
-        self._shards = [make_shard(config, spec, replay_directory, shard) for shard in range(config.replay.num_shards)]
+        self._spec = spec
+        self._replay_directory = replay_directory
+        self._shards: list[ReplayShard] = []
         self._evaluator = Evaluator(config) if config.evaluation.num_episodes else None
         self._governor = Governor(config.replay)
-        self._rng = np.random.default_rng(np.random.SeedSequence((config.seed, 1)))
+        # The key keeps this stream apart from those of the runner, the shards and the learner.
+        self._rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STREAM,)))
         self._next_shard = 0
         self._episodes_total = 0
         self._finished: list[EpisodeStats] = []
         self._evaluations: list[EvaluationResult] = []
+        self._warned_failures: set[str] = set()
         self._busy_s = {"acting": 0.0, "environment": 0.0, "replay": 0.0, "learner": 0.0, "broadcast": 0.0}
 
     @property
@@ -51,17 +61,27 @@ class LocalBackend:
         return Counters(self._runner.env_steps, self._learner.learner_steps, self._episodes_total)
 
     def start(self, checkpoint: Checkpoint | None) -> None:
-        """Begin, or go on from a checkpoint: replay is cut back to where it was then."""
+        """Begin, or go on from a checkpoint: replay is cut back to where it was then.
+
+        Raises: CheckpointError if the checkpoint is not one of a local run with as many shards.
+        """
+        for number in range(self._config.replay.num_shards):
+            if checkpoint is None:
+                # A run that ended before its first checkpoint begins anew, and would meet its own episodes here.
+                shutil.rmtree(self._replay_directory / f"shard_{number}", ignore_errors=True)
+            self._shards.append(make_shard(self._config, self._spec, self._replay_directory, number))
+            self._report_shard(number)
         if checkpoint is not None:
             self._learner.load_files(checkpoint.read)
-            self._load_state(checkpoint.metadata["state"])
-        else:
-            for number in range(len(self._shards)):
-                self._report_shard(number)
+            self._load_state(checkpoint)
         self._broadcast()
 
     def advance(self, timeout_s: float) -> Report:
         """Train `learner.metrics_interval` times, acting in between as the governor asks."""
+        if self._evaluations:
+            evaluations, self._evaluations = self._evaluations, []
+            return Report(self._counters, evaluations=evaluations)
+        counters = self._counters
         began = time.perf_counter()
         busy_before = dict(self._busy_s)
         acting_before = (self._runner.policy_time_s, self._runner.env_time_s)
@@ -78,11 +98,15 @@ class LocalBackend:
                 **self._learner.metrics(),
                 **self._governor.metrics(),
                 **replay_metrics([shard.report() for shard in self._shards], self._config.replay),
+                "time/env_steps_per_s": (self._counters.env_steps - counters.env_steps) / elapsed,
+                "time/learner_steps_per_s": (self._counters.learner_steps - counters.learner_steps) / elapsed,
+                "rollout/dropped_episodes": float(self._runner.num_dropped_episodes),
+                "rollout/abandoned_episodes": float(self._runner.num_abandoned_episodes),
             },
             waits={name: (busy - busy_before[name]) / elapsed for name, busy in self._busy_s.items()},
-            evaluations=self._evaluations,
+            warnings=self._new_failures(),
         )
-        self._finished, self._evaluations = [], []
+        self._finished = []
         return report
 
     def request_evaluation(self, number: int) -> None:
@@ -99,7 +123,6 @@ class LocalBackend:
     def capture(self) -> Capture:
         """The state of everything; running episodes are dropped."""
         self._broadcast()
-        self._runner.abandon()
         state: dict[str, Any] = {
             "runner": self._runner.state(),
             "shards": [shard.state() for shard in self._shards],
@@ -109,6 +132,7 @@ class LocalBackend:
             "next_shard": self._next_shard,
             "episodes": self._episodes_total,
         }
+        self._runner.abandon()
         return Capture(self._counters, self._learner.save_files(), state)
 
     def stop(self) -> None:
@@ -119,13 +143,17 @@ class LocalBackend:
         for shard in self._shards:
             shard.close()
 
-    def _load_state(self, state: Mapping[str, Any]) -> None:
-        for number, (shard, saved, watermark) in enumerate(
-            zip(self._shards, state["shards"], state["watermarks"], strict=True)
-        ):
+    def _load_state(self, checkpoint: Checkpoint) -> None:
+        state: Mapping[str, Any] = checkpoint.metadata["state"]
+        if "runner" not in state:
+            raise CheckpointError(f"{checkpoint.path}: expected one of a --local run, found one of a run over Ray")
+        if len(state["shards"]) != len(self._shards):
+            raise CheckpointError(
+                f"{checkpoint.path}: expected replay.num_shards {len(state['shards'])}, found {len(self._shards)}"
+            )
+        for shard, saved, watermark in zip(self._shards, state["shards"], state["watermarks"], strict=True):
             shard.truncate(watermark)
             shard.load_state(saved)
-            self._report_shard(number)
         self._governor.load_state(state["governor"])
         self._rng.bit_generator.state = state["rng"]
         self._next_shard = state["next_shard"]
@@ -168,6 +196,11 @@ class LocalBackend:
 
     def _broadcast(self) -> None:
         self._runner.load(self._learner.snapshot())
+
+    def _new_failures(self) -> list[str]:
+        kinds = [kind for kind in self._runner.failures if kind not in self._warned_failures]
+        self._warned_failures.update(kinds)
+        return [f"an environment failed and was rebuilt: {kind}" for kind in kinds]
 
     def _report_shard(self, number: int) -> None:
         report = self._shards[number].report()

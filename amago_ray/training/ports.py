@@ -23,7 +23,7 @@ class Counters:
 class EvaluationResult:
     """A finished evaluation: its episodes, the counters when it was asked for, and the weights it used.
 
-    `policy` holds the weights as a safetensors file if they evaluated better than any before in this session.
+    `policy` holds these weights as a safetensors file.
     """
 
     number: int

@@ -8,7 +8,8 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,26 @@ class RunDirectory:
         nothing to resume, or if it cannot be written.
         """
         path = Path(config.runs_dir) / config.name
-        # A run that failed before its first report took nothing.
-        taken = _has_content(path / "metrics.jsonl") or (path / "checkpoints").exists()
-        if resume and not taken:
-            raise RunDirectoryError(f"{path}: nothing to resume: expected the directory of an earlier run")
-        if taken and not resume and not overwrite:
-            raise RunDirectoryError(
-                f"{path}: taken by an earlier run: go on with --resume, replace it with --overwrite, "
-                "or choose another --name"
-            )
+        shards = None if config.replay.directory is None else Path(config.replay.directory)
         try:
+            # A run that failed before its first report took nothing.
+            taken = _has_content(path / "metrics.jsonl") or (path / "checkpoints").exists()
+            if resume and not taken:
+                raise RunDirectoryError(f"{path}: nothing to resume: expected the directory of an earlier run")
+            if taken and not resume and not overwrite:
+                raise RunDirectoryError(
+                    f"{path}: taken by an earlier run: go on with --resume, replace it with --overwrite, "
+                    "or choose another --name"
+                )
+            if shards is not None and not resume:
+                if any(shards.glob("shard_*/segment_*")) and not overwrite:
+                    raise RunDirectoryError(
+                        f"{shards}: replay.directory holds episodes of an earlier run: replace them with --overwrite, "
+                        "or choose another directory"
+                    )
+                _remove(shards, ("shard_*",))
             if not resume:
-                _remove_run(path)
+                _remove(path, _RUN_FILES)
             path.mkdir(parents=True, exist_ok=True)
             directory = cls(path)
             write_atomically(path / "config.yaml", dump_yaml(config).encode())
@@ -95,8 +104,15 @@ class RunDirectory:
         return int(self.metadata["sessions"])
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        """What `amago-ray status` shows."""
-        write_atomically(self.path / "status.json", json.dumps({**status, "time": time.time()}, indent=1).encode())
+        """What `amago-ray status` shows.
+
+        Raises: RunDirectoryError if it cannot be written.
+        """
+        path = self.path / "status.json"
+        try:
+            write_atomically(path, json.dumps({**status, "time": time.time()}, indent=1).encode())
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror or error}") from error
 
     def read_status(self) -> dict[str, Any]:
         """The newest status; empty before the first."""
@@ -113,20 +129,25 @@ class RunDirectory:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that readers see the old or the new one whole, also after a crash."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _remove_run(path: Path) -> None:
+def _remove(path: Path, patterns: Sequence[str]) -> None:
     """Delete what a run writes, and nothing else that may be in the directory."""
-    for pattern in _RUN_FILES:
+    for pattern in patterns:
         for entry in path.glob(pattern):
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -139,7 +160,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}: expected JSON: {error}") from error
     return data
 

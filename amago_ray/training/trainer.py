@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import CheckpointError
-from amago_ray.telemetry.bottleneck import verdict
+from amago_ray.errors import CheckpointError, RunDirectoryError
+from amago_ray.telemetry.bottleneck import Verdict, verdict
 from amago_ray.telemetry.console import ConsoleReporter, Progress, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
 from amago_ray.telemetry.metrics import EpisodeWindow, episode_metrics
 from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints
 from amago_ray.training.ports import Backend, Counters, EvaluationResult, Report
 from amago_ray.training.run_directory import RunDirectory
+
+_log = logging.getLogger(__name__)
 
 _LOCAL_CHECKPOINT_INTERVAL = 1000
 
@@ -54,6 +58,7 @@ class Trainer:
         self._window: EpisodeWindow[EpisodeStats] = EpisodeWindow()
         self._last_checkpoint = (0.0, 0)
         self._status: dict[str, Any] = {}
+        self._limit: Verdict | None = None
         self._counters = Counters()
         self._shown: dict[str, float] = {}
         self._before: dict[str, float] = {}
@@ -65,6 +70,7 @@ class Trainer:
         self._next_evaluation = 0
         self._stop_reason: str | None = None
         self._checkpoint_path: Path | None = None
+        self._saved_at: tuple[Counters, int, bool] | None = None
 
     def request_stop(self, reason: str) -> None:
         """Checkpoint and end at the next opportunity; safe to call from a signal handler."""
@@ -77,7 +83,7 @@ class Trainer:
         """
         began = time.monotonic()
         try:
-            self._start(resume=resume)
+            self._start(began, resume=resume)
             self._last_checkpoint = (time.monotonic(), self._counters.learner_steps)
             while self._stop_reason is None:
                 self._take(self._backend.advance(self._config.report.interval_s), began)
@@ -87,11 +93,14 @@ class Trainer:
                 self._request_evaluation()
                 while self._evaluating:
                     self._take(self._backend.advance(self._config.report.interval_s), began)
-            self._save_checkpoint()
+            if self._saved_at != self._progress_mark:
+                self._save_checkpoint()
             self._directory.write_status({"state": "ended", "reason": self._stop_reason, **self._status})
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
-            self._directory.write_status({"state": "failed", "reason": reason, **self._status})
+            # A status that cannot be written must not hide why the run failed.
+            with suppress(RunDirectoryError):
+                self._directory.write_status({"state": "failed", "reason": reason, **self._status})
             raise
         finally:
             self._backend.stop()
@@ -107,15 +116,18 @@ class Trainer:
             checkpoint=self._checkpoint_path,
         )
 
-    def _start(self, *, resume: bool) -> None:
+    def _start(self, began: float, *, resume: bool) -> None:
         checkpoint = self._checkpoints.load() if resume and self._checkpoints.exists() else None
         self._backend.start(checkpoint)
         if checkpoint is not None:
             self._restore(checkpoint)
-        elif self._config.evaluation.num_episodes and self._config.evaluation.at_start:
+            self._check_criteria(began)
+            return
+        if resume:
+            _log.warning("%s: no checkpoint yet: the run begins anew", self._directory.path)
+        self._next_evaluation = self._config.evaluation.interval_env_steps
+        if self._config.evaluation.num_episodes and self._config.evaluation.at_start:
             self._request_evaluation()
-        if self._config.evaluation.num_episodes and checkpoint is None:
-            self._next_evaluation = self._config.evaluation.interval_env_steps
 
     def _schedule(self) -> None:
         """Begin an evaluation or save a checkpoint if it is time."""
@@ -163,16 +175,17 @@ class Trainer:
         written = self._loggers.log(report.counters.env_steps, metrics)
         self._shown |= {**written, "env_steps": float(report.counters.env_steps)}
         progress = self._progress(began)
-        limit = verdict(report.waits)
+        if report.waits:
+            self._limit = verdict(report.waits)
         if self._console is not None:
             for warning in report.warnings:
                 self._console.message(f"warning: {warning}")
-            self._console.report(self._shown, progress, limit)
+            self._console.report(self._shown, progress, self._limit)
         self._status = {
             "metrics": self._shown,
             "fraction": progress.fraction,
             "time_left_s": progress.time_left_s,
-            "bottleneck": str(limit),
+            "bottleneck": None if self._limit is None else str(self._limit),
         }
         self._directory.write_status({"state": "running", **self._status})
         if report.stop_requested:
@@ -184,7 +197,7 @@ class Trainer:
         metrics["eval/learner_steps"] = float(result.counters.learner_steps)
         metrics["eval/env_steps"] = float(result.counters.env_steps)
         metrics["time/evaluation_s"] = result.time_s
-        if not self._before:
+        if result.number == 0 and self._config.evaluation.at_start:
             self._before = metrics
         self._after, self._after_steps = metrics, result.counters.learner_steps
         score = (metrics.get("eval/success_rate", 0.0), metrics["eval/return_mean"])
@@ -251,6 +264,7 @@ class Trainer:
             "trainer": {
                 "next_evaluation": self._next_evaluation,
                 "num_evaluations": self._num_evaluations,
+                "evaluating": self._evaluating,
                 "before": self._before,
                 "after": self._after,
                 "after_steps": self._after_steps,
@@ -261,6 +275,12 @@ class Trainer:
         files = {**capture.files, **self._common_files()}
         self._checkpoint_path = self._checkpoints.save(capture.counters.learner_steps, files, state)
         self._last_checkpoint = (time.monotonic(), capture.counters.learner_steps)
+        self._saved_at = self._progress_mark
+
+    @property
+    def _progress_mark(self) -> tuple[Counters, int, bool]:
+        """Changes whenever there is something new to save."""
+        return self._counters, self._num_evaluations, self._evaluating
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         try:
@@ -274,8 +294,15 @@ class Trainer:
             self._after_steps = state["after_steps"]
             self._best = None if state["best"] is None else tuple(state["best"])
             self._window.add(_episode(episode) for episode in state["window"])
+            was_evaluating = state["evaluating"]
         except KeyError as error:
             raise CheckpointError(f"{checkpoint.path}: its metadata lacks {error}") from error
+        self._checkpoint_path = checkpoint.path
+        if was_evaluating and self._config.evaluation.num_episodes:
+            # Its result was not in the checkpoint yet.
+            self._num_evaluations -= 1
+            self._request_evaluation()
+        self._saved_at = self._progress_mark
 
 
 def _lag(counters: Counters, version: PolicyVersion) -> float | None:
