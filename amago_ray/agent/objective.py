@@ -1,25 +1,40 @@
-"""The objective: targets, then losses, of the kind that the settings ask for.
+"""The objective: values of next states, targets, then losses, of the kind that the settings ask for.
 
-Both functions are pure: they change no module, and everything random comes in as `Draws`. Between them the caller
-updates PopArt with the targets (statistics first, then the loss).
+All functions are pure: they change no module, and everything random comes in as `Draws`. Between targets and losses the
+caller updates PopArt with the targets (statistics first, then the loss).
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from amago_ray.agent import value_classification, value_regression
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.agent.draws import Draws
-from amago_ray.agent.terms import Losses, Targets, Transitions
+from amago_ray.agent.targets import n_step_returns
+from amago_ray.agent.terms import Losses, NextValues, Transitions
 from amago_ray.agent.value_regression import Critics
 
 
-def compute_targets(agent: ActorCritic, next_states: Tensor, transitions: Transitions, draws: Draws) -> Targets:
-    """Targets of M transitions from the states `[M, D]` they lead to, without gradient."""
+def compute_next_values(agent: ActorCritic, next_states: Tensor, transitions: Transitions, draws: Draws) -> NextValues:
+    """Values of the states `[R, D]` that R transitions lead to, without gradient."""
     if agent.config.kind == "multi_task":
-        return value_classification.compute_targets(agent, next_states, transitions, draws)
-    return value_regression.compute_targets(agent, next_states, transitions, draws)
+        return value_classification.compute_next_values(agent, next_states, transitions, draws)
+    return value_regression.compute_next_values(agent, next_states, transitions, draws)
+
+
+@torch.no_grad()
+def compute_returns(agent: ActorCritic, transitions: Transitions, next_values: Tensor) -> Tensor:
+    """Targets `[M, G]` in return units of M transitions, whole sequences, from `next_values [M, G]`."""
+    return n_step_returns(
+        agent.config.reward_multiplier * transitions.reward,
+        transitions.terminated,
+        next_values,
+        agent.discounts,
+        n_step=agent.config.n_step,
+        steps_left=transitions.steps_left,
+    )
 
 
 def compute_losses(

@@ -43,19 +43,18 @@ class Transitions:
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Temporal-difference targets of M transitions, in return units, and what led to them.
+class NextValues:
+    """What R transitions lead to, by the target networks.
 
-    policy: moments `[M, G, ...]` of the target policy at the next states. ensemble `[C, M, G]`: the target critics'
-    values of the next states; raw: the same before de-normalisation. reduced `[M, G]`: over the critics drawn.
-    returns `[M, G]`: the targets.
+    policy: moments `[R, G, ...]` of the target policy at the next states. ensemble `[C, R, G]`: the target critics'
+    values of the next states in return units; raw: the same before de-normalisation. reduced `[R, G]`: over the
+    critics drawn.
     """
 
     policy: Moments
     raw: Tensor
     ensemble: Tensor
     reduced: Tensor
-    returns: Tensor
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from torch import Tensor
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.agent.draws import Draws
 from amago_ray.agent.filters import filter_weight
-from amago_ray.agent.targets import n_step_returns, reduce_ensemble
-from amago_ray.agent.terms import Losses, Targets, Transitions, combine, policy_entries
+from amago_ray.agent.targets import reduce_ensemble
+from amago_ray.agent.terms import Losses, NextValues, Transitions, combine, policy_entries
 from amago_ray.nets.heads import StateActionCritics, StateCritics
 
 Critics = StateCritics | StateActionCritics
 
 
 @torch.no_grad()
-def compute_targets(agent: ActorCritic, next_states: Tensor, transitions: Transitions, draws: Draws) -> Targets:
-    """Targets of M transitions from the states `[M, D]` they lead to."""
+def compute_next_values(agent: ActorCritic, next_states: Tensor, transitions: Transitions, draws: Draws) -> NextValues:
+    """Values of the states `[R, D]` that R transitions lead to."""
     config, distribution = agent.config, agent.distribution
     assert draws.target_action is not None
     policy_head = agent.target_policy_head if config.use_target_policy else agent.policy_head
@@ -30,15 +30,7 @@ def compute_targets(agent: ActorCritic, next_states: Tensor, transitions: Transi
     action = distribution.sample(tuple(moment[:, None] for moment in moments), draws.target_action)
     ensemble = agent.value_bins.value(agent.target_critics(next_states, action).float()).mean(2)
     reduced = reduce_ensemble(ensemble, draws.critic_subset, pessimistic=config.online_coefficient > 0)
-    returns = n_step_returns(
-        config.reward_multiplier * transitions.reward,
-        transitions.terminated,
-        reduced,
-        agent.discounts,
-        n_step=config.n_step,
-        steps_left=transitions.steps_left,
-    )
-    return Targets(policy=moments, raw=ensemble, ensemble=ensemble, reduced=reduced, returns=returns)
+    return NextValues(policy=moments, raw=ensemble, ensemble=ensemble, reduced=reduced)
 
 
 def compute_losses(

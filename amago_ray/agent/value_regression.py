@@ -13,8 +13,8 @@ from torch import Tensor
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.agent.draws import Draws
 from amago_ray.agent.filters import filter_weight
-from amago_ray.agent.targets import n_step_returns, reduce_ensemble
-from amago_ray.agent.terms import Losses, Targets, Transitions, combine, policy_entries
+from amago_ray.agent.targets import reduce_ensemble
+from amago_ray.agent.terms import Losses, NextValues, Transitions, combine, policy_entries
 from amago_ray.nets.distributions import Moments
 from amago_ray.nets.heads import StateActionCritics, StateCritics
 
@@ -22,23 +22,15 @@ Critics = StateCritics | StateActionCritics
 
 
 @torch.no_grad()
-def compute_targets(agent: ActorCritic, next_states: Tensor, transitions: Transitions, draws: Draws) -> Targets:
-    """Targets of M transitions from the states `[M, D]` they lead to, with PopArt's statistics as they are."""
+def compute_next_values(agent: ActorCritic, next_states: Tensor, transitions: Transitions, draws: Draws) -> NextValues:
+    """Values of the states `[R, D]` that R transitions lead to, with PopArt's statistics as they are."""
     config = agent.config
     policy_head = agent.target_policy_head if config.use_target_policy else agent.policy_head
     moments = agent.distribution.moments(policy_head(next_states).float(), _per_discount(transitions.next_action_mask))
     raw = _policy_values(agent, agent.target_critics, next_states, moments, draws.target_action, gradient=False)
     ensemble = agent.popart.denormalized_output(raw)
     reduced = reduce_ensemble(ensemble, draws.critic_subset, pessimistic=config.online_coefficient > 0)
-    returns = n_step_returns(
-        config.reward_multiplier * transitions.reward,
-        transitions.terminated,
-        reduced,
-        agent.discounts,
-        n_step=config.n_step,
-        steps_left=transitions.steps_left,
-    )
-    return Targets(policy=moments, raw=raw, ensemble=ensemble, reduced=reduced, returns=returns)
+    return NextValues(policy=moments, raw=raw, ensemble=ensemble, reduced=reduced)
 
 
 def compute_losses(

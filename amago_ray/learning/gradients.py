@@ -10,18 +10,19 @@ from torch import Tensor
 
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.agent.draws import Draws
-from amago_ray.agent.objective import compute_losses, compute_targets
-from amago_ray.agent.terms import Losses, Targets
+from amago_ray.agent.objective import compute_losses, compute_next_values, compute_returns
+from amago_ray.agent.terms import Losses, NextValues
 from amago_ray.agent.value_regression import Critics
 from amago_ray.learning.batch import DeviceBatch
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What one evaluation computed: states `[N, D]`, targets, and the losses of each chunk of rows."""
+    """What one evaluation computed: states `[N, D]`, targets `[M, G]` and, for each chunk of rows, what led there."""
 
     states: Tensor
-    targets: Targets | None
+    returns: Tensor | None
+    next_values: list[NextValues]
     losses: list[Losses]
 
 
@@ -43,28 +44,31 @@ def accumulate_gradients(
     """
     autocast = torch.autocast(batch.layout.device.type, precision, enabled=precision != torch.float32)
     transitions, rows = batch.transitions, batch.layout.transition_rows
+    step = rows_per_chunk or len(transitions)
+    chunks = [(start, min(start + step, len(transitions))) for start in range(0, len(transitions), step)]
     with autocast:
         states = agent.states(batch.tokens, batch.layout, batch.token_weight)
         inputs = states.detach()
-        targets = None
+        next_values = []
         if agent.config.trains_critics:
-            targets = compute_targets(agent, inputs[rows + 1], transitions, draws)
-    if targets is not None:
-        agent.popart.update(targets.returns, transitions.weight)
+            for start, stop in chunks:
+                next_states, part = inputs[rows[start:stop] + 1], transitions.rows(start, stop)
+                next_values.append(compute_next_values(agent, next_states, part, draws.rows(start, stop)))
+    returns = None
+    if next_values:
+        returns = compute_returns(agent, transitions, torch.cat([values.reduced for values in next_values]))
+        agent.popart.update(returns, transitions.weight)
 
-    inputs = inputs[rows]
     losses = []
-    chunk = rows_per_chunk or len(transitions)
     state_gradient = torch.zeros_like(states)
-    for start in range(0, len(transitions), chunk):
-        stop = min(start + chunk, len(transitions))
-        chunk_inputs = inputs[start:stop].detach().requires_grad_()
+    for start, stop in chunks:
+        chunk_inputs = inputs[rows[start:stop]].requires_grad_()
         with autocast:
             terms = compute_losses(
                 agent,
                 chunk_inputs,
                 transitions.rows(start, stop),
-                None if targets is None else targets.returns[start:stop],
+                None if returns is None else returns[start:stop],
                 draws.rows(start, stop),
                 num_transitions,
                 value_critics,
@@ -74,7 +78,7 @@ def accumulate_gradients(
         state_gradient[rows[start:stop]] = chunk_inputs.grad
         losses.append(terms)
     _GivenGradient.apply(states, state_gradient).backward()  # type: ignore[no-untyped-call]
-    return Evaluation(states, targets, losses)
+    return Evaluation(states, returns, next_values, losses)
 
 
 class _GivenGradient(torch.autograd.Function):

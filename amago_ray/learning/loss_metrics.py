@@ -43,8 +43,8 @@ def detailed_metrics(
 def _columns(agent: ActorCritic, evaluation: Evaluation) -> dict[str, Tensor]:
     """What is averaged, each `[M, G]`."""
     columns: dict[str, Tensor] = {}
-    if evaluation.targets is not None:
-        columns["loss/target_mean"] = evaluation.targets.returns
+    if evaluation.returns is not None:
+        columns["loss/target_mean"] = evaluation.returns
     for name in ("advantage", "filter", "log_prob"):
         entries = [getattr(terms, name) for terms in evaluation.losses]
         if entries[0] is not None:

@@ -152,7 +152,7 @@ def intermediates(replay, batch, evaluation):
     """What each golden intermediate is called here: array of rows, and which timesteps these are."""
     agent, case, outputs = replay.agent, replay.case, replay.outputs
     (terms,) = evaluation.losses
-    targets, popart = evaluation.targets, agent.popart
+    returns, popart = evaluation.returns, agent.popart
     found = {
         "tstep_emb": ("tokens", outputs["timestep_encoder"][0]),
         "traj_emb": ("tokens", evaluation.states),
@@ -165,8 +165,9 @@ def intermediates(replay, batch, evaluation):
     for name, value in (("advantage", terms.advantage), ("filter", terms.filter), ("logp", terms.log_prob)):
         if value is not None:
             found[name] = ("moves", value[..., None])
-    if targets is None:
+    if returns is None:
         return found
+    (targets,) = evaluation.next_values
     target_head = "target_policy_head" if agent.config.use_target_policy else "policy_head"
     found |= {
         "target_actor_params": ("successors", outputs[target_head][0]),
@@ -174,13 +175,13 @@ def intermediates(replay, batch, evaluation):
         "q_sa_action": ("moves", agent.distribution.encode(batch.transitions.action)),
         "q_target": ("moves", _critics_inside(targets.ensemble)),
         "q_target_reduced": ("moves", targets.reduced[:, None, :, None]),
-        "td_target": ("moves", targets.returns[:, None, :, None]),
+        "td_target": ("moves", returns[:, None, :, None]),
         "q_sa": ("moves", _critics_inside(terms.taken_values)),
         "critic_loss_unmasked": ("moves", _critics_inside(terms.critic_entries)),
     }
     if case.is_multi_task:
         found["q_sa_logits"] = ("moves", outputs["critics"][0][:, :, 0].log_softmax(-1).transpose(0, 1))
-        found["td_labels"] = ("moves", agent.value_bins.label(targets.returns)[:, None])
+        found["td_labels"] = ("moves", agent.value_bins.label(returns)[:, None])
         sampled = agent.value_bins.value(outputs["target_critics"][0])
         found["q_target_samples"] = ("moves of samples", _samples_first(sampled))
         if terms.policy_values is not None:
@@ -191,7 +192,7 @@ def intermediates(replay, batch, evaluation):
     else:
         found["q_target_raw"] = ("moves", _critics_inside(targets.raw))
         found["q_pi"] = ("moves", _critics_inside(terms.policy_values))
-        found["td_target_norm"] = ("moves", popart.normalized(targets.returns)[:, None, :, None])
+        found["td_target_norm"] = ("moves", popart.normalized(returns)[:, None, :, None])
         found["q_sa_popart"] = ("moves", _critics_inside(popart.normalized_output(terms.taken_values)))
         if terms.online_values is not None:
             found["q_dpg_popart"] = ("moves", terms.online_values[..., None])

@@ -6,7 +6,7 @@ from helpers.batches import ACTIONS, make_batch, make_config, make_spec
 
 from amago_ray.agent.actor_critic import build_actor_critic
 from amago_ray.agent.draws import make_draws
-from amago_ray.agent.objective import compute_losses, compute_targets
+from amago_ray.agent.objective import compute_losses, compute_next_values, compute_returns
 from amago_ray.learning.batch import to_device_batch
 
 KINDS = [(agent, action) for agent in ("actor_critic", "multi_task") for action in ACTIONS]
@@ -27,8 +27,11 @@ class Setup:
         rows = self.batch.layout.transition_rows
         self.states, self.next_states = states[rows].requires_grad_(), states[rows + 1]
 
-    def targets(self):
-        return compute_targets(self.agent, self.next_states, self.transitions, self.draws)
+    def next_values(self):
+        return compute_next_values(self.agent, self.next_states, self.transitions, self.draws)
+
+    def returns(self):
+        return compute_returns(self.agent, self.transitions, self.next_values().reduced)
 
     def losses(self, returns, start=0, stop=12, **options):
         return compute_losses(
@@ -49,7 +52,7 @@ def test_every_kind_has_a_finite_loss_that_reaches_every_network(agent, action, 
     setup = Setup(
         action, kind=agent, online_coefficient=online, offline_coefficient=offline, advantage_filter="exponential"
     )
-    losses = setup.losses(setup.targets().returns)
+    losses = setup.losses(setup.returns())
     losses.total.backward()
     assert torch.isfinite(losses.total)
     for network in (setup.agent.policy_head, setup.agent.critics):
@@ -61,7 +64,7 @@ def test_every_kind_has_a_finite_loss_that_reaches_every_network(agent, action, 
 @pytest.mark.parametrize(("agent", "action"), KINDS)
 def test_chunks_of_rows_add_up(agent, action):
     setup = Setup(action, kind=agent, num_action_samples_in_policy_loss=2)
-    returns = setup.targets().returns
+    returns = setup.returns()
     whole = setup.losses(returns)
     parts = [setup.losses(returns, start, start + 4) for start in (0, 4, 8)]
     for name in ("total", "critic", "policy"):
@@ -72,7 +75,7 @@ def test_chunks_of_rows_add_up(agent, action):
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_policy_loss_gives_critics_and_their_state_no_gradient(action):
     setup = Setup(action, offline_coefficient=0.0)
-    losses = setup.losses(setup.targets().returns)
+    losses = setup.losses(setup.returns())
     parameters = list(setup.agent.critics.parameters())
     assert torch.autograd.grad(losses.policy, parameters, retain_graph=True, allow_unused=True) == (None,) * len(
         parameters
@@ -80,7 +83,7 @@ def test_the_policy_loss_gives_critics_and_their_state_no_gradient(action):
     # What remains of the state's gradient goes through the policy head: none without it.
     for parameter in setup.agent.policy_head.parameters():
         parameter.data.zero_()
-    losses = setup.losses(setup.targets().returns)
+    losses = setup.losses(setup.returns())
     (gradient,) = torch.autograd.grad(losses.policy, [setup.states])
     assert gradient.abs().max() == 0
 
@@ -88,7 +91,7 @@ def test_the_policy_loss_gives_critics_and_their_state_no_gradient(action):
 def test_one_critic_forward_serves_both_terms():
     """The current critics given as value critics lead to the same losses and gradients as reusing their outputs."""
     setup = Setup()
-    returns = setup.targets().returns
+    returns = setup.returns()
     reused, given = setup.losses(returns), setup.losses(returns, value_critics=setup.agent.critics)
     assert torch.allclose(reused.total, given.total)
     parameters = list(setup.agent.trained_parameters().values())
@@ -101,8 +104,8 @@ def test_one_critic_forward_serves_both_terms():
 def test_masked_actions_are_given_no_value_and_no_probability(agent):
     setup = Setup(kind=agent, action_mask=True)
     mask, next_mask = setup.transitions.action_mask, setup.transitions.next_action_mask
-    targets = setup.targets()
-    losses = setup.losses(targets.returns)
+    targets = setup.next_values()
+    losses = setup.losses(setup.returns())
     assert (losses.policy_moments[0].permute(0, 2, 1)[~mask] == 0).all()
     assert (targets.policy[0].permute(0, 2, 1)[~next_mask] == 0).all()
     losses.total.backward()
@@ -114,14 +117,14 @@ def test_masked_actions_are_given_no_value_and_no_probability(agent):
             setup.transitions = replace(
                 setup.transitions, next_action_mask=torch.tensor([True, True, True, False]).expand(12, 4)
             )
-            before = setup.targets().returns
+            before = setup.returns()
             outputs[..., 3] += 1e3
-            assert torch.equal(setup.targets().returns, before)
+            assert torch.equal(setup.returns(), before)
 
 
 def test_online_targets_take_the_minimum_and_offline_ones_the_mean():
-    pessimistic = Setup(online_coefficient=1.0).targets()
-    mean = Setup(online_coefficient=0.0).targets()
+    pessimistic = Setup(online_coefficient=1.0).next_values()
+    mean = Setup(online_coefficient=0.0).next_values()
     assert (pessimistic.reduced <= mean.reduced + 1e-6).all()
     assert (pessimistic.reduced < mean.reduced).any()
 
@@ -131,9 +134,9 @@ def test_targets_may_use_the_online_policy():
     for setup in (slow, fast):
         for parameter in setup.agent.target_policy_head.parameters():
             parameter.data.zero_()
-    uniform = slow.targets().policy[0]
+    uniform = slow.next_values().policy[0]
     assert torch.allclose(uniform, torch.full_like(uniform, 0.25))
-    assert not torch.allclose(fast.targets().policy[0], uniform)
+    assert not torch.allclose(fast.next_values().policy[0], uniform)
 
 
 def test_behaviour_cloning_leaves_critics_out():
