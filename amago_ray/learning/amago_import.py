@@ -6,10 +6,13 @@ Names that the original has and we do not: `maximized_critics.*`, a copy of its 
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from amago_ray.agent.actor_critic import ActorCritic
@@ -73,6 +76,25 @@ _POPART = (
     (r"shift", "b"),
     (r"num_updates", "_t"),
 )
+
+
+def read_amago_weights(path: str | Path, agent: ActorCritic) -> dict[str, Tensor]:
+    """The state of `agent` in an AMAGO `policy.pt` (a state dict); nothing is unpickled but tensors.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its weights do not match the agent's one to one.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: expected AMAGO weights, found {message}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: expected AMAGO weights (a state dict), found {type(state).__name__}")
+    try:
+        return AmagoNames.of(agent).from_amago(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from helpers.batches import make_config, make_spec
 from amago_ray.agent.actor_critic import build_actor_critic
 from amago_ray.config.model import ModelConfig, SequenceModelConfig
 from amago_ray.errors import CheckpointError
-from amago_ray.learning.amago_import import AmagoNames
+from amago_ray.learning.amago_import import AmagoNames, read_amago_weights
 
 
 def as_amago(agent, names):
@@ -83,3 +83,29 @@ def test_shapes_that_do_not_fit_are_listed():
     state["popart.mu"] = torch.zeros(9, 1)
     with pytest.raises(CheckpointError, match=r"popart.mu \[9, 1\] for popart.mean \[3\]"):
         names.from_amago(state)
+
+
+def test_a_policy_file_is_read_without_unpickling(tmp_path):
+    agent, names = make()
+    torch.save(as_amago(agent, names), tmp_path / "policy.pt")
+    fresh, _ = make(seed=1)
+    fresh.load_state_dict(read_amago_weights(tmp_path / "policy.pt", fresh))
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in agent.state_dict().items())
+
+
+@pytest.mark.parametrize("content", ["missing", "text", "object", "list"])
+def test_files_that_are_no_policy_are_one_readable_line(tmp_path, content):
+    path = tmp_path / "policy.pt"
+    if content == "text":
+        path.write_text("no weights")
+    elif content == "object":
+        torch.save({"model": Tricky()}, path)
+    elif content == "list":
+        torch.save([torch.zeros(2)], path)
+    with pytest.raises(CheckpointError, match=r"policy\.pt: expected AMAGO weights") as error:
+        read_amago_weights(path, make()[0])
+    assert "\n" not in str(error.value)
+
+
+class Tricky:
+    """What a pickle could run."""
