@@ -30,6 +30,7 @@ RUN = [
     "evaluation.film_at_end=false",
     "stop.eval_success_rate=null",
     "report.interval_s=0.5",
+    "stop.env_steps=8000",
 ]
 
 
@@ -69,8 +70,7 @@ def reports(metrics: Path) -> list[dict[str, float]]:
 
 def test_a_run_joins_a_cluster_and_spreads_over_its_nodes(cluster: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "amago_ray.cli", "train", *RUN, f"runs_dir={tmp_path}", "--address", cluster]
-        + ["stop.env_steps=8000"],
+        [sys.executable, "-m", "amago_ray.cli", "train", *RUN, f"runs_dir={tmp_path}", "--address", cluster],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
