@@ -106,7 +106,8 @@ class Policy:
         actions = self.step(
             leaves, state.prev_action, rewards, state.time_index, action_mask, state.network, greedy=greedy
         )
-        state.prev_action = actions
+        # A copy: callers may reuse what they are given.
+        state.prev_action = actions.copy()
         state.time_index = state.time_index + 1
         return actions
 
