@@ -21,6 +21,7 @@ from amago_ray.errors import CheckpointError, TrainingError
 from amago_ray.learning.batch import DeviceBatch, to_device_batch
 from amago_ray.learning.gradients import Evaluation, accumulate_gradients
 from amago_ray.learning.loss_metrics import detailed_metrics, loss_metrics
+from amago_ray.learning.malloc import keep_freed_memory
 from amago_ray.learning.metric_sums import MetricSums
 from amago_ray.learning.optimizer import AgentOptimizer
 from amago_ray.learning.running_statistics import RunningStatistics
@@ -58,6 +59,8 @@ class Learner:
         """A fresh learner on `device` (None: a GPU where there is one)."""
         self._config = config.learner
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.incarnation = incarnation
         self.learner_steps = 0
         self._seed = seed
