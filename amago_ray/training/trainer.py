@@ -84,17 +84,9 @@ class Trainer:
         began = time.monotonic()
         try:
             self._start(began, resume=resume)
-            self._last_checkpoint = (time.monotonic(), self._counters.learner_steps)
-            while self._stop_reason is None:
-                self._take(self._backend.advance(self._config.report.interval_s), began)
-                if self._stop_reason is None:
-                    self._schedule()
-            if self._wants_last_evaluation():
-                self._request_evaluation()
-                while self._evaluating:
-                    self._take(self._backend.advance(self._config.report.interval_s), began)
-            if self._saved_at != self._progress_mark:
-                self._save_checkpoint()
+            # A resumed run may have reached its end before.
+            if self._stop_reason is None:
+                self._train(began)
             self._directory.write_status({"state": "ended", "reason": self._stop_reason, **self._status})
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
@@ -107,6 +99,7 @@ class Trainer:
             self._loggers.close()
             if self._console is not None:
                 self._console.close()
+        assert self._stop_reason is not None
         return RunOutcome(
             reason=self._stop_reason,
             time_s=time.monotonic() - began,
@@ -128,6 +121,19 @@ class Trainer:
         self._next_evaluation = self._config.evaluation.interval_env_steps
         if self._config.evaluation.num_episodes and self._config.evaluation.at_start:
             self._request_evaluation()
+
+    def _train(self, began: float) -> None:
+        self._last_checkpoint = (time.monotonic(), self._counters.learner_steps)
+        while self._stop_reason is None:
+            self._take(self._backend.advance(self._config.report.interval_s), began)
+            if self._stop_reason is None:
+                self._schedule()
+        if self._wants_last_evaluation():
+            self._request_evaluation()
+            while self._evaluating:
+                self._take(self._backend.advance(self._config.report.interval_s), began)
+        if self._saved_at != self._progress_mark:
+            self._save_checkpoint()
 
     def _schedule(self) -> None:
         """Begin an evaluation or save a checkpoint if it is time."""

@@ -1,0 +1,385 @@
+"""The trainer's loop over a backend that trains nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.fake_backend import FakeBackend
+from helpers.one_line import one_line
+from helpers.scripted import make_spec
+from rich.console import Console
+
+from amago_ray.config import Config
+from amago_ray.config.env import EnvConfig
+from amago_ray.config.training import CheckpointConfig, EvaluationConfig, ReportConfig, StopConfig
+from amago_ray.errors import CheckpointError, TrainingError
+from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
+from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, read_metrics
+from amago_ray.training.checkpoints import Checkpoints
+from amago_ray.training.run_directory import RunDirectory
+from amago_ray.training.trainer import Trainer
+
+
+def make_config(tmp_path: Path, **settings: Any) -> Config:
+    return Config(
+        **{
+            "env": EnvConfig(id="fake"),
+            "name": "fake",
+            "runs_dir": str(tmp_path),
+            "stop": StopConfig(env_steps=1000),
+            "evaluation": EvaluationConfig(num_episodes=4, interval_env_steps=300),
+            "checkpoint": CheckpointConfig(interval_learner_steps=30, keep=100),
+            "report": ReportConfig(interval_s=0.0),
+            **settings,
+        }
+    )
+
+
+def make_trainer(
+    config: Config, backend: FakeBackend, *, resume: bool = False, by_steps: bool = True, console: Any = None
+) -> Trainer:
+    directory = RunDirectory.create(config, resume=resume, overwrite=False)
+    loggers = LoggerGroup([JsonlLogger(directory.path / "metrics.jsonl")])
+    return Trainer(config, backend, directory, make_spec(), console, loggers, by_steps=by_steps)
+
+
+def run(config: Config, backend: FakeBackend, *, resume: bool = False, by_steps: bool = True) -> RunOutcome:
+    return make_trainer(config, backend, resume=resume, by_steps=by_steps).run(resume=resume)
+
+
+def reports(config: Config) -> list[dict[str, float]]:
+    return [
+        {name: value for name, value in report.items() if name != "unix_time_s"}
+        for report in read_metrics(Path(config.runs_dir) / config.name / "metrics.jsonl")
+    ]
+
+
+def checkpoints_of(config: Config) -> Checkpoints:
+    return Checkpoints(Path(config.runs_dir) / config.name / "checkpoints", keep=1)
+
+
+# --- when it stops --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stop", "reason", "env_steps"),
+    [
+        (StopConfig(env_steps=250), "reached 250 env steps", 300),
+        (StopConfig(learner_steps=50), "reached 50 learner steps", 500),
+        (StopConfig(env_steps=10_000, learner_steps=20), "reached 20 learner steps", 200),
+        (StopConfig(time_s=1e-9), "reached 1e-09 s", 100),
+    ],
+    ids=["env steps", "learner steps", "the first of several", "time"],
+)
+def test_it_stops_when_a_criterion_is_met(tmp_path: Path, stop: StopConfig, reason: str, env_steps: int) -> None:
+    config = make_config(tmp_path, stop=stop, evaluation=EvaluationConfig(num_episodes=0))
+    backend = FakeBackend()
+    outcome = run(config, backend)
+    assert outcome.reason == reason
+    assert backend.counters.env_steps == env_steps
+    assert backend.is_stopped
+    assert checkpoints_of(config).load().metadata["env_steps"] == env_steps
+
+
+@pytest.mark.parametrize("stop", [StopConfig(eval_success_rate=0.6), StopConfig(eval_return=0.6)], ids=str)
+def test_it_stops_when_an_evaluation_reaches_the_goal(tmp_path: Path, stop: StopConfig) -> None:
+    config = make_config(tmp_path, stop=stop)
+    backend = FakeBackend(score_of=lambda learner_steps: learner_steps / 100)
+    outcome = run(config, backend)
+    assert outcome.reason == "evaluation reached the goal"
+    assert outcome.after["eval/return_mean"] == 0.6
+    assert outcome.after["eval/success_rate"] == 0.6
+    assert outcome.before["eval/return_mean"] == 0.0
+    assert len(backend.of_kind("evaluate")) == 3, "at 0, 30 and 60 learner steps; none again at the end"
+
+
+def test_a_request_to_stop_checkpoints_and_ends_without_another_evaluation(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    backend = FakeBackend()
+    trainer = make_trainer(config, backend)
+    backend._on_advance = lambda b: trainer.request_stop("stopped by the user") if b.counters.env_steps >= 500 else None
+    outcome = trainer.run(resume=False)
+    assert outcome.reason == "stopped by the user"
+    assert backend.of_kind("capture")[-1] == ("capture", 50)
+    assert outcome.checkpoint is not None
+    assert outcome.checkpoint.name == "step_000000050"
+    assert backend.of_kind("evaluate")[-1][2] < 50
+    trainer.request_stop("again")
+    assert outcome.reason == "stopped by the user"
+
+
+def test_a_backend_may_ask_to_stop(tmp_path: Path) -> None:
+    backend = FakeBackend()
+    backend.stop_requested = True
+    assert run(make_config(tmp_path), backend).reason == "stopped on request"
+
+
+def test_an_error_stops_the_backend_and_says_so_in_the_status(tmp_path: Path) -> None:
+    def fail(backend: FakeBackend) -> None:
+        if backend.counters.env_steps >= 300:
+            raise TrainingError("the learner ended before training did")
+
+    config = make_config(tmp_path)
+    backend = FakeBackend(on_advance=fail)
+    with pytest.raises(TrainingError):
+        run(config, backend)
+    assert backend.is_stopped
+    status = RunDirectory.open(tmp_path / "fake").read_status()
+    assert status["state"] == "failed"
+    assert "the learner ended" in status["reason"]
+
+
+# --- evaluations ----------------------------------------------------------------------------------------------------
+
+
+def test_evaluations_come_at_the_start_every_interval_and_at_the_end(tmp_path: Path) -> None:
+    config = make_config(tmp_path, stop=StopConfig(env_steps=800))
+    backend = FakeBackend()
+    run(config, backend)
+    assert [call[1:] for call in backend.of_kind("evaluate")] == [(0, 0), (1, 30), (2, 60), (3, 80)]
+    evaluated = [report["eval/learner_steps"] for report in reports(config) if "eval/learner_steps" in report]
+    assert evaluated == [0, 30, 60, 80]
+
+
+def test_no_second_evaluation_is_asked_for_while_one_is_under_way(tmp_path: Path) -> None:
+    backend = FakeBackend(evaluation_delay=5)
+    run(make_config(tmp_path), backend)
+    asked = [call[2] for call in backend.of_kind("evaluate")]
+    assert asked == [0, 50, 100], "due at 300 and 600, each asked for when the one before had come back"
+
+
+def test_evaluation_can_be_switched_off_or_begin_later(tmp_path: Path) -> None:
+    off = FakeBackend()
+    outcome = run(make_config(tmp_path / "off", evaluation=EvaluationConfig(num_episodes=0)), off)
+    assert not off.of_kind("evaluate")
+    assert outcome.before == outcome.after == {}
+    later = FakeBackend()
+    evaluation = EvaluationConfig(num_episodes=4, interval_env_steps=300, at_start=False)
+    outcome = run(make_config(tmp_path / "later", evaluation=evaluation), later)
+    assert later.of_kind("evaluate")[0] == ("evaluate", 0, 30)
+    assert outcome.before == {}, "nothing was known before training"
+    assert outcome.after
+
+
+def test_the_best_weights_are_kept_by_success_then_return(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    scores = {0: 0.1, 30: 0.7, 60: 0.7, 90: 0.2, 100: 0.6}
+    run(config, FakeBackend(score_of=lambda learner_steps: scores[learner_steps]))
+    best = checkpoints_of(config).load("best")
+    assert best.path.name == "best_000000030"
+    assert best.read("policy.safetensors") == b"weights of 30"
+    assert best.metadata["eval/success_rate"] == pytest.approx(0.7)
+    assert {"config.yaml", "env_spec.json"} <= set(best.metadata["sha256"])
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_come_every_so_many_updates_and_at_the_end(tmp_path: Path) -> None:
+    backend = FakeBackend()
+    run(make_config(tmp_path), backend)
+    assert [call[1] for call in backend.of_kind("capture")] == [30, 60, 90, 100]
+
+
+def test_the_end_does_not_save_twice_what_was_just_saved(tmp_path: Path) -> None:
+    """A second capture would drop running episodes again, and a resume would not equal the uninterrupted run."""
+    config = make_config(tmp_path, evaluation=EvaluationConfig(num_episodes=0))
+    backend = FakeBackend()
+    trainer = make_trainer(config, backend)
+    original = backend.capture
+
+    def capture_and_interrupt() -> Any:
+        trainer.request_stop("stopped by the user")
+        return original()
+
+    backend.capture = capture_and_interrupt  # type: ignore[method-assign]
+    outcome = trainer.run(resume=False)
+    assert [call[1] for call in backend.of_kind("capture")] == [30]
+    assert outcome.checkpoint is not None
+    assert outcome.checkpoint.name == "step_000000030"
+
+
+def test_over_ray_checkpoints_come_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("amago_ray.training.trainer.time.monotonic", lambda: now[0])
+
+    def tick(backend: FakeBackend) -> None:
+        now[0] += 4.0
+
+    config = make_config(tmp_path, checkpoint=CheckpointConfig(interval_s=10.0))
+    backend = FakeBackend(on_advance=tick, evaluation_delay=1)
+    run(config, backend, by_steps=False)
+    assert [call[1] for call in backend.of_kind("capture")] == [30, 60, 90, 100 + 10]
+
+
+def test_a_local_run_counts_updates_even_if_seconds_are_set(tmp_path: Path) -> None:
+    config = make_config(
+        tmp_path, checkpoint=CheckpointConfig(interval_s=1e-9), evaluation=EvaluationConfig(num_episodes=0)
+    )
+    backend = FakeBackend(learner_steps=400)
+    run(config, backend)
+    assert [call[1] for call in backend.of_kind("capture")] == [1200, 2400, 3600, 4000]
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+def test_a21_metrics_are_finite_or_left_out(tmp_path: Path) -> None:
+    """PITFALLS A21: a metric without a value is left out, never NaN, and the omission is counted."""
+    config = make_config(tmp_path)
+    run(
+        config,
+        FakeBackend(metrics={"loss/total": math.nan, "loss/critic": 2.0, "replay/fill": math.inf}, evaluation_delay=1),
+    )
+    logged = reports(config)
+    assert len(logged) == 11
+    for report in logged:
+        assert all(math.isfinite(value) for value in report.values())
+        assert "loss/total" not in report
+        assert "replay/fill" not in report
+        assert report["loss/critic"] == 2.0
+    assert logged[-1]["telemetry/num_dropped_values"] == 22
+    json.loads((tmp_path / "fake" / "status.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_reports_hold_counters_statistics_lag_and_limits(tmp_path: Path) -> None:
+    config = make_config(tmp_path, evaluation=EvaluationConfig(num_episodes=0))
+    run(config, FakeBackend())
+    report = reports(config)[4]
+    assert report["env_steps"] == 500
+    assert report["learner_steps"] == 50
+    assert report["episodes"] == 5
+    assert report["rollout/return_mean"] == 3.0
+    assert report["rollout/attempt_return_mean"] == 3.0
+    assert report["rollout/fake/success_rate"] == 1.0
+    assert report["time/policy_lag"] == 10
+    assert report["bottleneck/learner"] == 0.9
+
+
+def test_the_status_tells_progress_and_how_it_ended(tmp_path: Path) -> None:
+    config = make_config(tmp_path, evaluation=EvaluationConfig(num_episodes=0))
+    seen: list[dict[str, Any]] = []
+    directory = tmp_path / "fake"
+
+    def look(backend: FakeBackend) -> None:
+        if (directory / "status.json").exists():
+            seen.append(json.loads((directory / "status.json").read_text()))
+
+    run(config, FakeBackend(on_advance=look))
+    assert [status["state"] for status in seen] == ["running"] * 9
+    assert [status["fraction"] for status in seen] == pytest.approx([0.1 * k for k in range(1, 10)])
+    assert "learner limits" in seen[0]["bottleneck"]
+    end = json.loads((directory / "status.json").read_text())
+    assert end["state"] == "ended"
+    assert end["reason"] == "reached 1,000 env steps"
+
+
+def test_warnings_reach_the_console(tmp_path: Path) -> None:
+    output = io.StringIO()
+    console = ConsoleReporter("fake", Console(file=output, width=200))
+    backend = FakeBackend(warnings=["a runner is stuck"], evaluation_delay=1)
+    make_trainer(make_config(tmp_path), backend, console=console).run(resume=False)
+    assert output.getvalue().count("warning: a runner is stuck") == 11
+    assert "env steps 1,000" in output.getvalue()
+
+
+# --- resume ---------------------------------------------------------------------------------------------------------
+
+
+def after(config: Config, env_steps: int) -> list[dict[str, float]]:
+    return [report for report in reports(config) if report["env_steps"] > env_steps]
+
+
+@pytest.mark.parametrize("at", [300, 500, 600, 700])
+@pytest.mark.parametrize("evaluation_delay", [0, 3])
+def test_a17_a_resumed_run_reports_what_the_uninterrupted_one_does(
+    tmp_path: Path, at: int, evaluation_delay: int
+) -> None:
+    """PITFALLS A17: counters, window of episodes, evaluations (also one in flight), the best and the first."""
+
+    def score(learner_steps: int) -> float:
+        return {0: 0.25, 30: 0.75}.get(learner_steps, 0.5)
+
+    checkpoint = CheckpointConfig(interval_learner_steps=10, keep=100)
+    whole = make_config(tmp_path / "whole", checkpoint=checkpoint)
+    expected = run(whole, FakeBackend(score_of=score, evaluation_delay=evaluation_delay))
+
+    config = make_config(tmp_path / "parts", checkpoint=checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, FakeBackend(score_of=score, evaluation_delay=evaluation_delay, crash_at=at))
+    backend = FakeBackend(score_of=score, evaluation_delay=evaluation_delay)
+    outcome = run(config, backend, resume=True)
+    assert backend.started_from is not None
+    assert backend.started_from.metadata["env_steps"] == at
+    if evaluation_delay == 0:
+        assert reports(config) == reports(whole)
+        assert outcome.after == expected.after
+    assert outcome.before == expected.before
+    assert outcome.reason == expected.reason
+    for name in ("rollout/return_mean", "episodes", "learner_steps"):
+        assert [r[name] for r in after(config, at)][:3] == [r[name] for r in after(whole, at)][:3]
+    if evaluation_delay == 0:
+        for name in ("best", "latest"):
+            ours, theirs = checkpoints_of(config).load(name), checkpoints_of(whole).load(name)
+            assert ours.path.name == theirs.path.name
+            assert {**ours.metadata, "sha256": 0} == {**theirs.metadata, "sha256": 0}
+
+
+def test_an_evaluation_under_way_is_asked_for_again(tmp_path: Path) -> None:
+    config = make_config(tmp_path, checkpoint=CheckpointConfig(interval_learner_steps=10, keep=2))
+
+    first = FakeBackend(evaluation_delay=4, crash_at=500)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, first)
+    assert first.of_kind("evaluate") == [("evaluate", 0, 0), ("evaluate", 1, 40)]
+    second = FakeBackend(evaluation_delay=4)
+    run(config, second, resume=True)
+    assert second.of_kind("evaluate")[0] == ("evaluate", 1, 50), "the same worlds, with the restored weights"
+
+
+def test_resuming_a_finished_run_ends_at_once_and_more_steps_go_on(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    run(config, FakeBackend())
+    num_reports, saved = len(reports(config)), checkpoints_of(config).load().path
+    again = FakeBackend()
+    outcome = run(config, again, resume=True)
+    assert outcome.reason == "reached 1,000 env steps"
+    assert outcome.checkpoint == saved
+    assert outcome.after
+    assert again.calls == []
+    assert len(reports(config)) == num_reports
+    more = FakeBackend()
+    run(replace(config, stop=StopConfig(env_steps=1500)), more, resume=True)
+    assert more.counters.env_steps >= 1500
+    assert reports(config)[-1]["episodes"] == more.counters.episodes
+
+
+def test_without_a_checkpoint_a_resume_begins_anew_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config(tmp_path)
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "metrics.jsonl").write_text("{}\n")
+    backend = FakeBackend()
+    with caplog.at_level(logging.WARNING):
+        run(config, backend, resume=True)
+    assert backend.started_from is None
+    assert backend.of_kind("evaluate")[0] == ("evaluate", 0, 0)
+    assert "no checkpoint yet" in caplog.text
+
+
+def test_a_checkpoint_of_something_else_is_one_line(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    run(config, FakeBackend())
+    checkpoints = checkpoints_of(config)
+    checkpoints.save(200, {}, {"env_steps": 1, "learner_steps": 200, "episodes": 0, "state": {"reports": 0}})
+    with pytest.raises(CheckpointError, match="metadata lacks 'trainer'") as error:
+        run(config, FakeBackend(), resume=True)
+    one_line(error)
