@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-import torch
 
-from amago_ray.acting.env_runner import make_env_runner
 from amago_ray.config import Config
 from amago_ray.data.arrow_codec import encode_episodes
 from amago_ray.data.episode import Episode
@@ -33,6 +31,11 @@ class EnvRunnerActor:
     """
 
     def __init__(self, config: Config, runner: int, incarnation: int, control: Any, shards: Sequence[Any]) -> None:
+        # Imported here, not above: the driver, which names this class, needs no torch.
+        import torch
+
+        from amago_ray.acting.env_runner import make_env_runner
+
         torch.set_num_threads(1)
         device = "cuda" if config.rollout.num_gpus_per_env_runner > 0 else "cpu"
         self._config = config

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from amago_ray.acting.evaluation import Evaluator
-from amago_ray.agent.weights import snapshot_to_bytes
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.runtime.actors import get
@@ -18,11 +14,18 @@ class EvaluatorActor:
     """A thin shell around `Evaluator`."""
 
     def __init__(self, config: Config) -> None:
+        # Imported here, not above: the driver, which names this class, needs no torch.
+        import torch
+
+        from amago_ray.acting.evaluation import Evaluator
+
         torch.set_num_threads(1)
         self._evaluator = Evaluator(config)
 
     def evaluate(self, number: int, snapshot: Sequence[Any]) -> tuple[int, list[EpisodeStats], bytes]:
         """Evaluate the snapshot (one reference, in a list): its learner steps, the episodes, its file."""
+        from amago_ray.agent.weights import snapshot_to_bytes
+
         weights = get(snapshot[0])
         episodes = self._evaluator.evaluate(number, weights)
         return weights.version.learner_steps, episodes, snapshot_to_bytes(weights)

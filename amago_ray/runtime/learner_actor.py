@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-import torch
 
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
-from amago_ray.learning.learner import Learner
 from amago_ray.runtime.actors import get
 from amago_ray.runtime.messages import STOP, LearnerBeat
 
@@ -35,6 +33,11 @@ class LearnerActor:
         shards: Sequence[Any],
         files: Mapping[str, bytes] | None,
     ) -> None:
+        # Imported here, not above: the driver, which names this class, needs no torch.
+        import torch
+
+        from amago_ray.learning.learner import Learner
+
         torch.set_num_threads(num_threads(config))
         self._config = config
         self._control = control
