@@ -1,0 +1,279 @@
+"""`--local`: deterministic, and resumed bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.local_runs import kill_at, replay_of, reports_of, state_of, tiny_config
+from helpers.one_line import one_line
+
+from amago_ray.api import train
+from amago_ray.config import Config
+from amago_ray.envs.make import make_spec
+from amago_ray.errors import CheckpointError
+from amago_ray.training.checkpoints import Checkpoints
+from amago_ray.training.local import LocalBackend
+from amago_ray.training.ports import Counters
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "one shard": {},
+    "two shards that evict": {"replay": {"num_shards": 2, "capacity_timesteps": 120}},
+    "free running, accumulating, timesteps": {
+        "replay": {"samples_per_insert": None, "sampling": "timesteps"},
+        "learner": {"batches_per_update": 2, "batch_size": 2},
+        "relabel": {"weighting": "uniform", "strategy": "all_or_nothing"},
+    },
+    "gru, multi-task": {
+        "model": {
+            "sequence_model": {"kind": "gru", "d_model": 8, "context_length": 8, "num_layers": 1},
+            "timestep_encoder": {"num_layers": 1, "hidden_dim": 8, "output_dim": 8},
+            "critic": {"num_layers": 1, "hidden_dim": 8},
+        },
+        "agent": {"kind": "multi_task", "num_bins": 8, "online_coefficient": 0.0, "offline_coefficient": 1.0},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, ...]]:
+    """What the uninterrupted run of a variant leaves behind."""
+
+    @cache
+    def outcome(variant: str) -> tuple[Any, ...]:
+        config = tiny_config(tmp_path_factory.mktemp("whole"), **VARIANTS[variant])
+        train(config, local=True)
+        return outcome_of(config)
+
+    return outcome
+
+
+def outcome_of(config: Config) -> tuple[Any, ...]:
+    run = Path(config.runs_dir) / config.name
+    return reports_of(run), state_of(run), replay_of(run)
+
+
+def assert_same(left: Any, right: Any) -> None:
+    """Equal bit for bit; says which part differs."""
+    for name, ours, theirs in zip(("reports", "state", "replay"), left, right, strict=True):
+        if isinstance(ours, dict):
+            assert ours.keys() == theirs.keys(), name
+            for key in ours:
+                assert ours[key] == theirs[key], f"{name}: {key}"
+        assert ours == theirs, name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_runs_are_equal_bit_for_bit(
+    tmp_path: Path, variant: str, uninterrupted: Callable[[str], tuple[Any, ...]]
+) -> None:
+    """Weights, optimizer, metrics, evaluations, replay; whatever random state the process was in."""
+    first = uninterrupted(variant)
+    config = tiny_config(tmp_path, **VARIANTS[variant])
+    torch.rand(3)
+    train(config, local=True)
+    assert_same(outcome_of(config), first)
+    reports, state, replay = first
+    assert state["learner_steps"] == 40
+    assert len(replay) >= 1
+    assert any("eval/return_mean" in report for report in reports)
+    assert max(report.get("replay/relabeled_share", 0) for report in reports) > 0
+    evictions = max(report.get("replay/evicted_episodes", 0) for report in reports)
+    assert (evictions > 0) == ("evict" in variant)
+
+
+def test_another_seed_is_another_run(tmp_path: Path, uninterrupted: Callable[[str], tuple[Any, ...]]) -> None:
+    config = tiny_config(tmp_path, seed=4)
+    train(config, local=True)
+    for ours, theirs in zip(outcome_of(config), uninterrupted("one shard"), strict=True):
+        assert ours != theirs
+
+
+@pytest.mark.parametrize(
+    ("variant", "killed_at"),
+    [*((variant, 23) for variant in VARIANTS), ("one shard", 20), ("two shards that evict", 17)],
+)
+def test_a17_a_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    tmp_path: Path,
+    variant: str,
+    killed_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+    uninterrupted: Callable[[str], tuple[Any, ...]],
+) -> None:
+    """PITFALLS A17: killed right at a checkpoint, or long past it with episodes stored that the resume must forget.
+
+    The resumed run goes on over two more checkpoints, with evaluations, evictions and swaps of weights in between.
+    """
+    config = tiny_config(tmp_path, **VARIANTS[variant])
+    with monkeypatch.context() as patch:
+        kill_at(patch, killed_at)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, local=True)
+    run = Path(config.runs_dir) / "tiny"
+    resumed_from = Checkpoints(run / "checkpoints", keep=1).load().metadata["learner_steps"]
+    assert resumed_from == killed_at // 10 * 10
+    num_before = len(reports_of(run))
+    train(config, local=True, resume=True)
+    ours, theirs = outcome_of(config), uninterrupted(variant)
+    resumed = ours[0][num_before:]
+    assert len(resumed) >= (40 - resumed_from) / 5
+    assert_same((resumed, *ours[1:]), (theirs[0][-len(resumed) :], *theirs[1:]))
+
+
+def test_a_run_stopped_by_hand_at_a_checkpoint_and_resumed_equals_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: Callable[[str], tuple[Any, ...]]
+) -> None:
+    """The way of Ctrl-C: the run ends cleanly, with its files closed, between an update and the next."""
+    from amago_ray.training.trainer import Trainer
+
+    config = tiny_config(tmp_path)
+    with monkeypatch.context() as patch:
+        original = Trainer._save_checkpoint
+
+        def save_and_stop(self: Trainer) -> None:
+            original(self)
+            if self._counters.learner_steps == 20:
+                self.request_stop("stopped by the user")
+
+        patch.setattr(Trainer, "_save_checkpoint", save_and_stop)
+        assert train(config, local=True).reason == "stopped by the user"
+    train(config, local=True, resume=True)
+    assert_same(outcome_of(config), uninterrupted("one shard"))
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: Callable[[str], tuple[Any, ...]]
+) -> None:
+    """It must not meet its own episodes: their ids would hide the new ones."""
+    config = tiny_config(tmp_path)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, local=True)
+    run = Path(config.runs_dir) / "tiny"
+    assert replay_of(run)
+    num_before = len(reports_of(run))
+    train(config, local=True, resume=True)
+    ours, theirs = outcome_of(config), uninterrupted("one shard")
+    assert_same((ours[0][num_before:], *ours[1:]), theirs)
+
+
+# --- the backend by itself ------------------------------------------------------------------------------------------
+
+
+def make_backend(tmp_path: Path, **sections: Any) -> LocalBackend:
+    config = tiny_config(tmp_path, **sections)
+    return LocalBackend(config, make_spec(config.envs), tmp_path / "replay")
+
+
+def test_a_report_counts_what_happened(tmp_path: Path) -> None:
+    backend = make_backend(tmp_path)
+    backend.start(None)
+    episodes = 0
+    for number in range(1, 4):
+        report = backend.advance(0.0)
+        episodes += len(report.episodes)
+        assert report.counters.learner_steps == 5 * number
+        assert report.counters.episodes == episodes
+        assert report.metrics["replay/episodes"] == episodes
+        assert report.metrics["replay/samples_per_insert"] > 0
+        assert report.metrics["time/learner_steps_per_s"] > 0
+        assert report.metrics["rollout/dropped_episodes"] == 0
+        assert 0.5 < sum(report.waits.values()) <= 1.01
+    assert report.counters.env_steps >= report.metrics["replay/timesteps"]
+    backend.stop()
+
+
+def test_the_governor_holds_the_ratio(tmp_path: Path) -> None:
+    backend = make_backend(tmp_path)
+    backend.start(None)
+    for _ in range(20):
+        report = backend.advance(0.0)
+    # At most one batch of 4 x 8 beyond 8 per timestep inserted.
+    inserted = report.metrics["replay/inserted_timesteps"]
+    assert 8 * inserted - 3 * 12 * 8 < report.metrics["replay/samples_per_insert"] * inserted <= 8 * inserted + 32
+    backend.stop()
+
+
+def test_an_evaluation_comes_before_further_training_and_leaves_it_alone(tmp_path: Path) -> None:
+    plain, evaluated = (make_backend(tmp_path / name) for name in ("plain", "evaluated"))
+    for backend in (plain, evaluated):
+        backend.start(None)
+        backend.advance(0.0)
+    evaluated.request_evaluation(4)
+    report = evaluated.advance(0.0)
+    (result,) = report.evaluations
+    assert report.counters == result.counters == plain._counters
+    assert report.episodes == ()
+    assert result.number == 4
+    assert [episode.counter for episode in result.episodes] == [0, 1, 2, 3]
+    assert result.policy is not None
+    first, second = plain.advance(0.0), evaluated.advance(0.0)
+    assert first.episodes == second.episodes
+    assert plain.capture().files == evaluated.capture().files
+    assert "eval" not in str(second.metrics.keys())
+
+
+def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
+    """PITFALLS A18."""
+    backend = make_backend(tmp_path)
+    backend.start(None)
+    before = backend.advance(0.0).metrics["replay/inserted_timesteps"]
+    backend.request_evaluation(0)
+    backend.advance(0.0)
+    assert backend._shards[0].report().inserted_timesteps == before
+    backend.stop()
+
+
+def test_a_capture_gives_running_episodes_up_and_counts_them(tmp_path: Path) -> None:
+    backend = make_backend(tmp_path)
+    backend.start(None)
+    backend.advance(0.0)
+    backend._runner.step()
+    running = int(np.count_nonzero(backend._runner._columns.lengths))
+    assert running > 0
+    capture = backend.capture()
+    assert capture.counters == Counters(backend._runner.env_steps, 5, backend._episodes_total)
+    assert backend.advance(0.0).metrics["rollout/abandoned_episodes"] == running
+    assert capture.state["runner"]["num_abandoned_episodes"] == running
+    backend.stop()
+
+
+def test_a_checkpoint_of_another_kind_of_run_is_one_line(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, stop={"learner_steps": 10})
+    train(config, local=True)
+    two = tiny_config(tmp_path, stop={"learner_steps": 20}, replay={"num_shards": 2})
+    with pytest.raises(CheckpointError, match=r"expected replay\.num_shards 1, found 2") as error:
+        train(two, local=True, resume=True)
+    one_line(error)
+    checkpoints = Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1)
+    found = checkpoints.load()
+    files = {name: found.read(name) for name in ("policy.safetensors", "training_state.pt")}
+    checkpoints.save(11, files, {**found.metadata, "state": {}})
+    with pytest.raises(CheckpointError, match="expected one of a --local run") as error:
+        train(config, local=True, resume=True)
+    one_line(error)
+
+
+def test_failing_environments_are_warned_of_once_per_kind(tmp_path: Path) -> None:
+    env = {"id": "helpers.breaking_env:BreakingEnv", "name": "breaking"}
+    settings = {"relabel": {"kind": "none"}, "exploration": {"kind": "none"}, "evaluation": {"num_episodes": 0}}
+    backend = make_backend(tmp_path, env=env, **settings)
+    backend.start(None)
+    warnings: list[str] = []
+    for _ in range(3):
+        report = backend.advance(0.0)
+        warnings += report.warnings
+    assert warnings == ["an environment failed and was rebuilt: RuntimeError: the step broke"]
+    assert report.metrics["rollout/dropped_episodes"] > 1
+    backend.stop()
