@@ -9,12 +9,9 @@ from amago_ray.learning.malloc import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     keep_freed_memory()
-def work():
-    for _ in range(5):
-        [torch.ones(2**20) for _ in range(20)]
-work()
+torch.ones(30 * 2**18)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-work()
+torch.ones(29 * 2**18)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
