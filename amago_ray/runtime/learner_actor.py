@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -33,6 +34,8 @@ class LearnerActor:
         shards: Sequence[Any],
         files: Mapping[str, bytes] | None,
     ) -> None:
+        # Threads that spin while they wait take the cores from the run's other processes. Read when torch loads.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Imported here, not above: the driver, which names this class, needs no torch.
         import torch
 
