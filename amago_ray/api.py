@@ -24,6 +24,7 @@ from amago_ray.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from amago_ray.acting.policy import Policy
+    from amago_ray.training.checkpoints import Checkpoint
     from amago_ray.training.ports import Backend
     from amago_ray.training.trainer import Trainer
 
@@ -51,11 +52,12 @@ def train(
     spec = make_spec(config.envs)
     _check_parts(config, spec)
     directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
+    checkpoint = _newest_checkpoint(directory) if resume else None
     with ExitStack() as stack:
         backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
-        trainer = _trainer(config, backend, directory, spec, local=local)
+        trainer = _trainer(config, backend, directory, spec, checkpoint, local=local)
         stack.enter_context(_stop_on_interrupt(trainer))
-        outcome = trainer.run(resume=resume)
+        outcome = trainer.run(checkpoint)
     if config.evaluation.film_at_end:
         try:
             video = record(directory.path, directory.path / "videos" / "final.gif")
@@ -171,14 +173,33 @@ def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: 
     return RayBackend(config, spec, directory.path, directory.session)
 
 
-def _trainer(config: Config, backend: Backend, directory: RunDirectory, spec: EnvSpec, *, local: bool) -> Trainer:
+def _newest_checkpoint(directory: RunDirectory) -> Checkpoint | None:
+    from amago_ray.training.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(directory.checkpoints, keep=1)
+    if checkpoints.exists():
+        return checkpoints.load()
+    _log.warning("%s: no checkpoint yet: the run begins anew", directory.path)
+    return None
+
+
+def _trainer(
+    config: Config,
+    backend: Backend,
+    directory: RunDirectory,
+    spec: EnvSpec,
+    checkpoint: Checkpoint | None,
+    *,
+    local: bool,
+) -> Trainer:
     from amago_ray.training.trainer import Trainer
 
     loggers: list[MetricLogger] = []
     if "jsonl" in config.report.loggers:
         loggers.append(JsonlLogger(directory.path / "metrics.jsonl"))
     if "tensorboard" in config.report.loggers:
-        loggers.append(TensorBoardLogger(directory.path))
+        first_env_step = None if checkpoint is None else checkpoint.metadata.get("env_steps")
+        loggers.append(TensorBoardLogger(directory.path, first_env_step))
     console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
     return Trainer(config, backend, directory, spec, console, LoggerGroup(loggers), by_steps=local)
 

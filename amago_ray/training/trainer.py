@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,8 +21,6 @@ from amago_ray.telemetry.metrics import EpisodeWindow, episode_metrics
 from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints
 from amago_ray.training.ports import Backend, Counters, EvaluationResult, Report
 from amago_ray.training.run_directory import RunDirectory
-
-_log = logging.getLogger(__name__)
 
 _LOCAL_CHECKPOINT_INTERVAL = 1000
 
@@ -76,14 +73,14 @@ class Trainer:
         """Checkpoint and end at the next opportunity; safe to call from a signal handler."""
         self._stop_reason = self._stop_reason or reason
 
-    def run(self, *, resume: bool) -> RunOutcome:
-        """Train until a stop criterion, `request_stop` or an error.
+    def run(self, checkpoint: Checkpoint | None = None) -> RunOutcome:
+        """Train, from scratch or from a checkpoint, until a stop criterion, `request_stop` or an error.
 
-        Raises: CheckpointError if there is nothing to resume from; TrainingError if training cannot go on.
+        Raises: CheckpointError if the checkpoint does not fit; TrainingError if training cannot go on.
         """
         began = time.monotonic()
         try:
-            self._start(began, resume=resume)
+            self._start(checkpoint, began)
             # A resumed run may have reached its end before.
             if self._stop_reason is None:
                 self._train(began)
@@ -109,15 +106,12 @@ class Trainer:
             checkpoint=self._checkpoint_path,
         )
 
-    def _start(self, began: float, *, resume: bool) -> None:
-        checkpoint = self._checkpoints.load() if resume and self._checkpoints.exists() else None
+    def _start(self, checkpoint: Checkpoint | None, began: float) -> None:
         self._backend.start(checkpoint)
         if checkpoint is not None:
             self._restore(checkpoint)
             self._check_criteria(began)
             return
-        if resume:
-            _log.warning("%s: no checkpoint yet: the run begins anew", self._directory.path)
         self._next_evaluation = self._config.evaluation.interval_env_steps
         if self._config.evaluation.num_episodes and self._config.evaluation.at_start:
             self._request_evaluation()

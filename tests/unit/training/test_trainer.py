@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +50,8 @@ def make_trainer(
 
 
 def run(config: Config, backend: FakeBackend, *, resume: bool = False, by_steps: bool = True) -> RunOutcome:
-    return make_trainer(config, backend, resume=resume, by_steps=by_steps).run(resume=resume)
+    checkpoint = checkpoints_of(config).load() if resume else None
+    return make_trainer(config, backend, resume=resume, by_steps=by_steps).run(checkpoint)
 
 
 def reports(config: Config) -> list[dict[str, float]]:
@@ -105,7 +105,7 @@ def test_a_request_to_stop_checkpoints_and_ends_without_another_evaluation(tmp_p
     backend = FakeBackend()
     trainer = make_trainer(config, backend)
     backend._on_advance = lambda b: trainer.request_stop("stopped by the user") if b.counters.env_steps >= 500 else None
-    outcome = trainer.run(resume=False)
+    outcome = trainer.run()
     assert outcome.reason == "stopped by the user"
     assert backend.of_kind("capture")[-1] == ("capture", 50)
     assert outcome.checkpoint is not None
@@ -200,7 +200,7 @@ def test_the_end_does_not_save_twice_what_was_just_saved(tmp_path: Path) -> None
         return original()
 
     backend.capture = capture_and_interrupt  # type: ignore[method-assign]
-    outcome = trainer.run(resume=False)
+    outcome = trainer.run()
     assert [call[1] for call in backend.of_kind("capture")] == [30]
     assert outcome.checkpoint is not None
     assert outcome.checkpoint.name == "step_000000030"
@@ -285,7 +285,7 @@ def test_warnings_reach_the_console(tmp_path: Path) -> None:
     output = io.StringIO()
     console = ConsoleReporter("fake", Console(file=output, width=200))
     backend = FakeBackend(warnings=["a runner is stuck"], evaluation_delay=1)
-    make_trainer(make_config(tmp_path), backend, console=console).run(resume=False)
+    make_trainer(make_config(tmp_path), backend, console=console).run()
     assert output.getvalue().count("warning: a runner is stuck") == 11
     assert "env steps 1,000" in output.getvalue()
 
@@ -359,20 +359,6 @@ def test_resuming_a_finished_run_ends_at_once_and_more_steps_go_on(tmp_path: Pat
     run(replace(config, stop=StopConfig(env_steps=1500)), more, resume=True)
     assert more.counters.env_steps >= 1500
     assert reports(config)[-1]["episodes"] == more.counters.episodes
-
-
-def test_without_a_checkpoint_a_resume_begins_anew_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = make_config(tmp_path)
-    (tmp_path / "fake").mkdir()
-    (tmp_path / "fake" / "metrics.jsonl").write_text("{}\n")
-    backend = FakeBackend()
-    with caplog.at_level(logging.WARNING):
-        run(config, backend, resume=True)
-    assert backend.started_from is None
-    assert backend.of_kind("evaluate")[0] == ("evaluate", 0, 0)
-    assert "no checkpoint yet" in caplog.text
 
 
 def test_a_checkpoint_of_something_else_is_one_line(tmp_path: Path) -> None:
