@@ -16,7 +16,6 @@ from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.validate import validate, validate_horizon
 from amago_ray.data.specs import EnvSpec
-from amago_ray.envs.make import make_spec
 from amago_ray.errors import AmagoRayError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger
@@ -46,6 +45,8 @@ def train(
 
     Raises: AmagoRayError, with one readable line.
     """
+    from amago_ray.envs.make import make_spec
+
     if address is not None:
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
     validate(config)
@@ -149,6 +150,7 @@ def _evaluation_envs(config: Config) -> list[EnvConfig]:
 def _check_parts(config: Config, spec: EnvSpec) -> None:
     """Raise what the run's parts would, before anything is written: a wrong setting leaves no run directory behind."""
     from amago_ray.acting.exploration import make_exploration
+    from amago_ray.envs.make import make_spec
     from amago_ray.relabel.make import make_relabeler
 
     validate_horizon(config, spec.horizon, spec.name)
@@ -198,7 +200,8 @@ def _trainer(
     if "jsonl" in config.report.loggers:
         loggers.append(JsonlLogger(directory.path / "metrics.jsonl"))
     if "tensorboard" in config.report.loggers:
-        first_env_step = None if checkpoint is None else checkpoint.metadata.get("env_steps")
+        # The report that the checkpoint followed stays.
+        first_env_step = None if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0)) + 1
         loggers.append(TensorBoardLogger(directory.path, first_env_step))
     console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
     return Trainer(config, backend, directory, spec, console, LoggerGroup(loggers), by_steps=local)

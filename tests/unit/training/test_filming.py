@@ -1,0 +1,88 @@
+"""Films: every frame of whole episodes, written or refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from helpers.one_line import one_line
+from helpers.scripted import ScriptedBatch, make_agent, make_config, snapshot_of
+
+from amago_ray.acting.policy import Policy
+from amago_ray.errors import ConfigError, EnvError, RunDirectoryError
+from amago_ray.training.filming import check_film_name, film, write_film
+
+FRAMES = [np.full((16, 16, 3), 20 * k, np.uint8) for k in range(4)]
+
+
+def make_policy(batch: ScriptedBatch) -> Policy:
+    config = make_config()
+    policy = Policy(config, batch.spec)
+    policy.load(snapshot_of(make_agent(config, batch.spec)))
+    return policy
+
+
+def test_a_film_shows_every_row_of_its_episodes_from_the_first_to_the_last() -> None:
+    batch = ScriptedBatch(1, has_action_mask=True)
+    frames = film(batch, make_policy(batch), [4, 11], greedy=True)
+    shown = [int(frame[0, 0, 0]) for frame in frames]
+    # Seeds 4 and 11 play 7 and 4 steps; the last picture of each is held.
+    assert [time for time, following in zip(shown, [*shown[1:], -1], strict=True) if time != following] == [
+        *range(8),
+        *range(5),
+    ]
+    assert shown[7:14] == [7] * 7
+    assert {frame.shape for frame in frames} == {(8, 8, 3)}
+
+
+def test_it_acts_as_the_policy_does() -> None:
+    """Greedy films of one seed are equal, and follow the mask."""
+    histories = []
+    for _ in range(2):
+        batch = ScriptedBatch(1, has_action_mask=True)
+        film(batch, make_policy(batch), [4], greedy=True)
+        histories.append(np.concatenate(batch.history).tolist())
+    assert histories[0] == histories[1]
+    assert all(action != step % 5 for step, action in enumerate(histories[0]))
+
+
+def test_an_environment_that_fails_ends_the_film_in_one_line() -> None:
+    batch = ScriptedBatch(1, step_hook=lambda b: [0] if b.time[0] == 2 else [])
+    with pytest.raises(EnvError, match="failed while it was filmed: RuntimeError: it broke") as error:
+        film(batch, make_policy(batch), [4], greedy=False)
+    one_line(error)
+
+
+def test_a_gif_is_written_with_all_frames(tmp_path: Path) -> None:
+    out = write_film(FRAMES, tmp_path / "new" / "x.gif")
+    read = imageio.imread(out, index=None)
+    assert len(read) == 4
+    assert [int(frame[0, 0, 0]) for frame in read] == [0, 20, 40, 60]
+
+
+@pytest.mark.parametrize("name", ["x.png", "x", "x.GIF"])
+def test_other_endings_are_refused_before_anything_is_filmed(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"ends in \.gif or \.mp4") as error:
+        check_film_name(tmp_path / name)
+    one_line(error)
+    with pytest.raises(ConfigError):
+        write_film(FRAMES, tmp_path / name)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunDirectoryError, match="cannot be written") as error:
+        write_film(FRAMES, tmp_path / "file" / "x.gif")
+    one_line(error)
+
+
+def test_mp4_without_its_plugin_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_plugin(*args: object, **kwargs: object) -> None:
+        raise OSError("Could not find a backend to open `x.mp4` with iomode `wi`.\nBased on the extension, ...")
+
+    monkeypatch.setattr(imageio, "imwrite", no_plugin)
+    with pytest.raises(ConfigError, match=r"imageio\[ffmpeg\]") as error:
+        write_film(FRAMES, tmp_path / "x.mp4")
+    one_line(error)

@@ -1,0 +1,43 @@
+"""Metrics of all shards together."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from amago_ray.config.replay import ReplayConfig
+from amago_ray.replay.reports import ShardReport
+from amago_ray.training.replay_metrics import replay_metrics
+
+CONFIG = ReplayConfig(capacity_timesteps=1000)
+
+
+def report(number: int, **changes: int) -> ShardReport:
+    values = {field.name: number + position for position, field in enumerate(fields(ShardReport))}
+    return ShardReport(**{**values, **changes})
+
+
+def test_counts_are_summed_over_shards() -> None:
+    one, two = report(10), report(200)
+    metrics = replay_metrics([one, two], CONFIG)
+    for name, field in (
+        ("timesteps", "stored_timesteps"),
+        ("episodes", "stored_episodes"),
+        ("bytes", "stored_bytes"),
+        ("inserted_timesteps", "inserted_timesteps"),
+        ("evicted_episodes", "evicted_episodes"),
+        ("duplicate_episodes", "num_duplicates"),
+        ("torn_bytes", "torn_bytes"),
+    ):
+        assert metrics[f"replay/{name}"] == getattr(one, field) + getattr(two, field)
+    assert metrics["replay/fill"] == pytest.approx((one.stored_timesteps + two.stored_timesteps) / 1000)
+    sampled = one.num_samples + two.num_samples
+    assert metrics["replay/relabeled_share"] == pytest.approx((one.num_relabeled + two.num_relabeled) / sampled)
+
+
+def test_a21_before_the_first_sample_there_is_no_share() -> None:
+    """PITFALLS A21: a metric without a value is left out."""
+    metrics = replay_metrics([report(0, num_samples=0)], CONFIG)
+    assert "replay/relabeled_share" not in metrics
+    assert metrics["replay/fill"] == pytest.approx(0.001)
