@@ -1,7 +1,8 @@
 """Weights of AMAGO v3: their names and layouts, translated to ours and back.
 
 Names that the original has and we do not: `maximized_critics.*`, a copy of its critics that lags one update (see
-`value_regression`). Everything else must match one to one.
+`value_regression`), and `tstep_encoder.in_norm.*` where inputs are not normalised: it keeps the statistics of a
+normalisation that is switched off. Everything else must match one to one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from amago_ray.nets.transformer import SelfAttention, channel_major_rows, head_m
 
 LAGGING_PREFIX = "maximized_critics."
 """Names of the original's copy of its critics that lags one update."""
+
+INPUT_NORM_PREFIX = "tstep_encoder.in_norm."
+"""Names of the original's input normalisation, which it has even where it does not use it."""
 
 _TOP_LEVEL = {
     "timestep_encoder": "tstep_encoder",
@@ -135,14 +139,16 @@ class AmagoNames:
         return cls(names, heads, {name: tuple(value.shape) for name, value in state.items()})
 
     def from_amago(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our state of an AMAGO state dict, whose lagging critics are left out.
+        """Our state of an AMAGO state dict, whose lagging critics and unused statistics are left out.
 
         Raises:
             CheckpointError: names are missing, unknown, or of a shape that does not fit this agent; all are listed.
         """
-        missing = sorted(set(self.names.values()) - set(state))
         expected = set(self.names.values())
-        unknown = sorted(name for name in state if name not in expected and not name.startswith(LAGGING_PREFIX))
+        missing = sorted(expected - set(state))
+        normalizes = any(name.startswith(INPUT_NORM_PREFIX) for name in expected)
+        spare = (LAGGING_PREFIX,) if normalizes else (LAGGING_PREFIX, INPUT_NORM_PREFIX)
+        unknown = sorted(name for name in state if name not in expected and not name.startswith(spare))
         if missing or unknown:
             raise CheckpointError(
                 f"AMAGO weights: missing are {', '.join(missing) or 'none'}; unknown are {', '.join(unknown) or 'none'}"

@@ -1,0 +1,99 @@
+"""The agent with a golden case's weights, taken through recorded steps."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from helpers.parity_case import ParityCase
+
+from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.learning.amago_import import INPUT_NORM_PREFIX, LAGGING_PREFIX, AmagoNames
+from amago_ray.learning.batch import to_device_batch
+from amago_ray.learning.gradients import accumulate_gradients
+from amago_ray.learning.optimizer import AgentOptimizer
+
+BUFFER = 2e-6
+TARGET = 5e-6
+RECORDED = (
+    "timestep_encoder",
+    "timestep_encoder.input_norm",
+    "critics",
+    "target_critics",
+    "policy_head",
+    "target_policy_head",
+)
+
+
+class Replay:
+    """The agent with a case's weights, and the original's lagging copy of the critics."""
+
+    def __init__(self, case: ParityCase) -> None:
+        self.case = case
+        self.agent = build_actor_critic(case.config, case.spec)
+        self.names = AmagoNames.of(self.agent)
+        before = case.tensors("before/")
+        self.agent.load_state_dict(self.names.from_amago(before))
+        self.lagging = copy.deepcopy(self.agent.critics).requires_grad_(False)
+        for ours, parameter in self.lagging.named_parameters():
+            theirs = self.names.names[f"critics.{ours}"].replace("critics.", LAGGING_PREFIX, 1)
+            parameter.copy_(before[theirs].reshape(parameter.shape))
+        self.optimizer = AgentOptimizer(self.agent, case.config.learner)
+        self.outputs: dict[str, list[torch.Tensor]] = {}
+
+    def record(self) -> None:
+        """Keep every output of the networks."""
+        modules = dict(self.agent.named_modules())
+        for name in RECORDED:
+            self.outputs[name] = []
+            if name in modules:
+                modules[name].register_forward_hook(lambda _m, _i, y, kept=self.outputs[name]: kept.append(y.detach()))
+
+    def gradients(self, prefix=""):
+        """One evaluation in training mode; gradients are left in the parameters."""
+        self.agent.train()
+        self.optimizer.zero_grad()
+        batch = to_device_batch(self.case.batch(prefix), torch.device("cpu"), n_step=self.agent.config.n_step)
+        return batch, accumulate_gradients(
+            self.agent,
+            batch,
+            self.case.draws(prefix),
+            num_transitions=batch.num_transitions,
+            value_critics=self.lagging,
+        )
+
+    def step(self, grad_norm) -> None:
+        """Targets, weights and the lagging copy, in the original's order."""
+        pre_step = copy.deepcopy(self.agent.critics).requires_grad_(False)
+        self.optimizer.step(grad_norm, self.case.config.learner.learning_rate, torch.zeros(()))
+        self.lagging = pre_step
+
+    def state_as_amago(self, expected):
+        """Every weight under the original's name, in the shape that the golden array has."""
+        state = self.agent.state_dict()
+        theirs = {
+            name: self.names.tensor_to_amago(ours, state[ours], expected[name].shape)
+            for ours, name in self.names.names.items()
+            if name in expected
+        }
+        for ours, parameter in self.lagging.named_parameters():
+            name = self.names.names[f"critics.{ours}"].replace("critics.", LAGGING_PREFIX, 1)
+            if name in expected:
+                theirs[name] = parameter.reshape(expected[name].shape)
+        return theirs
+
+    def check_state(self, checks, expected, *, trained_absolute) -> None:
+        """Weights and buffers after a step."""
+        trained = {self.names.names[name] for name in self.agent.trained_parameters()}
+        found = self.state_as_amago(expected)
+        if not self.case.normalizes_inputs:
+            # The original moves the statistics of a normalisation that is switched off.
+            expected = {name: value for name, value in expected.items() if not name.startswith(INPUT_NORM_PREFIX)}
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            if name in trained:
+                checks.close(f"after/{name}", found[name], value, absolute=trained_absolute)
+            elif name.startswith(("target_", LAGGING_PREFIX)):
+                checks.close(f"after/{name}", found[name], value, relative=TARGET)
+            else:
+                checks.close(f"after/{name}", found[name], value, relative=BUFFER)
