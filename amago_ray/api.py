@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from amago_ray.training.ports import Backend
     from amago_ray.training.trainer import Trainer
 
+_FILMED_EPISODES = 3
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +63,7 @@ def train(
         outcome = trainer.run(checkpoint)
     if config.evaluation.film_at_end:
         try:
-            video = record(directory.path, directory.path / "videos" / "final.gif")
+            video = record(directory.path, directory.path / "videos" / "final.gif", num_episodes=_FILMED_EPISODES)
         except AmagoRayError as error:
             # The run itself succeeded.
             _log.warning("no film: %s", error)
@@ -162,6 +164,9 @@ def _check_parts(config: Config, spec: EnvSpec) -> None:
 
 
 def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Backend:
+    from amago_ray.learning.threads import limit_threads
+
+    limit_threads(config.learner)
     from amago_ray.training.local import LocalBackend
 
     return LocalBackend(config, spec, Path(config.replay.directory or directory.replay))

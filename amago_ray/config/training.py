@@ -39,7 +39,7 @@ class EvaluationConfig:
     greedy: bool = False
     """Take the most likely action; the default samples, as the original does."""
     film_at_end: bool = False
-    """Write a GIF of one episode when training ends."""
+    """Write a GIF of a few episodes when training ends."""
     env: EnvConfig | list[EnvConfig] | None = None
     """Environments to evaluate in; None takes those of training."""
 

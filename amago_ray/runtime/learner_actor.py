@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -14,6 +13,7 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
+from amago_ray.learning.threads import limit_threads
 from amago_ray.runtime.actors import get
 from amago_ray.runtime.messages import STOP, LearnerBeat
 
@@ -34,14 +34,10 @@ class LearnerActor:
         shards: Sequence[Any],
         files: Mapping[str, bytes] | None,
     ) -> None:
-        # Threads that spin while they wait take the cores from the run's other processes. Read when torch loads.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # Imported here, not above: the driver, which names this class, needs no torch.
-        import torch
-
+        # Before what loads torch. The driver, which names this class, needs no torch.
+        limit_threads(config.learner)
         from amago_ray.learning.learner import Learner
 
-        torch.set_num_threads(num_threads(config))
         self._config = config
         self._control = control
         self._shards = shards
@@ -125,8 +121,3 @@ class LearnerActor:
         self._control.beat_learner.remote(
             LearnerBeat(version, reserved, trained, learner_time_s, wait_time_s, broadcast_time_s, metrics)
         )
-
-
-def num_threads(config: Config) -> int:
-    """CPU threads of a learner; Ray's own setting would give one to a learner that reserves no CPU."""
-    return config.learner.num_threads or max(int(config.learner.num_cpus_per_learner), 1)
