@@ -133,7 +133,8 @@ class ControlActor:
         self._governor.confirm(beat.reserved, beat.trained)
         self._learner_steps = max(self._learner_steps, beat.version.learner_steps)
         self._times["learner"] += beat.learner_time_s
-        self._times["learner_wait"] += beat.wait_time_s
+        self._times["credit_wait"] += beat.credit_wait_s
+        self._times["batch_wait"] += beat.batch_wait_s
         self._times["broadcast"] += beat.broadcast_time_s
         self._metrics.update(beat.metrics)
         await self._notify()
@@ -177,10 +178,10 @@ class ControlActor:
         waits = {
             "acting": self._times["acting"] / runners / elapsed,
             "environment": self._times["environment"] / runners / elapsed,
-            "replay": self._times["replay_wait"] / runners / elapsed,
+            "replay": max(self._times["batch_wait"], self._times["replay_wait"] / runners) / elapsed,
             "learner": self._times["learner"] / elapsed,
             "broadcast": self._times["broadcast"] / elapsed,
-            "governor": self._times["runner_paused"] / runners / elapsed,
+            "governor": max(self._times["credit_wait"], self._times["runner_paused"] / runners) / elapsed,
         }
         self._ray_metrics.set({**metrics, "env_steps": self._env_steps, "learner_steps": self._learner_steps})
         report = ControlReport(

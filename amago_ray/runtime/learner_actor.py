@@ -64,24 +64,30 @@ class LearnerActor:
             if request is None:
                 return
             reference, reserved = request
+            requested = time.perf_counter()
             try:
                 batch = get(reference)
             except ray.exceptions.RayActorError:
                 # The shard died with the request: give its credit back, the next request draws anew.
-                self._beat(reserved, 0, 0.0, time.perf_counter() - began, 0.0, {})
+                self._beat(reserved=reserved, trained=0, batch_wait_s=time.perf_counter() - requested)
                 continue
             arrived = time.perf_counter()
             with self._lock:
-                self._learner.step(batch)
+                # None while batches accumulate for an update.
+                has_updated = self._learner.step(batch) is not None
             trained = time.perf_counter()
             steps = self._learner.learner_steps
-            if steps % config.broadcast_interval == 0:
+            if has_updated and steps % config.broadcast_interval == 0:
                 self._broadcast()
-            broadcast = time.perf_counter()
-            metrics = self._learner.metrics() if steps % config.metrics_interval == 0 else {}
             self._estimate = batch.num_transitions
             self._beat(
-                reserved, batch.num_transitions, trained - arrived, arrived - began, broadcast - trained, metrics
+                reserved=reserved,
+                trained=batch.num_transitions,
+                credit_wait_s=requested - began,
+                batch_wait_s=arrived - requested,
+                learner_time_s=trained - arrived,
+                broadcast_time_s=time.perf_counter() - trained,
+                metrics=self._learner.metrics() if has_updated and steps % config.metrics_interval == 0 else {},
             )
 
     def capture(self) -> tuple[int, Mapping[str, bytes]]:
@@ -108,16 +114,6 @@ class LearnerActor:
             snapshot = self._learner.snapshot()
         self._control.push_weights.remote(snapshot)
 
-    def _beat(
-        self,
-        reserved: int,
-        trained: int,
-        learner_time_s: float,
-        wait_time_s: float,
-        broadcast_time_s: float,
-        metrics: Mapping[str, float],
-    ) -> None:
+    def _beat(self, **news: Any) -> None:
         version = PolicyVersion(self._learner.incarnation, self._learner.learner_steps)
-        self._control.beat_learner.remote(
-            LearnerBeat(version, reserved, trained, learner_time_s, wait_time_s, broadcast_time_s, metrics)
-        )
+        self._control.beat_learner.remote(LearnerBeat(version, **news))

@@ -42,14 +42,18 @@ class RunnerOrders:
 
 @dataclass(frozen=True)
 class LearnerBeat:
-    """A learner's news after an update: the credit that its batch had reserved and what was really trained."""
+    """A learner's news after an update: the credit that its batch had reserved and what was really trained.
+
+    credit_wait_s: time without an outstanding request, for lack of credit. batch_wait_s: time for a requested batch.
+    """
 
     version: PolicyVersion
     reserved: int
     trained: int
-    learner_time_s: float
-    wait_time_s: float
-    broadcast_time_s: float
+    learner_time_s: float = 0.0
+    credit_wait_s: float = 0.0
+    batch_wait_s: float = 0.0
+    broadcast_time_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -67,7 +67,7 @@ def shard_beat(shard: int, inserted: int, stored: int | None = None) -> ShardBea
 
 
 def learner_beat(*version: int, reserved: int = 0, trained: int = 0) -> LearnerBeat:
-    return LearnerBeat(PolicyVersion(*version), reserved, trained, 0.5, 0.1, 0.0, {"loss/total": 1.5})
+    return LearnerBeat(PolicyVersion(*version), reserved, trained, learner_time_s=0.5, metrics={"loss/total": 1.5})
 
 
 def run(coroutine: Any) -> Any:
