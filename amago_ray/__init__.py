@@ -9,14 +9,26 @@ if TYPE_CHECKING:
     from amago_ray.config import Config
     from amago_ray.config.load import load_config
     from amago_ray.errors import AmagoRayError
+    from amago_ray.training.importing import import_checkpoint
 
-__all__ = ["AmagoRayError", "Config", "Policy", "evaluate", "load_config", "load_policy", "record", "train"]
+__all__ = [
+    "AmagoRayError",
+    "Config",
+    "Policy",
+    "evaluate",
+    "import_checkpoint",
+    "load_config",
+    "load_policy",
+    "record",
+    "train",
+]
 
 _HOMES = {
     "AmagoRayError": "errors",
     "Config": "config",
     "Policy": "acting.policy",
     "evaluate": "api",
+    "import_checkpoint": "training.importing",
     "load_config": "config.load",
     "load_policy": "api",
     "record": "api",

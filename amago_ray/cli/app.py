@@ -109,6 +109,25 @@ def record(
 
 
 @app.command()
+def import_checkpoint(
+    weights: Annotated[Path, typer.Argument(metavar="PATH", help="AMAGO's policy.pt or policy_epoch_N.pt.")],
+    config: Annotated[str, typer.Option(help="A YAML file or shipped config with the settings it was trained with.")],
+    out: Annotated[Path, typer.Option(help="The run directory to write.")],
+    overrides: OverridesArgument = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run there.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Turn a policy that AMAGO v3 trained into a run: to evaluate, to film, to train on."""
+    from amago_ray.config.load import load_config
+
+    settings = load_config(config, overrides or [])
+
+    from amago_ray.training.importing import import_checkpoint as run_import
+
+    print(run_import(weights, settings, out, overwrite=overwrite))
+
+
+@app.command()
 def status(run: RunArgument, debug: DebugOption = False) -> None:
     """Show how far a run is, from its directory."""
     from amago_ray.telemetry.metrics import flatten

@@ -23,6 +23,9 @@ SPEC_FILE = "env_spec.json"
 POLICY_FILE = "policy.safetensors"
 TRAINING_STATE_FILE = "training_state.pt"
 
+IMPORTED = "imported_from"
+"""Key in the metadata of a checkpoint of foreign weights: a run that goes on from it has acted and stored nothing."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:

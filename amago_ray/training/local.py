@@ -21,7 +21,7 @@ from amago_ray.errors import CheckpointError
 from amago_ray.learning.learner import Learner
 from amago_ray.replay.make import make_shard
 from amago_ray.replay.shard import ReplayShard
-from amago_ray.training.checkpoints import Checkpoint
+from amago_ray.training.checkpoints import IMPORTED, Checkpoint
 from amago_ray.training.governor import Governor
 from amago_ray.training.ports import Capture, Counters, EvaluationResult, Report
 from amago_ray.training.replay_metrics import replay_metrics
@@ -73,7 +73,8 @@ class LocalBackend:
             self._report_shard(number)
         if checkpoint is not None:
             self._learner.load_files(checkpoint.read)
-            self._load_state(checkpoint)
+            if IMPORTED not in checkpoint.metadata:
+                self._load_state(checkpoint)
         self._broadcast()
 
     def advance(self, timeout_s: float) -> Report:

@@ -10,7 +10,7 @@ import amago_ray
 from amago_ray.cli.app import main
 from amago_ray.errors import AmagoRayError, ConfigError
 
-COMMANDS = ["train", "eval", "record", "status", "config", "envs", "doctor"]
+COMMANDS = ["train", "eval", "record", "import-checkpoint", "status", "config", "envs", "doctor"]
 
 
 def run(*arguments: str) -> int:

@@ -39,13 +39,18 @@ def test_the_example_environment_is_short_and_works(tmp_path: Path, monkeypatch:
 
 
 def test_every_command_that_is_shown_exists_and_its_settings_are_legal() -> None:
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = {
+        command.name or command.callback.__name__.replace("_", "-")
+        for command in app.registered_commands
+        if command.callback
+    }
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("amago-ray")]
     assert len(lines) >= 7
     for line in lines:
         command, *arguments = shlex.split(line, comments=True)[1:]
         assert command in known
-        if command in ("train", "config") and arguments and not arguments[0].startswith("-"):
+        # A run's own config exists once the run does.
+        if command in ("train", "config") and arguments and not arguments[0].startswith(("-", "runs/")):
             overrides = [argument for argument in arguments[1:] if "=" in argument]
             assert load_config(arguments[0], overrides)
 

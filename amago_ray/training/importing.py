@@ -1,0 +1,64 @@
+"""Importing what AMAGO trained: its weights and the matching settings become a run that can be gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from amago_ray.config import Config
+from amago_ray.config.load import dump_yaml
+from amago_ray.config.validate import validate
+from amago_ray.data.spec_json import spec_to_json
+from amago_ray.envs.make import make_spec
+from amago_ray.learning.amago_import import read_amago_weights
+from amago_ray.learning.learner import Learner
+from amago_ray.training.checkpoints import CONFIG_FILE, IMPORTED, SPEC_FILE, Checkpoints
+from amago_ray.training.run_directory import RunDirectory
+
+
+def import_checkpoint(weights: str | Path, config: Config, out: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a run directory `out` whose one checkpoint acts as the AMAGO v3 weights in the file `weights` do.
+
+    config: the settings that AMAGO trained with, in ours; its name and place become those of `out`. Optimizer moments
+    start from zero, as they do not travel in AMAGO's `policy.pt`. overwrite: replace an earlier run there.
+
+    Returns the checkpoint's directory.
+
+    Raises, and then writes nothing:
+        CheckpointError: the file holds no AMAGO weights, or they do not fit the settings one to one.
+        ConfigError, SpaceError: the settings or their environment are wrong.
+        RunDirectoryError: `out` is taken or cannot be written.
+    """
+    place = Path(out)
+    config = dataclasses.replace(config, runs_dir=str(place.parent), name=place.name)
+    validate(config)
+    spec = make_spec(config.envs)
+    learner = Learner(config, spec, device="cpu", seed=config.seed)
+    learner.agent.load_state_dict(read_amago_weights(weights, learner.agent))
+
+    directory = RunDirectory.create(config, resume=False, overwrite=overwrite)
+    files = {
+        **learner.save_files(),
+        CONFIG_FILE: dump_yaml(config).encode(),
+        SPEC_FILE: spec_to_json(spec).encode(),
+    }
+    evaluates = config.evaluation.num_episodes > 0 and config.evaluation.at_start
+    metadata = {
+        "env_steps": 0,
+        "learner_steps": 0,
+        "episodes": 0,
+        "state": {},
+        IMPORTED: str(weights),
+        "trainer": {
+            "next_evaluation": config.evaluation.interval_env_steps,
+            "num_evaluations": int(evaluates),
+            # A run that goes on from here evaluates first, as a fresh one does.
+            "evaluating": evaluates,
+            "before": {},
+            "after": {},
+            "after_steps": -1,
+            "best": None,
+            "window": [],
+        },
+    }
+    return Checkpoints(directory.checkpoints, config.checkpoint.keep).save(0, files, metadata)
