@@ -16,7 +16,7 @@ from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.validate import validate, validate_horizon
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import AmagoRayError
+from amago_ray.errors import AmagoRayError, ConfigError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger
 from amago_ray.training.run_directory import RunDirectory
@@ -51,6 +51,8 @@ def train(
 
     if address is not None:
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other")
     validate(config)
     spec = make_spec(config.envs)
     _check_parts(config, spec)
@@ -61,7 +63,7 @@ def train(
         trainer = _trainer(config, backend, directory, spec, checkpoint, local=local)
         stack.enter_context(_stop_on_interrupt(trainer))
         outcome = trainer.run(checkpoint)
-    if config.evaluation.film_at_end:
+    if config.evaluation.film_at_end and not trainer.is_interrupted:
         try:
             video = record(directory.path, directory.path / "videos" / "final.gif", num_episodes=_FILMED_EPISODES)
         except AmagoRayError as error:
@@ -91,6 +93,7 @@ def evaluate(
     from amago_ray.telemetry.metrics import episode_metrics
     from amago_ray.training.loading import load_snapshot
 
+    _require_episodes(num_episodes)
     config, snapshot, _ = load_snapshot(run, checkpoint)
     envs = [EnvConfig(id=env)] if env is not None else _evaluation_envs(config)
     episodes = []
@@ -115,6 +118,7 @@ def record(
     from amago_ray.training.filming import check_film_name, film, write_film
     from amago_ray.training.loading import load_policy, load_snapshot
 
+    _require_episodes(num_episodes)
     check_film_name(Path(out))
     config, _, found = load_snapshot(run, checkpoint)
     policy = load_policy(found.path)
@@ -140,6 +144,11 @@ def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "lat
 
 # Evaluation after training uses incarnations far above the numbers of evaluations during training.
 _FRESH_WORLDS = 1_000_000_000
+
+
+def _require_episodes(num_episodes: int) -> None:
+    if num_episodes < 1:
+        raise ConfigError(f"num_episodes: expected a positive integer, got {num_episodes}")
 
 
 def _evaluation_envs(config: Config) -> list[EnvConfig]:

@@ -67,7 +67,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             directory = cls(path)
             write_atomically(path / "config.yaml", dump_yaml(config).encode())
-            directory._count_session()
+            directory._count_session(config)
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be written: {error.strerror or error}") from error
         return directory
@@ -118,11 +118,11 @@ class RunDirectory:
         """The newest status; empty before the first."""
         return _read_json(self.path / "status.json")
 
-    def _count_session(self) -> None:
+    def _count_session(self, config: Config) -> None:
         path = self.path / "metadata.json"
         data = _read_json(path)
         sessions = int(data.get("sessions", 0)) + 1
-        data = {**data, **_environment(), "sessions": sessions}
+        data = {**data, **_environment(), "seed": config.seed, "sessions": sessions}
         write_atomically(path, json.dumps(data, indent=1).encode())
 
 

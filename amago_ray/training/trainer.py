@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,21 @@ class Trainer:
         self._evaluating = False
         self._next_evaluation = 0
         self._stop_reason: str | None = None
+        self._is_interrupted = False
         self._checkpoint_path: Path | None = None
         self._saved_at: tuple[Counters, int, bool] | None = None
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether someone asked to stop: nothing is done then but to save."""
+        return self._is_interrupted
+
     def request_stop(self, reason: str) -> None:
         """Checkpoint and end at the next opportunity; safe to call from a signal handler."""
+        self._is_interrupted = True
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
 
     def run(self, checkpoint: Checkpoint | None = None) -> RunOutcome:
@@ -92,10 +102,12 @@ class Trainer:
                 self._directory.write_status({"state": "failed", "reason": reason, **self._status})
             raise
         finally:
-            self._backend.stop()
-            self._loggers.close()
-            if self._console is not None:
-                self._console.close()
+            with ExitStack() as stack:
+                # Last in, first out; each is called, whatever the others raise.
+                if self._console is not None:
+                    stack.callback(self._console.close)
+                stack.callback(self._loggers.close)
+                stack.callback(self._backend.stop)
         assert self._stop_reason is not None
         return RunOutcome(
             reason=self._stop_reason,
@@ -151,9 +163,9 @@ class Trainer:
         self._num_evaluations += 1
 
     def _wants_last_evaluation(self) -> bool:
-        interrupted = self._stop_reason is not None and self._stop_reason.startswith("stopped")
-        stale = self._after_steps < self._counters.learner_steps
-        return bool(self._config.evaluation.num_episodes) and stale and not interrupted and not self._reached_by_eval()
+        is_stale = self._after_steps < self._counters.learner_steps
+        is_wanted = self._config.evaluation.num_episodes > 0 and not self._is_interrupted
+        return is_wanted and is_stale and not self._reached_by_eval()
 
     def _take(self, report: Report, began: float) -> None:
         """Turn a report into metrics, and see whether the run should end."""
@@ -213,13 +225,13 @@ class Trainer:
     def _check_criteria(self, began: float) -> None:
         stop, counters = self._config.stop, self._counters
         if stop.env_steps is not None and counters.env_steps >= stop.env_steps:
-            self.request_stop(f"reached {stop.env_steps:,} env steps")
+            self._end(f"reached {stop.env_steps:,} env steps")
         if stop.learner_steps is not None and counters.learner_steps >= stop.learner_steps:
-            self.request_stop(f"reached {stop.learner_steps:,} learner steps")
+            self._end(f"reached {stop.learner_steps:,} learner steps")
         if stop.time_s is not None and time.monotonic() - began >= stop.time_s:
-            self.request_stop(f"reached {stop.time_s:g} s")
+            self._end(f"reached {stop.time_s:g} s")
         if self._reached_by_eval():
-            self.request_stop("evaluation reached the goal")
+            self._end("evaluation reached the goal")
 
     def _reached_by_eval(self) -> bool:
         stop = self._config.stop

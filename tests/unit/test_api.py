@@ -212,10 +212,11 @@ def test_one_signal_checkpoints_and_ends(
 ) -> None:
     before = signal.getsignal(number)
     at_step(monkeypatch, 7, lambda: signal.raise_signal(number))
-    outcome = amago_ray.train(tiny_config(tmp_path), local=True)
+    outcome = amago_ray.train(tiny_config(tmp_path, evaluation={"film_at_end": True}), local=True)
     assert outcome.reason == "stopped by the user"
     assert outcome.checkpoint is not None
     assert outcome.checkpoint.name == "step_000000010"
+    assert outcome.video is None, "who wants to leave waits for no film"
     assert signal.getsignal(number) is before
 
 
@@ -245,6 +246,17 @@ def refused(config: Config, kind: type[AmagoRayError], words: str, **options: An
 def test_a_taken_run_directory(run: Path) -> None:
     config = load_config(run / "config.yaml")
     refused(config, RunDirectoryError, "taken by an earlier run")
+
+
+def test_contradictory_and_empty_requests(run: Path, tmp_path: Path) -> None:
+    refused(tiny_config(tmp_path), ConfigError, "exclude each other", resume=True, overwrite=True)
+    for call in (
+        lambda: amago_ray.evaluate(run, num_episodes=0),
+        lambda: amago_ray.record(run, "x.gif", num_episodes=0),
+    ):
+        with pytest.raises(ConfigError, match="expected a positive integer, got 0") as error:
+            call()
+        one_line(error)
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_a_new_run_keeps_its_settings_and_surroundings(tmp_path: Path) -> None:
     assert directory.session == 1
     assert directory.metadata["versions"]["torch"]
     assert directory.metadata["num_cpus"] == os.cpu_count()
+    assert directory.metadata["seed"] == 4
     assert directory.read_status() == {}
     assert RunDirectory.open(directory.path).path == directory.path
 

@@ -136,6 +136,27 @@ def test_an_error_stops_the_backend_and_says_so_in_the_status(tmp_path: Path) ->
     assert "the learner ended" in status["reason"]
 
 
+def test_everything_is_closed_even_if_the_backend_fails_to_stop(tmp_path: Path) -> None:
+    class Stubborn(FakeBackend):
+        def stop(self) -> None:
+            raise TrainingError("it does not stop")
+
+    closed: list[str] = []
+
+    class Closing:
+        def log(self, env_steps: int, metrics: Any) -> None:
+            """Nothing."""
+
+        def close(self) -> None:
+            closed.append("loggers")
+
+    config = make_config(tmp_path)
+    directory = RunDirectory.create(config, resume=False, overwrite=False)
+    with pytest.raises(TrainingError, match="it does not stop"):
+        Trainer(config, Stubborn(), directory, make_spec(), None, LoggerGroup([Closing()]), by_steps=True).run()
+    assert closed == ["loggers"]
+
+
 # --- evaluations ----------------------------------------------------------------------------------------------------
 
 
