@@ -84,7 +84,7 @@ def test_an_imported_checkpoint_is_whole_and_a_run_goes_on_from_it(tmp_path, cap
     state = torch.load(outcome.checkpoint / "training_state.pt", weights_only=True)["state"]["agent"]
     before = Replay(case).agent.state_dict()
     change = (state["target_critics.layers.0.weight"] - before["target_critics.layers.0.weight"]).abs().max()
-    assert 0 < change < 1e-3
+    assert 0 < change < 1e-2
 
 
 def test_weights_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, capsys):
