@@ -22,6 +22,19 @@ class TimestepEncoderConfig:
     """MLP: normalise inputs by running moments."""
     observation_keys: tuple[str, ...] | None = None
     """Observation leaves that are read; None reads all."""
+    token_keys: tuple[str, ...] = ()
+    """Leaves that hold tokens, such as an instruction in words: embedded and read in order by a small GRU, instead of
+    one-hot or as numbers. Multi-discrete leaves, or boxes of integers (then see `token_low` and `token_high`)."""
+    token_low: int = 0
+    """Tokens in boxes of integers: the smallest one (-1 where completed goals are marked so)."""
+    token_high: int | None = None
+    """Tokens in boxes of integers: the largest one; must be given for such leaves."""
+    token_embedding_dim: int = 16
+    """Tokens: width of one token's embedding."""
+    token_hidden_dim: int = 64
+    """Tokens: width of the GRU."""
+    token_output_dim: int = 32
+    """Tokens: width of what each token leaf becomes."""
     cnn_channels: tuple[int, ...] = (32, 64, 64)
     """CNN: output channels of each convolution."""
     cnn_kernel_sizes: tuple[int, ...] = (8, 4, 3)

@@ -21,6 +21,7 @@ class Range:
 
 
 POSITIVE_INTEGER = Range("a positive integer", lambda x: x > 0)
+INTEGER = Range("an integer", lambda x: True)
 COUNT = Range("an integer of at least 0", lambda x: x >= 0)
 POSITIVE = Range("a positive number", lambda x: x > 0 and isfinite(x))
 POSITIVE_OR_INFINITE = Range("a positive number", lambda x: x > 0)
@@ -76,6 +77,11 @@ RANGES: dict[str, Range] = {
     "model.timestep_encoder.num_layers": COUNT,
     "model.timestep_encoder.hidden_dim": POSITIVE_INTEGER,
     "model.timestep_encoder.output_dim": POSITIVE_INTEGER,
+    "model.timestep_encoder.token_low": INTEGER,
+    "model.timestep_encoder.token_high": INTEGER,
+    "model.timestep_encoder.token_embedding_dim": POSITIVE_INTEGER,
+    "model.timestep_encoder.token_hidden_dim": POSITIVE_INTEGER,
+    "model.timestep_encoder.token_output_dim": POSITIVE_INTEGER,
     "model.timestep_encoder.cnn_channels": POSITIVE_INTEGERS,
     "model.timestep_encoder.cnn_kernel_sizes": POSITIVE_INTEGERS,
     "model.timestep_encoder.cnn_strides": POSITIVE_INTEGERS,
@@ -238,6 +244,11 @@ def _validate_relations(config: Config) -> None:
         raise ConfigError(
             "model.timestep_encoder: expected cnn_channels, cnn_kernel_sizes and cnn_strides of equal length, got "
             f"{len(encoder.cnn_channels)}, {len(encoder.cnn_kernel_sizes)} and {len(encoder.cnn_strides)}"
+        )
+    if encoder.token_high is not None and encoder.token_high <= encoder.token_low:
+        raise ConfigError(
+            f"model.timestep_encoder.token_high: expected more than token_low ({encoder.token_low}), "
+            f"got {encoder.token_high}"
         )
     agent = config.agent
     if agent.online_coefficient == 0 and agent.offline_coefficient == 0:

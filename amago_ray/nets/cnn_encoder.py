@@ -12,13 +12,15 @@ from amago_ray.data.specs import EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.mlp import NEGATIVE_SLOPE, activate
+from amago_ray.nets.token_embedder import split_token_leaves
 from amago_ray.nets.tokens import TokenColumns, TokenFeatures
 
 
 class CnnTimestepEncoder(TimestepEncoder):
     """Each image through its own convolutions to `image_dim`; symlog of vectors and rl2 linearly to `rl2_dim`; merged.
 
-    The merge is: leaky ReLU of all features side by side (images in sorted order first), linear, LayerNorm. There is
+    The merge is: leaky ReLU of all features side by side (images in sorted order first, embedded token leaves last),
+    linear, LayerNorm. There is
     no input normalisation: symlog bounds the rest. Parameters: `images.{i}.…` for the i-th image leaf in sorted order.
     """
 
@@ -27,10 +29,14 @@ class CnnTimestepEncoder(TimestepEncoder):
         images = {name: leaf for name, leaf in leaves.items() if leaf.is_pixels}
         self.image_names = sorted(images)
         self.images = nn.ModuleList(ImageEncoder(config, images[name], name) for name in self.image_names)
-        others = {name: leaf for name, leaf in leaves.items() if name not in images}
+        self.token_embedder, others = split_token_leaves(
+            config, {n: leaf for n, leaf in leaves.items() if n not in images}
+        )
         self.features = TokenFeatures(others, spec.action)
         self.rl2 = nn.Linear(self.features.num_features, config.rl2_dim)
-        self.merge = nn.Linear(len(images) * config.image_dim + config.rl2_dim, config.output_dim)
+        width = len(images) * config.image_dim + config.rl2_dim
+        width += 0 if self.token_embedder is None else self.token_embedder.output_dim
+        self.merge = nn.Linear(width, config.output_dim)
         self.output_norm = nn.LayerNorm(config.output_dim)
         self.output_dim = config.output_dim
 
@@ -38,6 +44,8 @@ class CnnTimestepEncoder(TimestepEncoder):
         """See `TimestepEncoder`; there are no running statistics for `weight` to enter."""
         columns = [image(tokens.observations[name]) for name, image in zip(self.image_names, self.images, strict=True)]
         columns.append(self.rl2(symlog(self.features(tokens))))
+        if self.token_embedder is not None:
+            columns.append(self.token_embedder(tokens.observations))
         output: Tensor = self.output_norm(self.merge(activate(torch.cat(columns, dim=-1))))
         return output
 

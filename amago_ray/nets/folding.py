@@ -47,7 +47,7 @@ def fold_timestep_encoder(encoder: TimestepEncoder) -> Callable[[TokenColumns], 
     Of an `InputNorm` only the division goes into the first layer: folding the mean too would cancel digits where a
     feature's mean is large against its deviation, and the clamp needs the centred value.
     """
-    if not isinstance(encoder, MlpTimestepEncoder) or encoder.input_norm is None:
+    if not isinstance(encoder, MlpTimestepEncoder) or encoder.input_norm is None or encoder.token_embedder is not None:
         return encoder.eval()
     features, output_norm = encoder.features, encoder.output_norm
     mean, divisor, limit = (x.clone() for x in encoder.input_norm.affine())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from amago_ray.config.model import TimestepEncoderConfig
@@ -12,17 +13,20 @@ from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.custom import load_custom_module
 from amago_ray.nets.input_norm import InputNorm
 from amago_ray.nets.mlp import Mlp
+from amago_ray.nets.token_embedder import split_token_leaves
 from amago_ray.nets.tokens import TokenColumns, TokenFeatures
 
 
 class MlpTimestepEncoder(TimestepEncoder):
-    """Flat features → InputNorm → MLP → LayerNorm."""
+    """Flat features → InputNorm, embedded token leaves beside them → MLP → LayerNorm."""
 
     def __init__(self, config: TimestepEncoderConfig, leaves: dict[str, ObservationSpec], spec: EnvSpec) -> None:
         super().__init__()
-        self.features = TokenFeatures(leaves, spec.action)
+        self.token_embedder, others = split_token_leaves(config, leaves)
+        self.features = TokenFeatures(others, spec.action)
         self.input_norm = InputNorm(self.features.num_features) if config.normalize_inputs else None
-        self.mlp = Mlp(self.features.num_features, config.hidden_dim, config.num_layers, config.output_dim)
+        width = self.features.num_features + (0 if self.token_embedder is None else self.token_embedder.output_dim)
+        self.mlp = Mlp(width, config.hidden_dim, config.num_layers, config.output_dim)
         self.output_norm = nn.LayerNorm(config.output_dim)
         self.output_dim = config.output_dim
 
@@ -31,6 +35,8 @@ class MlpTimestepEncoder(TimestepEncoder):
         x = self.features(tokens)
         if self.input_norm is not None:
             x = self.input_norm(x, weight)
+        if self.token_embedder is not None:
+            x = torch.cat((x, self.token_embedder(tokens.observations)), dim=-1)
         output: Tensor = self.output_norm(self.mlp(x))
         return output
 
