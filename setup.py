@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -40,6 +40,18 @@ EXTRAS = {
 }
 
 
+KERNELS = [
+    Extension(
+        "amago_ray.nets.native._decode",
+        ["amago_ray/nets/native/decode.c"],
+        # Sums may be reordered, so that they vectorise; not all of -ffast-math, which would change the whole process.
+        extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"],
+        # Without a C compiler the package installs all the same and runs on torch alone.
+        optional=True,
+    )
+]
+
+
 class BuildWithConfigs(build_py):
     """Puts the shipped configs beside the modules, where an installed package looks for them."""
 
@@ -64,6 +76,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["amago_ray", "amago_ray.*"]),
     package_data={"amago_ray": ["py.typed"]},
+    ext_modules=KERNELS,
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["amago-ray=amago_ray.cli:main"]},

@@ -33,6 +33,7 @@ def examine(runs_dir: Path) -> list[Finding]:
         "cpu": _cpu,
         "gpu": _gpu,
         "attention": _attention,
+        "kernels": _kernels,
         "ray": _ray,
         "write": lambda: _write(runs_dir),
         "disk": lambda: _disk(runs_dir),
@@ -67,6 +68,14 @@ def _gpu() -> tuple[bool, str]:
         return True, "none: networks run on the CPU"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return True, ", ".join(names)
+
+
+def _kernels() -> tuple[bool, str]:
+    from amago_ray.nets.native import load_decode_attention
+
+    if load_decode_attention() is None:
+        return True, "not built (no C compiler at install): acting runs on torch alone, slower"
+    return True, "compiled"
 
 
 def _attention() -> tuple[bool, str]:

@@ -11,17 +11,20 @@ import torch
 from torch import Tensor
 
 from amago_ray.nets.layout import SequenceLayout, to_device
+from amago_ray.nets.native import MAX_HEAD_DIM, DecodeAttention, load_decode_attention
 
 
 @dataclass(frozen=True, eq=False)
 class CacheStep:
     """Where one step of all E environments writes and reads, the same in every layer.
 
-    rows `[E * H * 2]` int64: cache rows of the new keys and values. num_slots: slots that are read, up to the longest
-    live one. bias `[E * H, 1, num_slots]`: 0 on live slots, -inf on others; None where all are live.
+    rows `[E * H * 2]` int64: cache rows of the new keys and values. live `[E]` int64: slots that count, the first ones.
+    num_slots: slots that torch reads, the same in all environments, up to the longest live one. bias
+    `[E * H, 1, num_slots]`: 0 on live slots, -inf on others; None where all are live or the compiled kernel reads.
     """
 
     rows: Tensor
+    live: npt.NDArray[np.int64]
     num_slots: int
     bias: Tensor | None
 
@@ -49,6 +52,8 @@ class KvCache:
         # Keys and values of a head are neighbours, so that one indexed copy writes both; each head's are contiguous.
         shape = (num_layers, batch_size, num_heads, 2, context_length, head_dim)
         self._cache = torch.zeros(shape, device=device, dtype=dtype)
+        self._kernel = _compiled_kernel(self._cache)
+        self._scratch = torch.empty(context_length) if self._kernel is not None else None
         # Row of slot 0 of every (environment, head, key or value), with (slots, head_dim) as a row's neighbourhood.
         self._first_rows = np.arange(batch_size * num_heads * 2).reshape(batch_size, num_heads * 2) * context_length
 
@@ -67,12 +72,12 @@ class KvCache:
         live = np.minimum(self.lengths, self.context_length)
         num_slots = int(live.max())
         bias = None
-        if int(live.min()) < num_slots:
+        if self._kernel is None and int(live.min()) < num_slots:
             dead = np.arange(num_slots) >= live[:, None]
             per_env = np.where(dead, np.float32(-math.inf), np.float32(0))
             per_head = np.repeat(per_env, self._cache.shape[2], axis=0)
             bias = to_device(per_head[:, None], device).to(self._cache.dtype)
-        return CacheStep(to_device(rows.ravel(), device), num_slots, bias)
+        return CacheStep(to_device(rows.ravel(), device), live, num_slots, bias)
 
     def attend(self, layer: int, step: CacheStep, q: Tensor, kv: Tensor) -> Tensor:
         """Store the new tokens' keys and values, then attend: `[E, D]` of q `[E, D]` and kv `[E, H, 2, head_dim]`.
@@ -81,6 +86,8 @@ class KvCache:
         """
         cache = self._cache[layer]
         cache.view(-1, cache.shape[-1]).index_copy_(0, step.rows, kv.reshape(-1, cache.shape[-1]).to(cache.dtype))
+        if self._kernel is not None and self._scratch is not None:
+            return self._kernel(q, cache, step.live, self._scratch)
         keys, values = cache[:, :, :, : step.num_slots].flatten(0, 1).unbind(1)
         return decode_attention(q.reshape(len(keys), 1, -1), keys, values, step.bias).view(len(q), -1)
 
@@ -93,6 +100,12 @@ class KvCache:
         flat = cache.view(-1, cache.shape[-1])
         flat.index_copy_(0, to_device(rows.ravel(), cache.device), kv.reshape(-1, cache.shape[-1]).to(cache.dtype))
         self.lengths[indices] = layout.lengths
+
+
+def _compiled_kernel(cache: Tensor) -> DecodeAttention | None:
+    """The compiled kernel, if there is one and it can read this cache."""
+    fits = cache.device.type == "cpu" and cache.dtype == torch.float32 and cache.shape[-1] <= MAX_HEAD_DIM
+    return load_decode_attention() if fits else None
 
 
 def decode_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
