@@ -12,10 +12,14 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring.ceilings import measure_ceilings
+from measuring.floors import NetworkSize, update_floor
+from measuring.works import relabeled_lengths
 
 from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
@@ -84,29 +88,33 @@ def make_config(args: argparse.Namespace) -> Config:
     )
 
 
-def matmul_flops(args: argparse.Namespace, num_tokens: int, lengths: list[int]) -> float:
-    """Forward and backward floating-point operations of the networks' matrix products (discrete actor-critic)."""
-    width, layers, heads = args.width, args.layers, 256
-    encoder = 19 * args.encoder_width + args.encoder_width**2 + args.encoder_width * args.encoder_output
-    trunk = encoder + args.encoder_output * width + layers * 12 * width * width
-    attention = sum(layers * 2 * width * (length + 1) ** 2 for length in lengths)
-    head = width * heads + heads * heads + heads * 7 * NUM_ACTIONS
-    ensemble = 4 * head
-    trained = trunk + head + ensemble
-    return 2 * (3 * trained * num_tokens + 3 * attention + (head + ensemble) * num_tokens)
+class Updates:
+    """A learner and batches in memory, measured in updates.
 
+    Raises: ConfigError if the settings do not fit each other.
+    """
 
-def machine_gflops() -> float:
-    """Rate of a large float32 matrix product, best of a few."""
-    a = torch.randn(1500, 1500)
-    best = min(_timed(lambda: a @ a) for _ in range(5))
-    return 2 * 1500**3 / best / 1e9
+    def __init__(self, config: Config, spec: EnvSpec, lengths: Sequence[int], *, device: str = "cpu") -> None:
+        rng = np.random.default_rng(0)
+        self._batches = [make_batch(spec, list(lengths), rng) for _ in range(3)]
+        self.num_tokens = self._batches[0].num_tokens
+        self.learner = Learner(config, spec, device=device)
+        self.device = device
+        self._count = 0
 
+    @property
+    def num_parameters(self) -> int:
+        """Those that are trained."""
+        return sum(parameter.numel() for parameter in self.learner.agent.trained_parameters().values())
 
-def _timed(work: object) -> float:
-    began = time.perf_counter()
-    work()  # type: ignore[operator]
-    return time.perf_counter() - began
+    def update_ms(self) -> float:
+        """Milliseconds of one more update."""
+        began = time.perf_counter()
+        self.learner.step(self._batches[self._count % len(self._batches)])
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        self._count += 1
+        return (time.perf_counter() - began) * 1e3
 
 
 def main() -> None:
@@ -131,43 +139,32 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    rng = np.random.default_rng(0)
-    spec = make_spec(args.length, args.continuous)
     lengths = [args.length] * args.batch_size
     if args.mean_share < 1:
-        lengths = [max(1, int(args.length * min(1.0, rng.exponential(args.mean_share)))) for _ in lengths]
-    batches = [make_batch(spec, lengths, rng) for _ in range(3)]
-    learner = Learner(make_config(args), spec, device=args.device)
-
-    times_ms = []
-    for update in range(args.warmup + args.updates):
-        began = time.perf_counter()
-        learner.step(batches[update % len(batches)])
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        if update >= args.warmup:
-            times_ms.append((time.perf_counter() - began) * 1e3)
-    num_parameters = sum(parameter.numel() for parameter in learner.agent.trained_parameters().values())
-    flops = matmul_flops(args, batches[0].num_tokens, lengths)
+        lengths = list(relabeled_lengths(args.batch_size, args.length, args.mean_share))
+    updates = Updates(make_config(args), make_spec(args.length, args.continuous), lengths, device=args.device)
+    times_ms = [updates.update_ms() for _ in range(args.warmup + args.updates)][args.warmup :]
+    size = NetworkSize(19, args.encoder_width, args.encoder_output, args.width, args.layers, NUM_ACTIONS)
     result = {
         "batch_size": args.batch_size,
         "length": args.length,
-        "tokens": batches[0].num_tokens,
+        "tokens": updates.num_tokens,
         "width": args.width,
         "layers": args.layers,
-        "parameters": num_parameters,
+        "parameters": updates.num_parameters,
         "threads": args.threads,
         "device": args.device,
         "median_ms": statistics.median(times_ms),
         "min_ms": min(times_ms),
         "max_ms": max(times_ms),
-        "gflop": flops / 1e9,
+        "gflop": size.update_flops(lengths) / 1e9,
         "torch": torch.__version__,
         "processor": platform.processor() or platform.machine(),
     }
     if args.device == "cpu":
-        result["machine_gflops_per_s"] = machine_gflops()
-        result["floor_ms"] = result["gflop"] / result["machine_gflops_per_s"] * 1e3
+        floor = update_floor(size, lengths, measure_ceilings(1e8))
+        result["machine_gflops_per_s"] = floor["gflop_per_s"]
+        result["floor_ms"] = floor["limit"]
     for name, value in result.items():
         print(f"{name:22} {value:.1f}" if isinstance(value, float) else f"{name:22} {value}")
     if args.out:
