@@ -57,8 +57,9 @@ def train(
     spec = make_spec(config.envs)
     _check_parts(config, spec)
     directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
-    checkpoint = _newest_checkpoint(directory) if resume else None
     with ExitStack() as stack:
+        stack.callback(directory.release)
+        checkpoint = _newest_checkpoint(directory) if resume else None
         backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
         trainer = _trainer(config, backend, directory, spec, checkpoint, local=local)
         stack.enter_context(_stop_on_interrupt(trainer))

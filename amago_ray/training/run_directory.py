@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -35,42 +36,29 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, config: Config, *, resume: bool, overwrite: bool) -> RunDirectory:
-        """Make or reopen the run's directory and count this session.
+        """Make or reopen the run's directory, lock it against other processes, and count this session.
 
         Raises: RunDirectoryError if it is taken and neither `resume` nor `overwrite` was asked for, if there is
-        nothing to resume, or if it cannot be written.
+        nothing to resume, if another process writes it, or if it cannot be written.
         """
         path = Path(config.runs_dir) / config.name
-        shards = None if config.replay.directory is None else Path(config.replay.directory)
+        directory = cls(path)
         try:
-            # A run that failed before its first report took nothing.
-            taken = _has_content(path / "metrics.jsonl") or (path / "checkpoints").exists()
-            if resume and not taken:
-                raise RunDirectoryError(f"{path}: nothing to resume: expected the directory of an earlier run")
-            if taken and not resume and not overwrite:
-                raise RunDirectoryError(
-                    f"{path}: taken by an earlier run: go on with --resume, replace it with --overwrite, "
-                    "or choose another --name"
-                )
-            if shards is not None and not resume:
-                if any(shards.glob("shard_*/segment_*")) and not overwrite:
-                    raise RunDirectoryError(
-                        f"{shards}: replay.directory holds episodes of an earlier run: replace them with --overwrite, "
-                        "or choose another directory"
-                    )
-                _remove(shards, ("shard_*",))
-            if not resume:
-                _remove(path, _RUN_FILES)
-            path.mkdir(parents=True, exist_ok=True)
-            directory = cls(path)
-            write_atomically(path / "config.yaml", dump_yaml(config).encode())
-            directory._count_session(config)
-        except OSError as error:
-            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror or error}") from error
+            directory._prepare(config, resume=resume, overwrite=overwrite)
+        except BaseException:
+            directory.release()
+            raise
         return directory
+
+    def release(self) -> None:
+        """Let other processes write the directory; calling it twice is fine. A process that dies releases it too."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
@@ -117,6 +105,42 @@ class RunDirectory:
     def read_status(self) -> dict[str, Any]:
         """The newest status; empty before the first."""
         return _read_json(self.path / "status.json")
+
+    def _prepare(self, config: Config, *, resume: bool, overwrite: bool) -> None:
+        path = self.path
+        shards = None if config.replay.directory is None else Path(config.replay.directory)
+        try:
+            # A run that failed before its first report took nothing.
+            taken = _has_content(path / "metrics.jsonl") or (path / "checkpoints").exists()
+            if resume and not taken:
+                raise RunDirectoryError(f"{path}: nothing to resume: expected the directory of an earlier run")
+            if taken and not resume and not overwrite:
+                raise RunDirectoryError(
+                    f"{path}: taken by an earlier run: go on with --resume, replace it with --overwrite, "
+                    "or choose another --name"
+                )
+            self._lock_out_others()
+            if shards is not None and not resume:
+                if any(shards.glob("shard_*/segment_*")) and not overwrite:
+                    raise RunDirectoryError(
+                        f"{shards}: replay.directory holds episodes of an earlier run: replace them with --overwrite, "
+                        "or choose another directory"
+                    )
+                _remove(shards, ("shard_*",))
+            if not resume:
+                _remove(path, _RUN_FILES)
+            write_atomically(path / "config.yaml", dump_yaml(config).encode())
+            self._count_session(config)
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _lock_out_others(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunDirectoryError(f"{self.path}: another process is training this run") from error
 
     def _count_session(self, config: Config) -> None:
         path = self.path / "metadata.json"

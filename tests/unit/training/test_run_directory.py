@@ -24,7 +24,10 @@ def make_config(tmp_path: Path, **settings: object) -> Config:
 
 
 def create(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDirectory:
-    return RunDirectory.create(config, resume=resume, overwrite=overwrite)
+    """The directory of a session that is over."""
+    directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
+    directory.release()
+    return directory
 
 
 def occupied(config: Config) -> RunDirectory:
@@ -189,3 +192,13 @@ def test_a20_readers_never_see_half_of_a_file(tmp_path: Path, monkeypatch: pytes
     assert seen == [(b"old", b"new" * 1000)]
     assert path.read_bytes() == b"new" * 1000
     assert json.dumps([entry.name for entry in tmp_path.iterdir()]) == '["status.json"]'
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    directory = RunDirectory.create(config, resume=False, overwrite=False)
+    with pytest.raises(RunDirectoryError, match="another process is training this run"):
+        RunDirectory.create(config, resume=False, overwrite=True)
+    assert (directory.path / "config.yaml").exists(), "what the other process writes is left alone"
+    directory.release()
+    RunDirectory.create(config, resume=False, overwrite=True).release()

@@ -45,6 +45,7 @@ def make_trainer(
     config: Config, backend: FakeBackend, *, resume: bool = False, by_steps: bool = True, console: Any = None
 ) -> Trainer:
     directory = RunDirectory.create(config, resume=resume, overwrite=False)
+    directory.release()
     loggers = LoggerGroup([JsonlLogger(directory.path / "metrics.jsonl")])
     return Trainer(config, backend, directory, make_spec(), console, loggers, by_steps=by_steps)
 
@@ -152,6 +153,7 @@ def test_everything_is_closed_even_if_the_backend_fails_to_stop(tmp_path: Path) 
 
     config = make_config(tmp_path)
     directory = RunDirectory.create(config, resume=False, overwrite=False)
+    directory.release()
     with pytest.raises(TrainingError, match="it does not stop"):
         Trainer(config, Stubborn(), directory, make_spec(), None, LoggerGroup([Closing()]), by_steps=True).run()
     assert closed == ["loggers"]
