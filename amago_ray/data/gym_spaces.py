@@ -144,8 +144,8 @@ class ActionAdapter:
         scaled = np.clip(actions, -1, 1) * self._scale + self._offset
         if np.issubdtype(box.dtype, np.integer):
             scaled = np.rint(scaled)
-        stepped: Array = np.clip(scaled, box.low, box.high).astype(box.dtype)
-        return stepped
+        # An array also where the box has no axes: Gymnasium's own check wants no bare number.
+        return np.asarray(np.clip(scaled, box.low, box.high), box.dtype)
 
     def check_mask(self, size: int) -> None:
         """Refuse an action mask of another width than this action space needs.

@@ -1,0 +1,65 @@
+"""An environment of any spaces, which refuses every action outside of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+OBSERVATIONS: dict[str, gymnasium.Space[Any]] = {
+    "vector": spaces.Box(-1, 1, (3,), np.float32),
+    "scalar": spaces.Box(-1, 1, (), np.float64),
+    "cube of integers": spaces.Box(-3, 9, (2, 2, 2), np.int16),
+    "bits of uint8": spaces.Box(0, 255, (5,), np.uint8),
+    "discrete": spaces.Discrete(4, start=-1),
+    "multi-discrete": spaces.MultiDiscrete([3, 5]),
+    "multi-discrete matrix": spaces.MultiDiscrete([[3, 5], [2, 2]]),
+    "multi-binary": spaces.MultiBinary(6),
+    "pixels": spaces.Box(0, 255, (12, 12, 3), np.uint8),
+    "pixels and vector": spaces.Dict(
+        {"camera": spaces.Box(0, 255, (12, 12, 1), np.uint8), "state": spaces.Box(-1, 1, (2,), np.float32)}
+    ),
+    "words": spaces.Dict({"words": spaces.MultiDiscrete([9] * 4), "state": spaces.Box(-1, 1, (2,), np.float32)}),
+    "nested": spaces.Dict(
+        {
+            "inner": spaces.Dict({"pair": spaces.Tuple((spaces.Discrete(3), spaces.MultiBinary(2)))}),
+            "outer": spaces.Box(-np.inf, np.inf, (2, 2), np.float64),
+        }
+    ),
+    "tuple": spaces.Tuple((spaces.Box(0, 1, (2,), np.float32), spaces.Discrete(2))),
+}
+ACTIONS: dict[str, gymnasium.Space[Any]] = {
+    "discrete": spaces.Discrete(5),
+    "discrete from 2": spaces.Discrete(3, start=2),
+    "many": spaces.Discrete(300),
+    "multi-discrete": spaces.MultiDiscrete([3, 1, 4]),
+    "multi-discrete matrix": spaces.MultiDiscrete([[2, 3], [4, 2]]),
+    "multi-binary": spaces.MultiBinary(3),
+    "multi-binary matrix": spaces.MultiBinary([2, 2]),
+    "box": spaces.Box(-1, 1, (2,), np.float32),
+    "box of other bounds": spaces.Box(np.array([[0.0], [-5.0]]), np.array([[10.0], [-1.0]]), (2, 1), np.float64),
+    "box without bounds": spaces.Box(-np.inf, np.inf, (2,), np.float32),
+    "box of integers": spaces.Box(-3, 3, (2,), np.int32),
+    "box of one number": spaces.Box(0, 1, (), np.float32),
+}
+
+
+class SpaceEnv(gymnasium.Env[Any, Any]):
+    """Random observations; episodes of six steps."""
+
+    def __init__(self, observation: str, action: str) -> None:
+        self.observation_space, self.action_space = OBSERVATIONS[observation], ACTIONS[action]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self._steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any):
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action!r} is not in {self.action_space}")
+        self._steps += 1
+        return self.observation_space.sample(), float(self._steps), self._steps >= 6, False, {}
