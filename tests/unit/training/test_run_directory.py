@@ -94,7 +94,8 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
         (path / name).write_text("x")
     (path / "mine").mkdir()
     directory = create(config, overwrite=True)
-    assert sorted(entry.name for entry in path.iterdir()) == ["config.yaml", "metadata.json", "mine", "notes.txt"]
+    names = {entry.name for entry in path.iterdir()}
+    assert names == {".lock", "config.yaml", "metadata.json", "mine", "notes.txt"}
     assert directory.session == 1
 
 
