@@ -241,7 +241,7 @@ class MultiBinaryDistribution(PolicyDistribution):
 
     @override
     def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
-        return action.flatten(action.dim() - len(self._shape)).to(torch.float32)
+        return _flat(action, self._shape).to(torch.float32)
 
     @override
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
@@ -300,7 +300,7 @@ class TanhNormalDistribution(PolicyDistribution):
 
     @override
     def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
-        return action.flatten(action.dim() - len(self._shape)).clamp(-1.0, 1.0)
+        return _flat(action, self._shape).clamp(-1.0, 1.0)
 
     @override
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
@@ -329,6 +329,11 @@ class TanhNormalDistribution(PolicyDistribution):
         if not greedy:
             mean = mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)
         return mean.tanh().to(torch.float32).view(*params.shape[:-1], *self._shape)
+
+
+def _flat(action: Tensor, shape: Sequence[int]) -> Tensor:
+    """Actions `[..., *shape]` as `[..., A]`; a shape without axes is one number."""
+    return action.reshape(*action.shape[: action.dim() - len(shape)], math.prod(shape))
 
 
 def _some_allowed(mask: Tensor) -> Tensor:
