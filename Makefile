@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install check test quickstart clean
+.PHONY: install check test quickstart bench clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,9 @@ test: $(INSTALLED)
 
 quickstart: $(INSTALLED)
 	$(BIN)/amago-ray train quickstart --overwrite
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/versus_amago.py --quick --suite acting learning
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -26,6 +26,10 @@ Measure = Callable[[float], Mapping[str, Any]]
 """Measures for about so many seconds; the answer holds at least "value"."""
 
 
+CLOSING_S = 10.0
+"""How long a side may take to end by itself."""
+
+
 class SideError(Exception):
     """A side failed or took too long."""
 
@@ -59,7 +63,8 @@ class Side:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         try:
             self.facts: dict[str, Any] = self._answer(timeout_s)["ready"]
         except BaseException:
@@ -79,14 +84,17 @@ class Side:
     def close(self) -> None:
         """End the process and whatever it started."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         with suppress(OSError):
             self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSING_S)
+        # Its group outlives it as long as one of its processes does.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
         self._log.close()
 
     def _read(self) -> None:
@@ -108,9 +116,7 @@ class Side:
         return answer
 
 
-def run_watched(
-    command: Sequence[str], *, log: Path, timeout_s: float, environment: Mapping[str, str] | None = None
-) -> tuple[str, dict[str, float]]:
+def run_watched(command: Sequence[str], *, log: Path, timeout_s: float) -> tuple[str, dict[str, float]]:
     """Run a program to its end: what it wrote to standard output, and what it and all others used.
 
     Past `timeout_s` it is interrupted and, 30 s later, killed with everything it started.
@@ -119,9 +125,7 @@ def run_watched(
     """
     with log.open("wb") as errors:
         began = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **(environment or {})}
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         with LoadWindow([process.pid], interval_s=0.5) as window:
             try:
                 output, _ = process.communicate(timeout=timeout_s)
