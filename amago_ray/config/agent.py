@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -26,6 +26,12 @@ class AgentConfig:
     """Weight of the policy-gradient-through-the-critic term."""
     offline_coefficient: float = 0.1
     """Weight of the filtered behaviour-cloning term."""
+    online_coefficient_final: float | None = None
+    """Online weight after `coefficient_anneal_steps` updates, reached linearly; None keeps `online_coefficient`."""
+    offline_coefficient_final: float | None = None
+    """Offline weight after `coefficient_anneal_steps` updates, reached linearly; None keeps `offline_coefficient`."""
+    coefficient_anneal_steps: int = 100_000
+    """Learner steps over which the two weights above go from their first to their final value."""
     critic_coefficient: float = 10.0
     """Weight of the critics' loss."""
     advantage_filter: Literal["binary", "exponential", "leaky", "none"] = "binary"
@@ -82,6 +88,22 @@ class AgentConfig:
     discrete_probability_high: float = 0.99
     """Discrete policies: probabilities are clamped from above, then renormalised."""
 
+    def after(self, learner_steps: int) -> AgentConfig:
+        """These settings with the weights that the update after so many others has; each update treats them as fixed.
+
+        So targets are pessimistic, and critics trained, as long as the weights of the moment ask for it.
+        """
+        if self.online_coefficient_final is None and self.offline_coefficient_final is None:
+            return self
+        progress = min(learner_steps / self.coefficient_anneal_steps, 1.0)
+        return replace(
+            self,
+            online_coefficient=_between(self.online_coefficient, self.online_coefficient_final, progress),
+            offline_coefficient=_between(self.offline_coefficient, self.offline_coefficient_final, progress),
+            online_coefficient_final=None,
+            offline_coefficient_final=None,
+        )
+
     @property
     def trains_critics(self) -> bool:
         """Whether anything in the policy's loss reads the critics."""
@@ -91,3 +113,7 @@ class AgentConfig:
     def discounts(self) -> tuple[float, ...]:
         """G discounts, the acting one last."""
         return (*self.auxiliary_discounts, self.acting_discount)
+
+
+def _between(first: float, final: float | None, progress: float) -> float:
+    return first if final is None else (1.0 - progress) * first + progress * final

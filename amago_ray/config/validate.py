@@ -107,6 +107,9 @@ RANGES: dict[str, Range] = {
     "agent.num_critics_in_target": POSITIVE_INTEGER,
     "agent.online_coefficient": NON_NEGATIVE,
     "agent.offline_coefficient": NON_NEGATIVE,
+    "agent.online_coefficient_final": NON_NEGATIVE,
+    "agent.offline_coefficient_final": NON_NEGATIVE,
+    "agent.coefficient_anneal_steps": POSITIVE_INTEGER,
     "agent.critic_coefficient": POSITIVE,
     "agent.binary_filter_threshold": FINITE,
     "agent.exponential_filter_beta": POSITIVE,
@@ -253,6 +256,9 @@ def _validate_relations(config: Config) -> None:
     agent = config.agent
     if agent.online_coefficient == 0 and agent.offline_coefficient == 0:
         raise ConfigError("agent: expected a positive online_coefficient or offline_coefficient, got 0 for both")
+    last = agent.after(agent.coefficient_anneal_steps)
+    if last.online_coefficient == 0 and last.offline_coefficient == 0:
+        raise ConfigError("agent: expected a positive online or offline coefficient after annealing, got 0 for both")
     for low, high in (
         ("min_return", "max_return"),
         ("discrete_probability_low", "discrete_probability_high"),

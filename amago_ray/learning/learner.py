@@ -58,6 +58,7 @@ class Learner:
     ) -> None:
         """A fresh learner on `device` (None: a GPU where there is one)."""
         self._config = config.learner
+        self._agent_config = config.agent
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -90,6 +91,7 @@ class Learner:
         self._pending.append(batch)
         if len(self._pending) < self._config.batches_per_update:
             return None
+        self.agent.config = self._agent_config.after(self.learner_steps)
         batches = [to_device_batch(b, self.device, n_step=self.agent.config.n_step) for b in self._pending]
         num_sequences = sum(b.num_sequences for b in self._pending)
         self._pending = []

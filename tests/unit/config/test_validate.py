@@ -95,6 +95,16 @@ def test_no_range_lets_nan_pass(path: str) -> None:
             "agent: expected a positive online_coefficient or offline_coefficient, got 0 for both",
         ),
         (
+            "agent",
+            {"online_coefficient_final": 0, "offline_coefficient_final": 0},
+            "agent: expected a positive online or offline coefficient after annealing, got 0 for both",
+        ),
+        (
+            "model.timestep_encoder",
+            {"token_low": 3, "token_high": 3},
+            "model.timestep_encoder.token_high: expected more than token_low (3), got 3",
+        ),
+        (
             "stop",
             {"env_steps": None},
             "stop: expected at least one of env_steps, learner_steps, time_s, eval_success_rate, eval_return, got none",

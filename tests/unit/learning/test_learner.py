@@ -235,3 +235,19 @@ def test_masks_and_bfloat16_train():
     metrics = learner.metrics()
     assert metrics["loss/nonfinite_updates"] == 0
     assert all(value.dtype == torch.float32 for value in learner.agent.parameters())
+
+
+@pytest.mark.parametrize("kind", ["actor_critic", "multi_task"])
+def test_each_update_of_a_schedule_is_that_of_its_weights_held_constant(kind):
+    spec, batches = make_spec(), [make_batch(make_spec(), [6, 4], seed=seed) for seed in range(3)]
+    schedule = {"online_coefficient_final": 0.0, "offline_coefficient_final": 1.0, "coefficient_anneal_steps": 2}
+    scheduled = Learner(make_config(kind=kind, offline_coefficient=0.0, **schedule), spec, device="cpu")
+    for step, weights in enumerate([(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]):
+        online, offline = weights
+        constant = Learner(
+            make_config(kind=kind, online_coefficient=online, offline_coefficient=offline), spec, device="cpu"
+        )
+        constant.load_state_dict(scheduled.state_dict())
+        for learner in (scheduled, constant):
+            learner.step(batches[step])
+        assert not differing(scheduled.state_dict(), constant.state_dict())
