@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from amago_ray.config.module_attr import load_module_attr
 from amago_ray.config.rollout import ExplorationConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec
 from amago_ray.errors import ConfigError
@@ -16,8 +16,9 @@ from amago_ray.errors import ConfigError
 class Exploration(Protocol):
     """What turns the policy's actions into those that are executed.
 
-    A custom one is named `module:attr` in `exploration.kind` and is called with the settings, the environment's
-    spec and the number of environments.
+    A custom one is named `module:attr` in `exploration.kind`, where `attr` is called with `(config: ExplorationConfig,
+    spec: EnvSpec, num_envs: int)` and returns an object of this shape, by subclassing or not. Actions are in storage
+    form (see `ActionSpec`); all randomness comes from `rng`.
     """
 
     def begin(self, indices: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
@@ -142,14 +143,5 @@ def make_exploration(config: ExplorationConfig, spec: EnvSpec, num_envs: int) ->
         return NoExploration()
     if config.kind in ("bilevel", "epsilon_greedy"):
         return EpsilonExploration(config, spec, num_envs)
-    module, _, attribute = config.kind.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        # Importing runs foreign code, which may raise anything.
-        raise ConfigError(
-            'exploration.kind: expected "bilevel", "epsilon_greedy", "none" or module:attr, '
-            f'got "{config.kind}" ({" ".join(str(error).split())})'
-        ) from error
-    exploration: Exploration = factory(config, spec, num_envs)
+    exploration: Exploration = load_module_attr("exploration.kind", config.kind)(config, spec, num_envs)
     return exploration

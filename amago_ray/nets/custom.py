@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, TypeVar
 
 from torch import nn
 
+from amago_ray.config.module_attr import load_module_attr
 from amago_ray.errors import ConfigError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -18,14 +18,7 @@ def load_custom_module(where: str, name: str, contract: type[ModuleT], *args: An
     Raises:
         ConfigError: `name` is no `module:attr`, cannot be imported, or makes something else.
     """
-    module_name, _, attribute = name.partition(":")
-    if not attribute:
-        raise ConfigError(f'{where}: expected a built-in kind or "module:attr", found "{name}"')
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f'{where}: cannot import "{name}": {error}') from error
-    module = factory(*args)
+    module = load_module_attr(where, name)(*args)
     if not isinstance(module, nn.Module) or not isinstance(getattr(module, "output_dim", None), int):
         raise ConfigError(
             f'{where}: expected "{name}" to make a torch module with an integer output_dim (see {contract.__name__}), '

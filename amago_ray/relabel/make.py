@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-
 import numpy as np
 
+from amago_ray.config.module_attr import load_module_attr
 from amago_ray.config.replay import RelabelConfig
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.data.specs import EnvSpec
@@ -44,7 +42,8 @@ def make_relabeler(config: RelabelConfig, spec: EnvSpec) -> Relabeler:
                 f"relabel.kind: expected 'instruction' for the {num_goals} goals of {spec.name}, found 'her'"
             )
         return HerRelabeler(config, rule)
-    return _make_custom(config, spec)
+    relabeler: Relabeler = load_module_attr("relabel.kind", config.kind)(config, spec)
+    return relabeler
 
 
 def _require_goals(kind: str, spec: EnvSpec) -> tuple[GoalRule, int]:
@@ -64,16 +63,3 @@ def _require_goals(kind: str, spec: EnvSpec) -> tuple[GoalRule, int]:
         if not limits.min <= rule.marker <= limits.max:
             raise ConfigError(f"{spec.name}: goal rule: marker {rule.marker:g} does not fit desired_goal's {dtype}")
     return rule, num_entries // spec.goal_dim
-
-
-def _make_custom(config: RelabelConfig, spec: EnvSpec) -> Relabeler:
-    module_name, _, attribute = config.kind.partition(":")
-    if not attribute:
-        raise ConfigError(
-            f"relabel.kind: expected 'none', 'instruction', 'her' or 'module:attr', found {config.kind!r}"
-        )
-    try:
-        make: Callable[[RelabelConfig, EnvSpec], Relabeler] = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"relabel.kind: cannot import {config.kind!r} ({error})") from error
-    return make(config, spec)

@@ -68,9 +68,9 @@ def test_custom(monkeypatch):
             replace(goal_spec(), observations={"desired_goal": ObservationSpec("box", (2, 2), "uint8")}),
             "marker -1 does not fit desired_goal's uint8",
         ),
-        ({"kind": "hindsight"}, goal_spec(), "or 'module:attr', found 'hindsight'"),
-        ({"kind": "no_such_module:make"}, goal_spec(), "cannot import 'no_such_module:make'"),
-        ({"kind": "json:no_such_name"}, goal_spec(), "cannot import 'json:no_such_name'"),
+        ({"kind": "hindsight"}, goal_spec(), 'expected a built-in kind or "module:attr", found "hindsight"'),
+        ({"kind": "no_such_module:make"}, goal_spec(), 'cannot import "no_such_module:make"'),
+        ({"kind": "json:no_such_name"}, goal_spec(), 'cannot import "json:no_such_name"'),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(config, spec, message):

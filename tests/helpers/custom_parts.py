@@ -1,0 +1,79 @@
+"""One part of each kind that a user may bring, as small as its protocol allows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amago_ray.config.model import SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.rollout import ExplorationConfig
+from amago_ray.data.episode import Episode
+from amago_ray.data.specs import EnvSpec
+from amago_ray.nets import SequenceLayout, SequenceModel, TimestepEncoder, TokenColumns
+
+
+class Linear(TimestepEncoder):
+    """One linear layer on one observation leaf, the previous reward and the time."""
+
+    def __init__(self, config: TimestepEncoderConfig, spec: EnvSpec) -> None:
+        super().__init__()
+        self.leaf = "observation"
+        self.output_dim = config.output_dim
+        self.linear = nn.Linear(spec.observations[self.leaf].num_features + 2, config.output_dim)
+
+    def forward(self, tokens: TokenColumns, weight: Tensor | None = None) -> Tensor:
+        leaf = tokens.observations[self.leaf].flatten(1).float()
+        features = [leaf, tokens.prev_reward[:, None], tokens.time_index[:, None] / 10]
+        return self.linear(torch.cat(features, -1))
+
+
+class DecayingSum(SequenceModel):
+    """A sum over the past of its sequence that halves with every step."""
+
+    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+        super().__init__()
+        self.output_dim = config.d_model
+        self.linear = nn.Linear(input_dim, config.d_model)
+
+    def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
+        rows = torch.arange(layout.num_tokens)
+        age = rows[:, None] - rows
+        same = layout.sequence_index[:, None] == layout.sequence_index
+        weight = torch.where(same & (age >= 0), 0.5 ** age.clamp_min(0).float(), 0.0)
+        return self.linear(weight @ x)
+
+
+class Halved:
+    """Rewards at half their worth, whenever an episode is drawn."""
+
+    watches_storage = False
+
+    def __init__(self, config: RelabelConfig, spec: EnvSpec) -> None:
+        self.num_relabeled = 0
+
+    def observe(self, episode: Episode) -> None:
+        """Not called: `watches_storage` is False."""
+
+    def forget(self, episode: Episode) -> None:
+        """Not called: `watches_storage` is False."""
+
+    def relabel(self, episode: Episode, rng: np.random.Generator) -> Episode:
+        return replace(episode, rewards=episode.rewards / 2)
+
+
+class FirstAction:
+    """The first action instead of the policy's, in every third episode."""
+
+    def __init__(self, config: ExplorationConfig, spec: EnvSpec, num_envs: int) -> None:
+        self.explores = np.zeros(num_envs, np.bool_)
+
+    def begin(self, indices: np.ndarray, rng: np.random.Generator) -> None:
+        self.explores[indices] = rng.random(len(indices)) < 1 / 3
+
+    def apply(self, actions, time_index, env_steps, action_mask, rng) -> np.ndarray:
+        explores = self.explores.reshape(-1, *[1] * (actions.ndim - 1))
+        return np.where(explores, np.zeros_like(actions), actions)

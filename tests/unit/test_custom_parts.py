@@ -1,0 +1,60 @@
+"""Parts of a user's own, each named `module:attr`, through a whole run, alone and together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.custom_parts import DecayingSum, Linear
+from helpers.local_runs import TINY, tiny_config
+
+import amago_ray
+from amago_ray.config.model import SequenceModelConfig
+from amago_ray.config.module_attr import load_module_attr
+from amago_ray.errors import ConfigError
+from amago_ray.nets.decoders import make_decoder
+from amago_ray.nets.layout import SequenceLayout
+
+PARTS = {
+    "timestep_encoder": {"kind": "helpers.custom_parts:Linear", "output_dim": 8},
+    "sequence_model": {"kind": "helpers.custom_parts:DecayingSum", "d_model": 8, "context_length": 8},
+    "relabel": {"kind": "helpers.custom_parts:Halved"},
+    "exploration": {"kind": "helpers.custom_parts:FirstAction"},
+}
+
+
+@pytest.mark.parametrize("parts", [*([name] for name in PARTS), list(PARTS)], ids=[*PARTS, "all"])
+def test_a_run_with_parts_of_one_s_own(parts: list[str], tmp_path: Path) -> None:
+    model = dict(TINY["model"])
+    model |= {name: PARTS[name] for name in ("timestep_encoder", "sequence_model") if name in parts}
+    sections = {name: PARTS[name] for name in ("relabel", "exploration") if name in parts}
+    evaluation = {"num_episodes": 2, "num_envs": 2, "at_start": False}
+    config = tiny_config(tmp_path, stop={"learner_steps": 6}, model=model, evaluation=evaluation, **sections)
+
+    outcome = amago_ray.train(config, local=True)
+
+    policy = amago_ray.load_policy(outcome.run_directory)
+    kinds = [type(policy.network._encoder), type(policy.network._model)]
+    assert (kinds[0] is Linear) == ("timestep_encoder" in parts)
+    assert (kinds[1] is DecayingSum) == ("sequence_model" in parts)
+
+
+def test_acting_with_a_sequence_model_of_one_s_own_equals_its_full_forward() -> None:
+    torch.manual_seed(0)
+    model = DecayingSum(SequenceModelConfig(d_model=8), 8, None)
+    decoder = make_decoder(model, context_length=8)
+    x, time = torch.randn(6, 2, 8), torch.arange(6)
+    state = decoder.initial_state(2)
+    with torch.no_grad():
+        steps = torch.stack([decoder.step(x[t], time[t].expand(2), state) for t in range(6)])
+        full = model(x.transpose(0, 1).flatten(0, 1), time.repeat(2), SequenceLayout.from_lengths([6, 6]))
+    torch.testing.assert_close(steps.transpose(0, 1).flatten(0, 1), full)
+
+
+def test_a_dotted_attribute_is_found_and_what_is_not_there_is_one_line() -> None:
+    assert load_module_attr("relabel.kind", "numpy:random.Generator") is np.random.Generator
+    for name in ("numpy", "numpy:", ":x", "no_such_module:x", "numpy:no.such.name"):
+        with pytest.raises(ConfigError, match=r"^relabel\.kind: ") as error:
+            load_module_attr("relabel.kind", name)
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
