@@ -1,3 +1,4 @@
-"""What the benchmarks share: works, floors, the load of the machine, statistics, reports. Standard library only,
-except `ceilings` (torch), so that the peer's Python can import it too.
+"""What the benchmarks share: works, floors, the load of the machine, statistics, reports.
+
+`protocol` and `load`, which the peer's Python imports too, need the standard library only.
 """
