@@ -71,6 +71,9 @@ class SequenceModelConfig:
     """Transformer: how the time index enters."""
     max_time_index: int | None = None
     """Learned positions: size of the table; None is the environment's horizon + 1."""
+    attention_window: int | None = None
+    """Transformer: tokens that each token sees in every layer, itself included; None is all of the context. Work and
+    memory then grow with the context times the window, for episodes that are longer than memory allows."""
     attention_backend: Literal["auto", "sdpa", "varlen", "flash_attn"] = "auto"
     """Transformer: "auto" takes the fastest that this machine has; all give the same values."""
     sigma_reparam: bool = True

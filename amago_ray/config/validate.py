@@ -94,6 +94,7 @@ RANGES: dict[str, Range] = {
     "model.sequence_model.num_heads": POSITIVE_INTEGER,
     "model.sequence_model.d_ff": POSITIVE_INTEGER,
     "model.sequence_model.dropout": Range("a number from 0 to below 1", lambda x: 0 <= x < 1),
+    "model.sequence_model.attention_window": POSITIVE_INTEGER,
     "model.sequence_model.max_time_index": POSITIVE_INTEGER,
     "model.sequence_model.gru_hidden_dim": POSITIVE_INTEGER,
     "model.policy_head.num_layers": COUNT,
@@ -241,6 +242,11 @@ def _validate_relations(config: Config) -> None:
         raise ConfigError(
             "model.sequence_model.d_model: expected an even width per head for rotary positions, "
             f"got {model.d_model // model.num_heads} ({model.d_model} over {model.num_heads} heads)"
+        )
+    if model.kind in ("gru", "feed_forward") and model.attention_window is not None:
+        raise ConfigError(
+            f'model.sequence_model.attention_window: expected null, as "{model.kind}" has no attention, '
+            f"got {model.attention_window}"
         )
     encoder = config.model.timestep_encoder
     if not len(encoder.cnn_channels) == len(encoder.cnn_kernel_sizes) == len(encoder.cnn_strides):

@@ -92,10 +92,17 @@ class KvCache:
         return decode_attention(q.reshape(len(keys), 1, -1), keys, values, step.bias).view(len(q), -1)
 
     def fill(self, layer: int, indices: npt.NDArray[np.int64], layout: SequenceLayout, kv: Tensor) -> None:
-        """Replace what `indices` hold by packed tokens: kv `[N, H, 2, head_dim]`, sequence j for `indices[j]`."""
+        """Replace what `indices` hold by packed tokens: kv `[N, H, 2, head_dim]`, sequence j for `indices[j]`.
+
+        Of a sequence longer than the ring, the last tokens stay.
+        """
         environments = np.repeat(indices, layout.lengths)
-        slots = np.arange(layout.num_tokens) - np.repeat(layout.starts, layout.lengths)
-        rows = self._first_rows[environments] + slots[:, None]
+        place = np.arange(layout.num_tokens) - np.repeat(layout.starts, layout.lengths)
+        if layout.max_seqlen > self.context_length:
+            kept = np.flatnonzero(place >= np.repeat(layout.lengths, layout.lengths) - self.context_length)
+            environments, place = environments[kept], place[kept]
+            kv = kv.index_select(0, to_device(kept, kv.device))
+        rows = self._first_rows[environments] + (place % self.context_length)[:, None]
         cache = self._cache[layer]
         flat = cache.view(-1, cache.shape[-1])
         flat.index_copy_(0, to_device(rows.ravel(), cache.device), kv.reshape(-1, cache.shape[-1]).to(cache.dtype))

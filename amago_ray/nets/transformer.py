@@ -36,6 +36,7 @@ class Transformer(SequenceModel):
         self.head_dim = dim // config.num_heads
         self.rotary = config.positions == "rotary"
         self.context_length = config.context_length
+        self.attention_window = config.attention_window
         self.dropout = config.dropout
         self.embed = nn.Linear(input_dim, dim)
         self.positions = _build_positions(config, horizon)
@@ -44,7 +45,9 @@ class Transformer(SequenceModel):
         self.output_norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
-        """See `SequenceModel`; with a `window`, tokens of each layer see at most window - 1 earlier ones."""
+        """See `SequenceModel`; in each layer a token sees at most window - 1 earlier ones, or `attention_window` - 1."""
+        windows = [each for each in (window, self.attention_window) if each is not None]
+        window = min(windows) if windows else None
         x = self.embed(x)
         if self.positions is not None:
             x = x + self.positions(time_index)

@@ -45,7 +45,8 @@ class TransformerDecoder:
     def __init__(self, model: Transformer, context_length: int) -> None:
         model.eval()
         self._model = model
-        self._context_length = context_length
+        # A ring of as many slots as a token may see is all that stepping needs.
+        self._num_slots = min(context_length, model.attention_window or context_length)
         self._head_dim = model.head_dim
         self._num_heads = model.output_dim // model.head_dim
         self._attention: AttentionBackend = SdpaAttention()
@@ -58,7 +59,7 @@ class TransformerDecoder:
             num_layers=len(self._layers),
             num_heads=self._num_heads,
             head_dim=self._head_dim,
-            context_length=self._context_length,
+            context_length=self._num_slots,
             device=self._model.embed.weight.device,
         )
 
@@ -85,7 +86,7 @@ class TransformerDecoder:
             state.fill(layer, indices, layout, kv)
             k, v = kv.unbind(2)
             # The backend divides by sqrt(head_dim), which the folded q holds already.
-            heads = self._attention(q.reshape(k.shape) * math.sqrt(self._head_dim), k, v, layout)
+            heads = self._attention(q.reshape(k.shape) * math.sqrt(self._head_dim), k, v, layout, self._num_slots)
             return heads.flatten(1)
 
         self._run(x, time_index, attend)

@@ -59,11 +59,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "learned": {"positions": "learned"},
     "rotary": {"positions": "rotary"},
     "plain projections": {"sigma_reparam": False},
+    "windowed": {"attention_window": 3},
+    "windowed rotary": {"attention_window": 2, "positions": "rotary"},
     "gru": {"kind": "gru", "gru_hidden_dim": 20},
     "feed_forward": {"kind": "feed_forward"},
     "custom": {"kind": "my_sequence_models:LastTwo"},
 }
-TRANSFORMERS = ["sinusoidal", "learned", "rotary", "plain projections"]
+TRANSFORMERS = ["sinusoidal", "learned", "rotary", "plain projections", "windowed", "windowed rotary"]
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amago_ray.errors import ConfigError
+from amago_ray.nets import attention
 from amago_ray.nets.attention import AutoAttention, FlashAttention, SdpaAttention, build_attention
 from amago_ray.nets.layout import SequenceLayout
 
@@ -125,3 +126,41 @@ def test_half_precision_backend_refuses_float32(monkeypatch: pytest.MonkeyPatch)
     layout = SequenceLayout.from_lengths([2])
     with pytest.raises(ConfigError, match='"bfloat16", found float32'):
         FlashAttention()(*torch.randn(3, 2, 1, 4), layout)
+
+
+@pytest.mark.parametrize("lengths", [[50], [7, 50, 33, 33, 1], [40, 40]])
+@pytest.mark.parametrize("window", [1, 5, 16, 17, 32, 49])
+def test_windows_in_blocks_equal_the_naive_reference(
+    monkeypatch: pytest.MonkeyPatch, lengths: list[int], window: int
+) -> None:
+    monkeypatch.setattr(attention, "_SHORTEST_BLOCK", 8)
+    torch.manual_seed(0)
+    layout = SequenceLayout.from_lengths(lengths)
+    qkv = torch.randn(layout.num_tokens, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    reference_input = qkv.detach().clone().requires_grad_()
+    output = SdpaAttention()(*qkv.unbind(1), layout, window)
+    expected = naive_attention(*reference_input.unbind(1), layout, window)
+    torch.testing.assert_close(output, expected)
+    weight = torch.randn_like(output)
+    (output * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(qkv.grad, reference_input.grad)
+
+
+def test_work_of_a_window_grows_with_the_length_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    sdpa = attention.functional.scaled_dot_product_attention
+
+    def counted(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        seen.append(q.shape[:-1].numel() * k.shape[2])
+        return sdpa(q, k, v, **options)
+
+    monkeypatch.setattr(attention.functional, "scaled_dot_product_attention", counted)
+    pairs = []
+    for length in (1024, 4096):
+        seen.clear()
+        q = torch.zeros(length, 1, 2)
+        SdpaAttention()(q, q, q, SequenceLayout.from_lengths([length]), 64)
+        pairs.append(sum(seen))
+    assert pairs[0] < 1024 * 128
+    assert pairs[1] < 4.1 * pairs[0]

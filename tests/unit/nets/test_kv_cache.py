@@ -106,3 +106,20 @@ def test_nan_of_a_broken_observation_does_not_outlive_its_episode() -> None:
     cache.reset(np.array([0]))
     output = cache.attend(0, cache.advance(), torch.randn(2, 8), torch.randn(2, 2, 2, 4))
     assert not output.isnan().any()
+
+
+def test_of_a_sequence_longer_than_the_ring_the_last_tokens_are_filled_in_and_go_on() -> None:
+    torch.manual_seed(0)
+    cache = make(2)
+    lengths = [13, 3]
+    layout = SequenceLayout.from_lengths(lengths)
+    kv = torch.randn(16, 2, 2, 4)
+    cache.fill(0, np.array([0, 1]), layout, kv)
+    seen = [list(kv[:13]), list(kv[13:])]
+    for _ in range(7):
+        step = cache.advance()
+        q, new = torch.randn(2, 8), torch.randn(2, 2, 2, 4)
+        output = cache.attend(0, step, q, new)
+        for e in range(2):
+            seen[e].append(new[e])
+            torch.testing.assert_close(output[e], reference(q[e].view(2, 4), seen[e][-5:]))
