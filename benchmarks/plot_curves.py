@@ -49,7 +49,6 @@ def main() -> None:
     arguments = parser.parse_args()
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
-    result: dict[str, object] = {"metric": arguments.metric, "runs": {}}
     curves = {run.name: curve(run, arguments.metric) for run in arguments.runs}
     for name, points in curves.items():
         for axis, x in zip(axes, ("env_steps", "time_s"), strict=True):
@@ -64,12 +63,13 @@ def main() -> None:
         figure.suptitle(arguments.title, fontsize="medium")
     first = arguments.runs[0]
     metadata = json.loads((first / "metadata.json").read_text())
+    config = yaml.safe_load((first / "config.yaml").read_text())
     result = {
         "metric": arguments.metric,
         "git_commit": metadata["git_commit"],
         "versions": metadata["versions"],
         "num_cpus": metadata["num_cpus"],
-        "config": yaml.safe_load((first / "config.yaml").read_text()),
+        "config": {name: value for name, value in config.items() if name != "runs_dir"},
         "runs": curves,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
