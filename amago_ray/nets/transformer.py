@@ -45,7 +45,10 @@ class Transformer(SequenceModel):
         self.output_norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
-        """See `SequenceModel`; in each layer a token sees at most window - 1 earlier ones, or `attention_window` - 1."""
+        """See `SequenceModel`; with a `window`, a token sees at most window - 1 earlier ones in each layer.
+
+        The smaller one holds of `window` and the settings' `attention_window`.
+        """
         windows = [each for each in (window, self.attention_window) if each is not None]
         window = min(windows) if windows else None
         x = self.embed(x)

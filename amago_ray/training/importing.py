@@ -36,7 +36,6 @@ def import_checkpoint(weights: str | Path, config: Config, out: str | Path, *, o
     learner = Learner(config, spec, device="cpu", seed=config.seed)
     learner.agent.load_state_dict(read_amago_weights(weights, learner.agent))
 
-    directory = RunDirectory.create(config, resume=False, overwrite=overwrite)
     files = {
         **learner.save_files(),
         CONFIG_FILE: dump_yaml(config).encode(),
@@ -61,4 +60,8 @@ def import_checkpoint(weights: str | Path, config: Config, out: str | Path, *, o
             "window": [],
         },
     }
-    return Checkpoints(directory.checkpoints, config.checkpoint.keep).save(0, files, metadata)
+    directory = RunDirectory.create(config, resume=False, overwrite=overwrite)
+    try:
+        return Checkpoints(directory.checkpoints, config.checkpoint.keep).save(0, files, metadata)
+    finally:
+        directory.release()
