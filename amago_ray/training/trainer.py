@@ -13,7 +13,7 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import CheckpointError, RunDirectoryError
+from amago_ray.errors import CheckpointError, RunDirectoryError, TrainingError
 from amago_ray.telemetry.bottleneck import Verdict, verdict
 from amago_ray.telemetry.console import ConsoleReporter, Progress, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
@@ -93,7 +93,10 @@ class Trainer:
             self._start(checkpoint, began)
             # A resumed run may have reached its end before.
             if self._stop_reason is None:
-                self._train(began)
+                try:
+                    self._train(began)
+                except TrainingError as error:
+                    raise TrainingError(f"{error}; {self._way_back}") from error
             self._directory.write_status({"state": "ended", "reason": self._stop_reason, **self._status})
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
@@ -288,6 +291,13 @@ class Trainer:
         self._checkpoint_path = self._checkpoints.save(capture.counters.learner_steps, files, state)
         self._last_checkpoint = (time.monotonic(), capture.counters.learner_steps)
         self._saved_at = self._progress_mark
+
+    @property
+    def _way_back(self) -> str:
+        """What is left to go on from when training cannot."""
+        if self._checkpoint_path is None:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self._checkpoint_path}, from which --resume goes on"
 
     @property
     def _progress_mark(self) -> tuple[Counters, int, bool]:
