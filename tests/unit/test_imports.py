@@ -16,7 +16,8 @@ def loaded_by(packages: tuple[str, ...], suspects: tuple[str, ...]) -> list[str]
     modules = [
         name
         for _, name, _ in pkgutil.walk_packages(amago_ray.__path__, "amago_ray.")
-        if name.startswith(roots) and not name.endswith("__main__")
+        # The compiled kernel is a plain library, no module of Python's.
+        if name.startswith(roots) and not name.endswith(("__main__", ".native._decode"))
     ]
     assert len(modules) >= len(packages)
     code = (
