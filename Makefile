@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install check test quickstart bench clean
+.PHONY: install check test test-cluster quickstart bench clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,10 @@ check: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not cluster and not gpu"
+
+# Two nodes on this machine.
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -m cluster
 
 quickstart: $(INSTALLED)
 	$(BIN)/amago-ray train quickstart --overwrite
