@@ -1,6 +1,10 @@
-"""Instruction relabeling against recorded runs of the original, with its draws injected."""
+"""Instruction relabeling against recorded runs of the original, with its draws injected.
+
+Further recordings are those of the directory named by AMAGO_RAY_PARITY_DIR.
+"""
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -13,14 +17,19 @@ from amago_ray.data.packing import EpisodeSlice, pack_sequences
 from amago_ray.relabel.instruction import InstructionRelabeler, RelabelChoice
 
 DATA = Path(__file__).parent / "data"
-CASES = sorted(path.stem for path in DATA.glob("hindsight_[0-9][0-9].npz"))
-RUNS = [(case, tag) for case in CASES for tag in json.loads((DATA / f"{case}.json").read_text())["runs"]]
+OTHERS = Path(os.environ.get("AMAGO_RAY_PARITY_DIR") or DATA)
+CASES = [path for place in dict.fromkeys([DATA, OTHERS]) for path in sorted(place.glob("hindsight_[0-9]*.npz"))]
+RUNS = [
+    pytest.param(case, tag, id=f"{case.stem}-{tag}")
+    for case in CASES
+    for tag in json.loads(case.with_suffix(".json").read_text())["runs"]
+]
 RULE = GoalRule()
 
 
 @cache
 def load(case):
-    with np.load(DATA / f"{case}.npz") as file:
+    with np.load(case) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -55,8 +64,8 @@ def relabel(arrays, tag):
 
 
 def test_there_are_twelve_cases_of_four_runs():
-    assert len(CASES) == 12
-    assert len(RUNS) == 48
+    assert len([case for case in CASES if case.parent == DATA]) == 12
+    assert len(RUNS) == 4 * len(CASES)
 
 
 @pytest.mark.parametrize(("case", "tag"), RUNS)
@@ -84,11 +93,11 @@ def test_outputs_are_bitwise_those_of_the_original(case, tag):
         assert values.dtype == expected.dtype, name
         assert values.shape == expected.shape, name
         assert values.tobytes() == expected.tobytes(), name
-    if json.loads((DATA / f"{case}.json").read_text())["runs"][tag]["unchanged"]:
+    if json.loads(case.with_suffix(".json").read_text())["runs"][tag]["unchanged"]:
         assert relabeled is episode
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES, ids=[case.stem for case in CASES])
 def test_stored_rewards_follow_from_the_rule(case):
     arrays = load(case)
     episode = to_episode(arrays)
@@ -99,7 +108,7 @@ def test_stored_rewards_follow_from_the_rule(case):
 
 
 def test_a_goal_met_at_the_start_does_not_reward_the_last_step():
-    arrays = load("hindsight_edge_first_goal_equals_start")
+    arrays = load(DATA / "hindsight_edge_first_goal_equals_start.npz")
     episode, _, relabeled = relabel(arrays, "all")
     start = episode.achieved_goals.values[0]
     first_goal = relabeled.observations["desired_goal"][0, 0]
@@ -116,7 +125,7 @@ def test_a_goal_met_at_the_start_does_not_reward_the_last_step():
 
 
 def test_a_relabeled_episode_has_at_least_one_transition():
-    arrays = load("hindsight_edge_zero_length")
+    arrays = load(DATA / "hindsight_edge_zero_length.npz")
     _, _, relabeled = relabel(arrays, "all")
     assert len(arrays["all/out/rews"]) == 0
     (sampled,) = arrays["all/choices/sampled_timesteps"]
@@ -126,7 +135,7 @@ def test_a_relabeled_episode_has_at_least_one_transition():
 
 
 def test_a_row_that_completed_a_real_goal_is_never_drawn():
-    arrays = load("hindsight_edge_duplicate_of_real_goal")
+    arrays = load(DATA / "hindsight_edge_duplicate_of_real_goal.npz")
     episode, relabeler, _ = relabel(arrays, "all")
     (completed,) = relabeler.completed_rows(episode)
     assert arrays["all/choices/sampled_timesteps"].tolist() == [completed]
