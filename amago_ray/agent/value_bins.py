@@ -51,7 +51,10 @@ class ValueBins(nn.Module):
         return label.scatter_(-1, below, 1.0 - share).scatter_(-1, below + 1, share)
 
     def _hl_gauss(self, position: Tensor) -> Tensor:
-        """Mass of a Gaussian around the scalar in each bin, renormalised to the range."""
+        """Mass of a Gaussian around the scalar in each bin, renormalised to the range.
+
+        Differs: a scalar outside the range counts as its end; the original's label fades to nothing there.
+        """
         centers = self.centers
         position = position.clamp(centers[0], centers[-1])
         edges = torch.cat([centers - self._width / 2, centers[-1:] + self._width / 2])

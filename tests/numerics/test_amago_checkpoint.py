@@ -23,14 +23,16 @@ from amago_ray.errors import CheckpointError, RunDirectoryError
 from amago_ray.training.checkpoints import open_checkpoint
 from amago_ray.training.loading import load_policy
 
-DATA = Path(os.environ.get("AMAGO_RAY_PARITY_DIR") or Path(__file__).parent / "data")
+HOME = Path(__file__).parent / "data"
+DATA = Path(os.environ.get("AMAGO_RAY_PARITY_DIR") or HOME)
+ONE = HOME / "agent_discrete"
 CASES = sorted(path.stem for path in DATA.glob("*.json") if "agent_class" in json.loads(path.read_text()))
 SINGLE_STEP = [name for name in CASES if not json.loads((DATA / f"{name}.json").read_text())["config"].get("multistep")]
 
 
-def prepare(name: str, folder: Path) -> tuple[ParityCase, Path]:
+def prepare(path: Path, folder: Path) -> tuple[ParityCase, Path]:
     """The case's `before/` weights as the original saves them, and a config file with its settings and spaces."""
-    case = ParityCase.load(DATA / name)
+    case = ParityCase.load(path)
     torch.save(case.tensors("before/"), folder / "policy.pt")
     settings = case.settings
     kwargs = {"obs": settings["obs"], "action": settings["action"], "size": settings["A"]}
@@ -58,7 +60,7 @@ def run_import(folder: Path, *overrides: str, out: str = "imported") -> int:
 
 @pytest.mark.parametrize("name", SINGLE_STEP)
 def test_an_imported_checkpoint_acts_as_recorded(name, tmp_path):
-    case, _ = prepare(name, tmp_path)
+    case, _ = prepare(DATA / name, tmp_path)
 
     assert run_import(tmp_path) == 0
 
@@ -68,7 +70,7 @@ def test_an_imported_checkpoint_acts_as_recorded(name, tmp_path):
 
 
 def test_an_imported_checkpoint_is_whole_and_a_run_goes_on_from_it(tmp_path, capsys):
-    case, _ = prepare("agent_discrete" if "agent_discrete" in SINGLE_STEP else SINGLE_STEP[0], tmp_path)
+    case, _ = prepare(ONE, tmp_path)
     assert run_import(tmp_path) == 0
     checkpoint = open_checkpoint(Path(capsys.readouterr().out.strip()))
     assert checkpoint.path == tmp_path / "imported" / "checkpoints" / "step_000000000"
@@ -88,7 +90,7 @@ def test_an_imported_checkpoint_is_whole_and_a_run_goes_on_from_it(tmp_path, cap
 
 
 def test_weights_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, capsys):
-    case, _ = prepare(SINGLE_STEP[0], tmp_path)
+    case, _ = prepare(ONE, tmp_path)
     state = case.tensors("before/")
     state["actor.base.surprise"] = state.pop("actor.base.in_layer.bias")
     torch.save(state, tmp_path / "policy.pt")
@@ -104,13 +106,13 @@ def test_weights_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, capsys
 
 
 def test_settings_that_do_not_fit_are_one_line(tmp_path, capsys):
-    prepare(SINGLE_STEP[0], tmp_path)
+    prepare(ONE, tmp_path)
     assert run_import(tmp_path, "agent.num_critics=3") == 2
     assert "shapes do not fit the settings: critics.net.inp_layer.weight" in capsys.readouterr().err
 
 
 def test_an_earlier_run_is_replaced_only_when_asked_to(tmp_path):
-    _, settings = prepare(SINGLE_STEP[0], tmp_path)
+    _, settings = prepare(ONE, tmp_path)
     config, weights = load_config(settings), tmp_path / "policy.pt"
     amago_ray.import_checkpoint(weights, config, tmp_path / "run")
     with pytest.raises(RunDirectoryError, match="taken by an earlier run"):
@@ -120,6 +122,6 @@ def test_an_earlier_run_is_replaced_only_when_asked_to(tmp_path):
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    _, settings = prepare(SINGLE_STEP[0], tmp_path)
+    _, settings = prepare(ONE, tmp_path)
     with pytest.raises(CheckpointError, match=r"nothing\.pt: expected AMAGO weights"):
         amago_ray.import_checkpoint(tmp_path / "nothing.pt", load_config(settings), tmp_path / "run")
