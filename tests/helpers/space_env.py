@@ -13,6 +13,14 @@ OBSERVATIONS: dict[str, gymnasium.Space[Any]] = {
     "scalar": spaces.Box(-1, 1, (), np.float64),
     "cube of integers": spaces.Box(-3, 9, (2, 2, 2), np.int16),
     "bits of uint8": spaces.Box(0, 255, (5,), np.uint8),
+    "every dtype": spaces.Dict(
+        {
+            name: spaces.Box(0, 5, (2,), np.dtype(name).type)
+            for name in ("int8", "int64", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+        }
+    ),
+    "gray pixels": spaces.Box(0, 255, (12, 12), np.uint8),
+    "pixels of floats": spaces.Box(0, 1, (3, 12, 12), np.float32),
     "discrete": spaces.Discrete(4, start=-1),
     "multi-discrete": spaces.MultiDiscrete([3, 5]),
     "multi-discrete matrix": spaces.MultiDiscrete([[3, 5], [2, 2]]),
