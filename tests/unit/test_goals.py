@@ -1,0 +1,48 @@
+"""Several achieved goals per step, from the environment through storage and relabeling into training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.local_runs import tiny_config
+
+import amago_ray
+from amago_ray.config.replay import RelabelConfig
+from amago_ray.data.episode import Episode
+from amago_ray.envs.make import make_spec
+from amago_ray.relabel.make import make_relabeler
+from amago_ray.replay.make import make_shard
+
+
+@pytest.mark.parametrize("strategy", ["all", "some", "all_or_nothing"])
+def test_ragged_goals_are_stored_relabeled_and_trained_on(strategy: str, tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        env={"id": "helpers.multi_goal_env:MultiGoalEnv"},
+        stop={"learner_steps": 4},
+        exploration={"kind": "epsilon_greedy"},
+        replay={"min_timesteps": 300},
+        relabel={"kind": "instruction", "strategy": strategy},
+        learner={"batch_size": 8, "metrics_interval": 1, "warmup_steps": 0},
+        evaluation={"num_episodes": 0},
+    )
+
+    outcome = amago_ray.train(config, local=True)
+
+    last = json.loads((outcome.run_directory / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["learner_steps"] == 4
+    assert last["replay/relabeled_share"] > 0
+    spec = make_spec(config.envs)
+    shard = make_shard(config, spec, outcome.run_directory / "replay", 0)
+    relabeler = make_relabeler(RelabelConfig(kind="instruction", strategy="all"), spec)
+    counts = set()
+    for position in range(shard.report().stored_episodes):
+        episode: Episode = shard._read(position)
+        assert episode.achieved_goals is not None
+        assert len(episode.achieved_goals.offsets) == len(episode) + 2
+        counts |= set(np.diff(episode.achieved_goals.offsets).tolist())
+        relabeled = relabeler.relabel(episode, np.random.default_rng(position))
+        assert relabeled.rewards.sum() >= episode.rewards.sum()
+    assert counts == {0, 1, 2, 3}
+    shard.close()
