@@ -17,6 +17,9 @@ from typing import Any
 
 from measuring.protocol import Measure, serve
 
+from amago_ray.config.learner import LearnerConfig
+from amago_ray.learning.threads import limit_threads
+
 
 @contextmanager
 def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
@@ -43,8 +46,8 @@ def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
 @contextmanager
 def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
     """Milliseconds of one update on batches in memory."""
-    # As in a run's learner process; read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # As in a run's learner process, with all cores.
+    limit_threads(LearnerConfig(num_threads=os.cpu_count()))
     import torch
     from bench_learner import Updates, make_config, make_spec
     from measuring.ceilings import measure_ceilings
