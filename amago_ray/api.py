@@ -82,10 +82,11 @@ def evaluate(
     greedy: bool = False,
     env: str | None = None,
     seed: int = 0,
-    checkpoint: str = "latest",
+    checkpoint: str = "best",
 ) -> dict[str, float]:
     """Statistics of `num_episodes` whole episodes per environment under a run's policy, as `eval/...` metrics.
 
+    checkpoint: "best" by evaluation, "latest", or its name.
     env: another environment's id; None takes the run's evaluation environments. seed: which fresh worlds.
 
     Raises: AmagoRayError, with one readable line.
@@ -108,9 +109,7 @@ def evaluate(
     return episode_metrics(episodes, "eval")
 
 
-def record(
-    run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int = 0, checkpoint: str = "latest"
-) -> Path:
+def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int = 0, checkpoint: str = "best") -> Path:
     """Film episodes of a run's policy in fresh worlds: `out` ends in .gif or .mp4.
 
     Raises: AmagoRayError, with one readable line.
@@ -133,7 +132,7 @@ def record(
     return write_film(frames, Path(out))
 
 
-def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "latest") -> Policy:
+def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "best") -> Policy:
     """The policy of a run directory, or of one checkpoint's directory: acts with neither Ray nor environment.
 
     Raises: AmagoRayError, with one readable line.

@@ -32,6 +32,9 @@ OverridesArgument = Annotated[
     typer.Argument(metavar="section.key=value", help="Settings to change, with values as in YAML."),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, such as runs/quickstart.")]
+CheckpointOption = Annotated[
+    str, typer.Option(help="The one that evaluated best, or: latest, or the name of a folder in checkpoints/.")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 
 
@@ -85,12 +88,13 @@ def evaluate(
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the most likely actions; default: sample.")] = False,
     env: Annotated[str | None, typer.Option(help="Id of another environment of equal spaces.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0,
+    checkpoint: CheckpointOption = "best",
     debug: DebugOption = False,
 ) -> None:
     """Evaluate a trained agent over a fixed number of fresh episodes."""
     from amago_ray.api import evaluate as run_evaluation
 
-    metrics = run_evaluation(run, num_episodes=episodes, greedy=greedy, env=env, seed=seed)
+    metrics = run_evaluation(run, num_episodes=episodes, greedy=greedy, env=env, seed=seed, checkpoint=checkpoint)
     _print_pairs(f"{run}: {episodes} episodes", {name: f"{value:.4g}" for name, value in metrics.items()})
 
 
@@ -100,12 +104,13 @@ def record(
     out: Annotated[Path, typer.Option(help="The film to write: .gif or .mp4.")],
     episodes: Annotated[int, typer.Option(min=1, help="Whole episodes, one after the other.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0,
+    checkpoint: CheckpointOption = "best",
     debug: DebugOption = False,
 ) -> None:
     """Film a trained agent in fresh episodes."""
     from amago_ray.api import record as run_recording
 
-    print(run_recording(run, out, num_episodes=episodes, seed=seed))
+    print(run_recording(run, out, num_episodes=episodes, seed=seed, checkpoint=checkpoint))
 
 
 @app.command()

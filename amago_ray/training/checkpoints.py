@@ -80,14 +80,16 @@ class Checkpoints:
         return path
 
     def load(self, name: str = "latest") -> Checkpoint:
-        """The checkpoint "best", one named by its directory, or the newest readable one for "latest".
+        """The checkpoint named by its directory, the newest readable one for "latest", or that which evaluated best for
+        "best" (the latest where nothing was evaluated).
 
         A broken newest checkpoint is skipped with a warning in favour of the one before.
 
         Raises: CheckpointError if there is none, or the named one is broken.
         """
-        if name == "best" and (self._directory / "best").is_file():
-            name = (self._directory / "best").read_text(errors="replace").strip()
+        if name == "best":
+            best = self._directory / "best"
+            name = best.read_text(errors="replace").strip() if best.is_file() else "latest"
         if name != "latest":
             return open_checkpoint(self._directory / name)
         pointer = self._directory / "latest"

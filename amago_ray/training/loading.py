@@ -14,9 +14,10 @@ from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, 
 from amago_ray.training.run_directory import RunDirectory
 
 
-def load_snapshot(path: str | Path, checkpoint: str = "latest") -> tuple[Config, Snapshot, Checkpoint]:
-    """Settings and weights of a run directory's checkpoint ("latest", "best" or its name), or of a checkpoint's own
-    directory.
+def load_snapshot(path: str | Path, checkpoint: str = "best") -> tuple[Config, Snapshot, Checkpoint]:
+    """Settings and weights of a run directory's checkpoint, or of a checkpoint's own directory.
+
+    checkpoint: "best" by evaluation, "latest", or its name.
 
     Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.
     """
@@ -28,7 +29,7 @@ def load_snapshot(path: str | Path, checkpoint: str = "latest") -> tuple[Config,
     return load_config(found.path / CONFIG_FILE), read_snapshot(found.path / POLICY_FILE), found
 
 
-def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "latest") -> Policy:
+def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "best") -> Policy:
     """The policy of a run directory or of a checkpoint's directory, with neither Ray nor environment.
 
     Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.

@@ -216,7 +216,7 @@ class Trainer:
             self._before = metrics
         self._after, self._after_steps = metrics, result.counters.learner_steps
         score = (metrics.get("eval/success_rate", 0.0), metrics["eval/return_mean"])
-        if result.policy is not None and (self._best is None or score > self._best):
+        if result.policy is not None and (self._best is None or score >= self._best):
             self._best = score
             self._checkpoints.save_best(
                 result.counters.learner_steps,

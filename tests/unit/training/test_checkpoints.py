@@ -201,7 +201,11 @@ def test_broken_metadata_is_one_line(tmp_path: Path, content: str) -> None:
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
-    for name, words in (("latest", "no readable checkpoint"), ("best", "No such file"), ("step_7", "No such file")):
+    for name, words in (
+        ("latest", "no readable checkpoint"),
+        ("best", "no readable checkpoint"),
+        ("step_7", "No such file"),
+    ):
         with pytest.raises(CheckpointError, match=words) as error:
             checkpoints.load(name)
         assert "checkpoints" in one_line(error)

@@ -72,8 +72,8 @@ def test_a_run_or_a_checkpoint_may_be_named(run: Path) -> None:
         assert np.array_equal(actions_of(policy), actions_of(expected))
     config, snapshot, found = load_snapshot(str(run))
     assert config == CONFIG
-    assert snapshot.version == PolicyVersion(0, 20)
-    assert found.path.name == "step_000000020"
+    assert snapshot.version == PolicyVersion(0, 10), "the best, if none is named"
+    assert found.path.name == "best_000000010"
 
 
 ACT = """
@@ -120,9 +120,9 @@ def test_what_cannot_be_loaded_is_one_line(run: Path, tmp_path: Path) -> None:
     newest = run / "checkpoints" / "step_000000020"
     (newest / POLICY_FILE).write_bytes(b"nonsense")
     refused(newest, CheckpointError, "expected sha256")
-    assert load_policy(run).version == PolicyVersion(0, 10), "the one before is taken"
+    assert load_policy(run, checkpoint="latest").version == PolicyVersion(0, 10), "the one before is taken"
     (run / "checkpoints" / "step_000000010" / CONFIG_FILE).unlink()
-    refused(run, CheckpointError, "no readable checkpoint")
+    refused(run, CheckpointError, "no readable checkpoint", checkpoint="latest")
 
 
 def test_files_that_do_not_belong_together_are_one_line(run: Path, tmp_path: Path) -> None:

@@ -196,8 +196,8 @@ def test_the_best_weights_are_kept_by_success_then_return(tmp_path: Path) -> Non
     scores = {0: 0.1, 30: 0.7, 60: 0.7, 90: 0.2, 100: 0.6}
     run(config, FakeBackend(score_of=lambda learner_steps: scores[learner_steps]))
     best = checkpoints_of(config).load("best")
-    assert best.path.name == "best_000000030"
-    assert best.read("policy.safetensors") == b"weights of 30"
+    assert best.path.name == "best_000000060", "of equal ones, the newer"
+    assert best.read("policy.safetensors") == b"weights of 60"
     assert best.metadata["eval/success_rate"] == pytest.approx(0.7)
     assert {"config.yaml", "env_spec.json"} <= set(best.metadata["sha256"])
 
