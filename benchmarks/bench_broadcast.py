@@ -43,7 +43,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     arguments = parser.parse_args()
 
-    ray.init(num_cpus=1, include_dashboard=False, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     config = load_config("quickstart")
     base = {"env_steps": 0, "learner_steps": 0, "episodes": 0}
     control = start_actor(ControlActor, config, base, num_cpus=0)

@@ -50,6 +50,8 @@ def ray_session(config: Config) -> Iterator[None]:
         if address is None:
             num_cpus = config.cluster.num_cpus or max(os.cpu_count() or 1, math.ceil(required_cpus(config)))
             ray.init(
+                # Never one that `ray start` left running on this machine: that has to be asked for.
+                address="local",
                 num_cpus=num_cpus,
                 include_dashboard=config.cluster.dashboard,
                 namespace=NAMESPACE,
