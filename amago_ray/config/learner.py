@@ -24,8 +24,6 @@ class LearnerConfig:
     """Batches whose gradients are accumulated for one update."""
     max_consecutive_nonfinite_updates: int = 20
     """Updates with a non-finite loss or gradient are skipped and counted; after this many in a row training stops."""
-    num_learners: int = 1
-    """Learner processes."""
     num_cpus_per_learner: float = 1.0
     """Logical CPUs that Ray reserves for each learner."""
     num_threads: int | None = None

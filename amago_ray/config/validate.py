@@ -140,7 +140,6 @@ RANGES: dict[str, Range] = {
     "learner.warmup_steps": COUNT,
     "learner.batches_per_update": POSITIVE_INTEGER,
     "learner.max_consecutive_nonfinite_updates": POSITIVE_INTEGER,
-    "learner.num_learners": POSITIVE_INTEGER,
     "learner.num_cpus_per_learner": NON_NEGATIVE,
     "learner.num_threads": POSITIVE_INTEGER,
     "learner.num_gpus_per_learner": NON_NEGATIVE,

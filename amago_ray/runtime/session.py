@@ -26,7 +26,7 @@ def required_cpus(config: Config) -> float:
     return (
         config.rollout.num_env_runners * config.rollout.num_cpus_per_env_runner
         + config.replay.num_shards * config.replay.num_cpus_per_shard
-        + config.learner.num_learners * config.learner.num_cpus_per_learner
+        + config.learner.num_cpus_per_learner
     )
 
 
@@ -75,6 +75,6 @@ def _check_size(config: Config) -> None:
     if have.get("CPU", 0) < want:
         raise TrainingError(f"the cluster is too small: the run reserves {want:g} CPUs, it has {have.get('CPU', 0):g}")
     gpus = config.rollout.num_env_runners * config.rollout.num_gpus_per_env_runner
-    gpus += config.learner.num_learners * (config.learner.num_gpus_per_learner or 0)
+    gpus += config.learner.num_gpus_per_learner or 0
     if have.get("GPU", 0) < gpus:
         raise TrainingError(f"the cluster is too small: the run reserves {gpus:g} GPUs, it has {have.get('GPU', 0):g}")
