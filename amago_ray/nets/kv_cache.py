@@ -73,10 +73,11 @@ class KvCache:
         num_slots = int(live.max())
         bias = None
         if self._kernel is None and int(live.min()) < num_slots:
-            dead = np.arange(num_slots) >= live[:, None]
-            per_env = np.where(dead, np.float32(-math.inf), np.float32(0))
-            per_head = np.repeat(per_env, self._cache.shape[2], axis=0)
-            bias = to_device(per_head[:, None], device).to(self._cache.dtype)
+            # Made where it is read: only E numbers travel to the device.
+            dead = torch.arange(num_slots, device=device) >= to_device(live, device)[:, None]
+            per_env = torch.zeros(dead.shape, device=device, dtype=self._cache.dtype).masked_fill_(dead, -math.inf)
+            num_envs, num_heads = self._cache.shape[1:3]
+            bias = per_env[:, None, None].expand(num_envs, num_heads, 1, num_slots).flatten(0, 1)
         return CacheStep(to_device(rows.ravel(), device), live, num_slots, bias)
 
     def attend(self, layer: int, step: CacheStep, q: Tensor, kv: Tensor) -> Tensor:

@@ -93,4 +93,4 @@ class SequenceLayout:
 def to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     """A copy of a host array on `device`, transferred without waiting for the device."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.clone()
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device, copy=True)

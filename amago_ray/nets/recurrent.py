@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -56,6 +57,7 @@ def _time_major(layout: SequenceLayout) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return (
         to_device(rows, device),
         to_device(np.argsort(rows), device),
-        to_device(batch_sizes, device).cpu(),
+        # PyTorch wants these on the host, wherever the rest is.
+        torch.from_numpy(batch_sizes),
         to_device(rank, device),
     )
