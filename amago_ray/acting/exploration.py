@@ -38,7 +38,10 @@ class Exploration(Protocol):
 
 
 class EpsilonExploration:
-    """Epsilon noise annealed over training, and within the episode where the schedule is bilevel.
+    """Epsilon noise annealed over training, and within the episode where the schedule is "bilevel".
+
+    "last_step" is for tasks that hang on one choice at the end of a long way on which nothing may go wrong: noise for
+    that choice alone leaves the way as the policy walks it.
 
     Discrete actions (and entries of multi-discrete and multi-binary ones) become uniform random with probability
     epsilon; continuous ones get Gaussian noise of that scale, clipped to the action range.
@@ -52,9 +55,9 @@ class EpsilonExploration:
         self._action = spec.action
         self._factor = np.ones(num_envs)
         self._horizon = config.horizon or spec.horizon
-        if config.kind == "bilevel" and self._horizon is None:
+        if config.kind != "epsilon_greedy" and self._horizon is None:
             raise ConfigError(
-                'exploration.horizon: expected a number of steps, because "bilevel" needs the episode\'s length '
+                f'exploration.horizon: expected a number of steps, because "{config.kind}" needs the episode\'s length '
                 f"and {spec.name} does not declare one"
             )
 
@@ -73,6 +76,8 @@ class EpsilonExploration:
         end_start, end_final = config.episode_end_epsilon_start, config.episode_end_epsilon_final
         end = end_start + progress * (end_final - end_start)
         assert self._horizon is not None
+        if config.kind == "last_step":
+            return np.where(time_index < self._horizon - 1, start, end)
         return start + np.minimum(time_index / self._horizon, 1.0) * (end - start)
 
     def apply(
@@ -141,7 +146,7 @@ def make_exploration(config: ExplorationConfig, spec: EnvSpec, num_envs: int) ->
     """
     if config.kind == "none":
         return NoExploration()
-    if config.kind in ("bilevel", "epsilon_greedy"):
+    if config.kind in ("bilevel", "epsilon_greedy", "last_step"):
         return EpsilonExploration(config, spec, num_envs)
     exploration: Exploration = load_module_attr("exploration.kind", config.kind)(config, spec, num_envs)
     return exploration

@@ -31,18 +31,18 @@ class ExplorationConfig:
 
     kind: str = "bilevel"
     """"bilevel" (epsilon annealed over training and within the episode), "epsilon_greedy" (over training only),
-    "none", or `module:attr`."""
+    "last_step" (over training, with an epsilon of its own for an episode's last step), "none", or `module:attr`."""
     epsilon_start: float = 1.0
     """Epsilon at an episode's first step when training starts."""
     epsilon_final: float = 0.05
     """Epsilon at an episode's first step after annealing."""
     episode_end_epsilon_start: float = 0.8
-    """Bilevel: epsilon at the horizon when training starts."""
+    """Bilevel and last step: epsilon at the horizon when training starts."""
     episode_end_epsilon_final: float = 0.01
-    """Bilevel: epsilon at the horizon after annealing."""
+    """Bilevel and last step: epsilon at the horizon after annealing."""
     anneal_env_steps: int = 1_000_000
     """Length of the annealing in env steps summed over all runners."""
     randomize_per_episode: bool = True
     """Multiply epsilon with a uniform(0, 1) factor drawn for each episode."""
     horizon: int | None = None
-    """Bilevel: episode length that the inner annealing spans; None takes the environment's horizon."""
+    """Bilevel and last step: the episode's length; None takes the environment's horizon."""

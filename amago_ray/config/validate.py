@@ -158,7 +158,7 @@ RANGES: dict[str, Range] = {
 """The range of each numeric field by its dotted path. A null where the type allows it needs no range."""
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "exploration.kind": ("bilevel", "epsilon_greedy", "none"),
+    "exploration.kind": ("bilevel", "epsilon_greedy", "last_step", "none"),
     "relabel.kind": ("none", "instruction", "her"),
     "model.timestep_encoder.kind": ("auto", "mlp", "cnn"),
     "model.sequence_model.kind": ("transformer", "gru", "feed_forward"),
@@ -196,7 +196,7 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
     rolls. A learned position table that is shorter than an episode is an error.
 
     Raises:
-        ConfigError: learned positions or the inner annealing of exploration lack a horizon, or fall short of it.
+        ConfigError: learned positions or exploration's schedule within the episode lack a horizon, or fall short of it.
     """
     model = config.model.sequence_model
     if model.kind == "transformer" and model.positions == "learned":
@@ -212,9 +212,10 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
                 f"model.sequence_model.max_time_index: expected at least {needed} (the horizon of "
                 f'"{env_name}" + 1) for learned positions, got {model.max_time_index}'
             )
-    if config.exploration.kind == "bilevel" and config.exploration.horizon is None and horizon is None:
+    kind = config.exploration.kind
+    if kind in ("bilevel", "last_step") and config.exploration.horizon is None and horizon is None:
         raise ConfigError(
-            f'exploration.horizon: expected a number of steps for "bilevel", as "{env_name}" has no known horizon '
+            f'exploration.horizon: expected a number of steps for "{kind}", as "{env_name}" has no known horizon '
             "(set it, or env.max_episode_steps), got null"
         )
 

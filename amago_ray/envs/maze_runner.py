@@ -24,7 +24,8 @@ class MazeRunner(Kernel):
     observation `[7]` float32: row, column, free cells to west, north, east, south (all over n), time over the episode
     length. desired_goal `[k, 2]` int32: (row, column) of the goals, completed ones overwritten with -1.
     achieved_goal `[2]` int32: where the agent is. Actions: west, north, east, south, stay; with `permute_actions`
-    their meanings are shuffled in each episode, which is not shown. Moves into walls do nothing.
+    their meanings are shuffled in each episode, which is not shown. Moves into walls do nothing; with `mask_walls` an
+    action mask forbids them.
     +1 for each goal in its turn; row 0 completes nothing, as the start is never a goal. The episode is `terminated`
     when all goals are done, and at `episode_length`, which is part of the task (time is observed).
     Events: "success" at the end, 1 where all goals were done.
@@ -43,6 +44,7 @@ class MazeRunner(Kernel):
         num_goals: int = 3,
         episode_length: int = 250,
         permute_actions: bool = False,
+        mask_walls: bool = False,
     ) -> None:
         require(size % 2 == 1 and size >= 7, _NAME, f"size: expected an odd number of at least 7, got {size}")
         require(num_goals >= 1, _NAME, f"num_goals: expected at least 1, got {num_goals}")
@@ -57,6 +59,7 @@ class MazeRunner(Kernel):
             },
             action=ActionSpec("discrete", (), (5,)),
             horizon=episode_length,
+            has_action_mask=mask_walls,
             goal_dim=2,
             goal_dtype="int32",
             goal_rule=GoalRule(match="equal", reward=1.0, marker=-1.0, terminates=True),
@@ -72,6 +75,7 @@ class MazeRunner(Kernel):
         self._places = np.tile(np.stack([rows, columns], 1), (num_envs, 1))
         self._walls = np.ones((num_envs, size, size), np.bool_)
         self._table: npt.NDArray[np.int64] = np.zeros(num_envs * cells * 5, np.int64)
+        self._allowed = np.ones((num_envs * cells, 5), np.bool_) if mask_walls else None
         self._features = np.zeros((num_envs * cells, 6), np.float32)
         self._features[:, :2] = self._places / np.float32(size)
         self._cell: npt.NDArray[np.int64] = self._first_cell.copy()
@@ -102,6 +106,11 @@ class MazeRunner(Kernel):
         table = move_table(distances)
         if self._permute_actions:
             table = np.take_along_axis(table, permutations[:, None, :], axis=2)
+        if self._allowed is not None:
+            allowed = table != np.arange(self._cells)[:, None]
+            stays = permutations.argmax(1) if self._permute_actions else np.full(count, 4)
+            allowed[np.arange(count), :, stays] = True
+            self._allowed.reshape(self.num_envs, self._cells, 5)[indices] = allowed
         self._walls[indices] = walls
         self._table.reshape(self.num_envs, self._cells, 5)[indices] = table + first[:, None, None]
         self._features.reshape(self.num_envs, self._cells, 6)[indices, :, 2:] = distances.reshape(
@@ -119,6 +128,7 @@ class MazeRunner(Kernel):
         observation[:, :6] = self._features[start + first]
         return Observations(
             leaves={"desired_goal": self._shown_goals[indices], "observation": observation},
+            action_mask=None if self._allowed is None else self._allowed[start + first],
             achieved_values=self._places[start + first],
             achieved_offsets=self._offsets[: count + 1],
         )
@@ -145,6 +155,7 @@ class MazeRunner(Kernel):
         return StepColumns(
             observations=Observations(
                 leaves={"desired_goal": self._shown_goals, "observation": self._observation},
+                action_mask=None if self._allowed is None else self._allowed.take(self._cell, axis=0),
                 achieved_values=self._places.take(self._cell, axis=0),
                 achieved_offsets=self._offsets,
             ),

@@ -34,7 +34,7 @@ BUILT_INS: dict[str, BuiltIn] = {
             "amago_ray/MazeRunner-v0",
             "random mazes with goals to be visited in order",
             "amago_ray.envs.maze_runner:MazeRunner",
-            {"size": 11, "num_goals": 3, "episode_length": 250, "permute_actions": False},
+            {"size": 11, "num_goals": 3, "episode_length": 250, "permute_actions": False, "mask_walls": False},
         ),
         BuiltIn(
             "amago_ray/DarkKeyDoor-v0",

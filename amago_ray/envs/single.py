@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from amago_ray.data.gym_spaces import ACHIEVED_GOAL, action_space_of, space_of
+from amago_ray.data.gym_spaces import ACHIEVED_GOAL, ACTION_MASK, action_space_of, space_of
 from amago_ray.data.specs import ObservationSpec
 from amago_ray.envs.env_batch import EnvEvent, Observations
 from amago_ray.envs.registry import BUILT_INS
@@ -19,8 +19,8 @@ class SingleEnv(gymnasium.Env[Any, Any]):
     """A kernel with E = 1 behind the Gymnasium interface, so that there is one implementation of each environment.
 
     `reset(seed=s)` begins the same episode as the kernel does with seed s. Events become entries of `info`: "success"
-    as `is_success`, others by their names. Goal-conditioned ones show `observation / achieved_goal / desired_goal` and
-    declare `goal_rule`.
+    as `is_success`, others by their names; an action mask is there as `action_mask`. Goal-conditioned ones show
+    `observation / achieved_goal / desired_goal` and declare `goal_rule`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012  (Gymnasium's own declaration)
@@ -49,7 +49,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         observations = self._kernel.reset(np.zeros(1, np.int64), np.asarray([episode_seed], np.int64))
-        return self._observation(observations), {}
+        return self._observation(observations), _info(observations, [])
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
@@ -60,7 +60,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
             float(columns.rewards[0]),
             bool(columns.terminated[0]),
             bool(columns.truncated[0]),
-            _info(columns.events),
+            _info(columns.observations, columns.events),
         )
 
     def render(self) -> Any:
@@ -74,5 +74,8 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         return leaves if self._is_dict else leaves["observation"]
 
 
-def _info(events: Sequence[EnvEvent]) -> dict[str, Any]:
-    return {"is_success" if event.name == "success" else event.name: event.value for event in events}
+def _info(observations: Observations, events: Sequence[EnvEvent]) -> dict[str, Any]:
+    info: dict[str, Any] = {"is_success" if event.name == "success" else event.name: event.value for event in events}
+    if observations.action_mask is not None:
+        info[ACTION_MASK] = observations.action_mask[0].copy()
+    return info

@@ -53,10 +53,20 @@ def test_bilevel_epsilon_is_linear_within_the_episode_and_stays_at_its_end() -> 
     assert own.epsilon(time, 0).tolist() == pytest.approx([1.0, 0.95, 0.9, 0.8])
 
 
-def test_bilevel_needs_a_horizon() -> None:
+def test_the_last_step_has_an_epsilon_of_its_own() -> None:
+    config = replace(CONFIG, kind="last_step", epsilon_start=0.2, epsilon_final=0.0, episode_end_epsilon_final=0.4)
+    exploration = EpsilonExploration(config, with_horizon(make_spec(), 10), 3)
+    time = np.array([0, 8, 9])
+    assert exploration.epsilon(time, 0).tolist() == pytest.approx([0.2, 0.2, 0.8])
+    assert exploration.epsilon(time, 1000).tolist() == pytest.approx([0.0, 0.0, 0.4])
+
+
+@pytest.mark.parametrize("kind", ["bilevel", "last_step"])
+def test_schedules_within_the_episode_need_a_horizon(kind: str) -> None:
     with pytest.raises(ConfigError, match=r"exploration\.horizon") as error:
-        make_exploration(ExplorationConfig(kind="bilevel"), make_spec(), 2)
+        make_exploration(ExplorationConfig(kind=kind), make_spec(), 2)
     assert "scripted" in one_line(error)
+    assert kind in one_line(error)
 
 
 def test_a_factor_is_drawn_for_each_episode_alone() -> None:

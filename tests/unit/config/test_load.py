@@ -19,7 +19,16 @@ from amago_ray.config.load import (
 )
 from amago_ray.errors import ConfigError
 
-SHIPPED = ["dark_key_door", "maze_runner", "pendulum", "quickstart", "t_maze"]
+SHIPPED = [
+    "dark_key_door",
+    "masked_maze",
+    "maze_runner",
+    "mixture",
+    "pendulum",
+    "quickstart",
+    "t_maze",
+    "t_maze_100",
+]
 
 
 @pytest.fixture
@@ -127,7 +136,7 @@ FILE_ERRORS = [
     ),
     (
         "env: A-v0\nmodel: {sequence_model: {attention_backend: xformers}}",
-        'model.sequence_model.attention_backend: expected one of "auto", "sdpa", "varlen", "flash_attn", '
+        'model.sequence_model.attention_backend: expected one of "auto", "sdpa", "native", "varlen", "flash_attn", '
         'got "xformers"',
     ),
     ("env: A-v0\nreplay: {capacity: 5}", 'replay.capacity: unknown key; did you mean "capacity_bytes"?'),

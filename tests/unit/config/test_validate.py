@@ -185,8 +185,9 @@ def test_learned_positions_must_cover_the_horizon(table: int | None, horizon: in
     validate_horizon(config("model.sequence_model", {"positions": "learned", "max_time_index": 101}), 100, "A-v0")
 
 
-def test_bilevel_exploration_needs_a_horizon() -> None:
-    with pytest.raises(ConfigError, match=r"^exploration\.horizon: expected a number of steps"):
-        validate_horizon(config(), None, "A-v0")
+@pytest.mark.parametrize("kind", ["bilevel", "last_step"])
+def test_exploration_within_the_episode_needs_a_horizon(kind: str) -> None:
+    with pytest.raises(ConfigError, match=rf'^exploration\.horizon: expected a number of steps for "{kind}"'):
+        validate_horizon(config("exploration.kind", kind), None, "A-v0")
     validate_horizon(config("exploration.horizon", 50), None, "A-v0")
     validate_horizon(config("exploration.kind", "none"), None, "A-v0")

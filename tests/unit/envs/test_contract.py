@@ -42,6 +42,16 @@ CASES = {
         one("amago_ray/MazeRunner-v0", kwargs={"size": 7, "permute_actions": True, "episode_length": 60}),
         num_steps=400,
     ),
+    "maze_runner_masked": Case(
+        one("amago_ray/MazeRunner-v0", kwargs={"size": 7, "mask_walls": True, "episode_length": 60}), num_steps=400
+    ),
+    "gymnasium_maze_runner_masked": Case(
+        one(
+            "amago_ray.envs.registry:amago_ray/MazeRunner-v0",
+            kwargs={"size": 7, "mask_walls": True, "episode_length": 60},
+        ),
+        num_steps=300,
+    ),
     "dark_key_door": Case(one("amago_ray/DarkKeyDoor-v0", kwargs={"size": 4, "trial_length": 20, "attempt_length": 6})),
     "t_maze": Case(one("amago_ray/TMaze-v0", kwargs={"length": 6})),
     "pendulum": Case(one("amago_ray/HiddenVelocityPendulum-v0", kwargs={"episode_length": 25})),

@@ -126,6 +126,22 @@ def test_actions_are_permuted_per_episode_and_in_all_ways() -> None:
     assert len(set((moved == north[:, None]).argmax(1).tolist())) == 5, "and it is another one in other episodes"
 
 
+@pytest.mark.parametrize("permute", [False, True])
+def test_the_mask_forbids_moves_into_walls_and_nothing_else(permute: bool) -> None:
+    env = MazeRunner(32, size=7, num_goals=1, episode_length=10**6, permute_actions=permute, mask_walls=True)
+    free = MazeRunner(32, size=7, num_goals=1, episode_length=10**6, permute_actions=permute)
+    assert env.spec.has_action_mask
+    assert free.reset(np.arange(32), np.arange(32)).action_mask is None
+    rng = np.random.default_rng(0)
+    mask = env.reset(np.arange(32), np.arange(32)).action_mask
+    for _ in range(50):
+        assert mask is not None
+        moves = env._table.reshape(-1, 5)[env._cell] != env._cell[:, None]
+        assert (mask[moves]).all(), "every real move is allowed"
+        assert ((mask & ~moves).sum(1) == 1).all(), "and staying"
+        mask = env.step(np.where(mask, rng.random(mask.shape), -1).argmax(1)).observations.action_mask
+
+
 @pytest.mark.parametrize(
     ("settings", "said"), [({"size": 10}, "odd"), ({"size": 5}, "at least 7"), ({"num_goals": 0}, "num_goals")]
 )
