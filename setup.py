@@ -42,13 +42,15 @@ EXTRAS = {
 
 KERNELS = [
     Extension(
-        "amago_ray.nets.native._decode",
-        ["amago_ray/nets/native/decode.c"],
+        f"amago_ray.nets.native._{name}",
+        [f"amago_ray/nets/native/{name}.c"],
         # Sums may be reordered, so that they vectorise; not all of -ffast-math, which would change the whole process.
         extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"],
+        extra_link_args=["-pthread"],
         # Without a C compiler the package installs all the same and runs on torch alone.
         optional=True,
     )
+    for name in ("attention", "decode")
 ]
 
 

@@ -74,7 +74,7 @@ class SequenceModelConfig:
     attention_window: int | None = None
     """Transformer: tokens that each token sees in every layer, itself included; None is all of the context. Work and
     memory then grow with the context times the window, for episodes that are longer than memory allows."""
-    attention_backend: Literal["auto", "sdpa", "varlen", "flash_attn"] = "auto"
+    attention_backend: Literal["auto", "sdpa", "native", "varlen", "flash_attn"] = "auto"
     """Transformer: "auto" takes the fastest that this machine has; all give the same values."""
     sigma_reparam: bool = True
     """Transformer: reparametrise projections by their spectral norm, against attention-entropy collapse."""

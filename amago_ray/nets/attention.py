@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import torch
@@ -10,8 +11,10 @@ from torch.nn import functional
 
 from amago_ray.errors import ConfigError
 from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.native_attention import NativeAttention
 
-BackendName = Literal["auto", "sdpa", "varlen", "flash_attn"]
+BackendName = Literal["auto", "sdpa", "native", "varlen", "flash_attn"]
+_WHERE = "model.sequence_model.attention_backend"
 _HALF = (torch.float16, torch.bfloat16)
 _SHORTEST_BLOCK = 64
 """Queries of one block of windowed attention, at least: shorter ones leave the processor waiting for memory."""
@@ -103,24 +106,35 @@ class FlashAttention:
 
 
 class AutoAttention:
-    """The fastest backend for each call: flash_attn, else varlen, for half precision on CUDA; SDPA for all else."""
+    """The fastest backend for each call: flash_attn, else varlen, for half precision on CUDA; the compiled kernel on
+    the host; SDPA for all else.
+    """
 
     name = "auto"
 
     def __init__(self) -> None:
         self._anywhere = SdpaAttention()
-        self._half_on_cuda: AttentionBackend = self._anywhere
-        for make in (FlashAttention, VarlenAttention) if torch.cuda.is_available() else ():
-            try:
-                self._half_on_cuda = make()
-                break
-            except ImportError:
-                continue
+        self._half_on_cuda = self._first_of(FlashAttention, VarlenAttention) if torch.cuda.is_available() else None
+        self._on_host = self._first_of(NativeAttention)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
         """See `AttentionBackend`."""
-        backend = self._half_on_cuda if q.is_cuda and q.dtype in _HALF else self._anywhere
-        return backend(q, k, v, layout, window)
+        backend: AttentionBackend | None = None
+        if q.is_cuda and q.dtype in _HALF:
+            backend = self._half_on_cuda
+        elif NativeAttention.supports(q):
+            backend = self._on_host
+        return (backend or self._anywhere)(q, k, v, layout, window)
+
+    @staticmethod
+    def _first_of(*kinds: type[AttentionBackend]) -> AttentionBackend | None:
+        """The first that can be imported here."""
+        for make in kinds:
+            try:
+                return make()
+            except ImportError:
+                continue
+        return None
 
 
 def build_attention(name: BackendName) -> AttentionBackend:
@@ -129,19 +143,21 @@ def build_attention(name: BackendName) -> AttentionBackend:
     Raises:
         ConfigError: this machine does not have it.
     """
-    if name == "auto":
-        return AutoAttention()
-    if name == "sdpa":
-        return SdpaAttention()
-    where = "model.sequence_model.attention_backend"
-    if name not in ("varlen", "flash_attn"):
-        raise ConfigError(f'{where}: expected "auto", "sdpa", "varlen" or "flash_attn", found "{name}"')
-    if not torch.cuda.is_available():
-        raise ConfigError(f'{where}: "{name}" expects a CUDA device, found none (use "auto" or "sdpa")')
+    makers: dict[str, Callable[[], AttentionBackend]] = {
+        "auto": AutoAttention,
+        "sdpa": SdpaAttention,
+        "native": NativeAttention,
+        "varlen": VarlenAttention,
+        "flash_attn": FlashAttention,
+    }
+    if name not in makers:
+        raise ConfigError(f'{_WHERE}: expected one of {", ".join(makers)}, found "{name}"')
+    if name in ("varlen", "flash_attn") and not torch.cuda.is_available():
+        raise ConfigError(f'{_WHERE}: "{name}" expects a CUDA device, found none (use "auto" or "sdpa")')
     try:
-        return VarlenAttention() if name == "varlen" else FlashAttention()
+        return makers[name]()
     except ImportError as error:
-        raise ConfigError(f'{where}: "{name}" cannot be imported: {error} (use "auto" or "sdpa")') from error
+        raise ConfigError(f'{_WHERE}: "{name}" cannot be imported: {error} (use "auto" or "sdpa")') from error
 
 
 def _view(x: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -185,6 +201,6 @@ def _in_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 def _require_half(name: str, q: Tensor) -> None:
     if q.dtype not in _HALF:
         raise ConfigError(
-            f'model.sequence_model.attention_backend: "{name}" expects learner.precision "bfloat16", found '
+            f'{_WHERE}: "{name}" expects learner.precision "bfloat16", found '
             f'{str(q.dtype).removeprefix("torch.")} (use "auto" or "sdpa")'
         )

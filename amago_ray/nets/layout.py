@@ -67,6 +67,12 @@ class SequenceLayout:
         return np.concatenate([[0], np.cumsum(self.lengths[:-1])]).astype(np.int64)
 
     @cached_property
+    def longest_first(self) -> npt.NDArray[np.int64]:
+        """`[B, 2]` first row and length of each sequence, the longest first, on the host."""
+        lengths = np.asarray(self.lengths, dtype=np.int64)
+        return np.stack([self.starts, lengths], axis=1)[np.argsort(-lengths, kind="stable")]
+
+    @cached_property
     def transition_rows(self) -> Tensor:
         """`[M]` int64: token rows that start a transition, that is all but each sequence's last."""
         keep = np.ones(self.num_tokens, dtype=bool)

@@ -65,7 +65,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "model.sequence_model.attention_backend=xformers",
-            'command line: model.sequence_model.attention_backend: expected one of "auto", "sdpa", "varlen", '
+            'command line: model.sequence_model.attention_backend: expected one of "auto", "sdpa", "native", "varlen", '
             '"flash_attn", got "xformers"',
         ),
     ],

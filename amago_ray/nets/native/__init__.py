@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,12 @@ DecodeAttention = Callable[[Tensor, Tensor, npt.NDArray[np.int64], Tensor], Tens
 MAX_HEAD_DIM = 256
 
 
+def load_kernel(library: str, function: str) -> Any | None:
+    """A function of a compiled library in this folder, still without types; None where it was not built."""
+    found = list(Path(__file__).parent.glob(f"{library}*.so"))
+    return getattr(ctypes.CDLL(str(found[0])), function) if found else None
+
+
 def load_decode_attention() -> DecodeAttention | None:
     """The kernel of `decode.c`, or None where it was not built.
 
@@ -23,10 +30,9 @@ def load_decode_attention() -> DecodeAttention | None:
     number of live slots of each environment `[E]` and scratch space of `context` floats, all float32 on the host, and
     returns `[E, D]`. It lets other Python threads run meanwhile.
     """
-    libraries = list(Path(__file__).parent.glob("_decode*.so"))
-    if not libraries:
+    kernel = load_kernel("_decode", "amago_ray_decode_attention")
+    if kernel is None:
         return None
-    kernel = ctypes.CDLL(str(libraries[0])).amago_ray_decode_attention
     kernel.restype = None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     kernel.argtypes = [pointer, number, pointer, pointer, *[number] * 4, pointer, pointer]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from amago_ray.errors import ConfigError
-from amago_ray.nets import attention
-from amago_ray.nets.attention import AutoAttention, FlashAttention, SdpaAttention, build_attention
+from amago_ray.nets import attention, native_attention
+from amago_ray.nets.attention import AutoAttention, BackendName, FlashAttention, SdpaAttention, build_attention
 from amago_ray.nets.layout import SequenceLayout
 
 LAYOUTS = {"one": [5], "equal": [6, 6, 6], "ragged": [3, 9, 1, 9, 4], "spread": [2, 40, 3, 38]}
@@ -31,7 +31,7 @@ def naive_attention(q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, win
 
 def available_backends() -> list[str]:
     names = ["auto", "sdpa"]
-    for name in ("varlen", "flash_attn"):
+    for name in ("native", "varlen", "flash_attn"):
         try:
             build_attention(name)  # type: ignore[arg-type]
         except ConfigError:
@@ -40,15 +40,19 @@ def available_backends() -> list[str]:
     return names
 
 
+needs_native = pytest.mark.skipif("native" not in available_backends(), reason="installed without a C compiler")
+
+
 @pytest.mark.parametrize("name", available_backends())
 @pytest.mark.parametrize("lengths", LAYOUTS.values(), ids=LAYOUTS.keys())
 @pytest.mark.parametrize("window", [None, 1, 4, 100])
-def test_backends_equal_the_naive_reference(name: str, lengths: list[int], window: int | None) -> None:
+@pytest.mark.parametrize("head_dim", [8, 16, 32, 64])
+def test_backends_equal_the_naive_reference(name: str, lengths: list[int], window: int | None, head_dim: int) -> None:
     torch.manual_seed(0)
     half = name in ("varlen", "flash_attn")
     device, dtype = ("cuda", torch.bfloat16) if half else ("cpu", torch.float32)
     layout = SequenceLayout.from_lengths(lengths, device)
-    qkv = torch.randn(layout.num_tokens, 3, 2, 8, device=device, dtype=dtype, requires_grad=True)
+    qkv = torch.randn(layout.num_tokens, 3, 2, head_dim, device=device, dtype=dtype, requires_grad=True)
     output = build_attention(name)(*qkv.unbind(1), layout, window)  # type: ignore[arg-type]
     tolerance = 3e-2 if half else 1e-5
     reference_input = qkv.detach().double().requires_grad_()
@@ -61,13 +65,15 @@ def test_backends_equal_the_naive_reference(name: str, lengths: list[int], windo
     torch.testing.assert_close(qkv.grad.double(), reference_input.grad, atol=10 * tolerance, rtol=10 * tolerance)
 
 
-def test_no_value_of_a_neighbouring_sequence_leaks_in() -> None:
+@pytest.mark.parametrize("name", ["sdpa", "auto"])
+def test_no_value_of_a_neighbouring_sequence_leaks_in(name: BackendName) -> None:
     torch.manual_seed(0)
     layout = SequenceLayout.from_lengths([3, 5, 2])
-    q, k, v = torch.randn(3, 10, 2, 4)
-    before = SdpaAttention()(q, k, v, layout)
+    attend = build_attention(name)
+    q, k, v = torch.randn(3, 10, 2, 8)
+    before = attend(q, k, v, layout)
     k[3:8], v[3:8] = 1e4, torch.nan
-    after = SdpaAttention()(q, k, v, layout)
+    after = attend(q, k, v, layout)
     torch.testing.assert_close(after[:3], before[:3])
     torch.testing.assert_close(after[8:], before[8:])
 
@@ -87,6 +93,52 @@ def test_unknown_backend_is_named() -> None:
 
 def test_auto_runs_anywhere() -> None:
     assert isinstance(build_attention("auto"), AutoAttention)
+    layout = SequenceLayout.from_lengths([3, 2])
+    q, k, v = torch.randn(3, 5, 2, 6)
+    torch.testing.assert_close(build_attention("auto")(q, k, v, layout), SdpaAttention()(q, k, v, layout))
+
+
+def test_auto_runs_without_the_compiled_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = torch.randn(3, 5, 2, 8)
+    layout = SequenceLayout.from_lengths([3, 2])
+    expected = SdpaAttention()(q, k, v, layout)
+    native_attention._kernel.cache_clear()
+    monkeypatch.setattr(native_attention, "load_kernel", lambda *names: None)
+    torch.testing.assert_close(build_attention("auto")(q, k, v, layout), expected, rtol=0, atol=0)
+    with pytest.raises(ConfigError, match='"native" cannot be imported: amago_ray was installed without a C compiler'):
+        build_attention("native")
+
+
+@needs_native
+def test_native_attention_does_not_depend_on_the_number_of_threads() -> None:
+    torch.manual_seed(0)
+    layout = SequenceLayout.from_lengths([300, 7, 250, 120])
+    qkv = torch.randn(layout.num_tokens, 3, 4, 8, requires_grad=True)
+    results = []
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        output = build_attention("native")(*qkv.unbind(1), layout)
+        results.append((output, *torch.autograd.grad(output.square().sum(), qkv)))
+    torch.set_num_threads(threads)
+    for one, three in zip(*results, strict=True):
+        assert torch.equal(one, three)
+
+
+@needs_native
+def test_native_attention_hides_no_value_that_is_not_a_number() -> None:
+    q, k, v = torch.randn(3, 20, 1, 8)
+    k[5, 0, 3] = torch.nan
+    output = build_attention("native")(q, k, v, SequenceLayout.from_lengths([20]))
+    assert torch.isfinite(output[:5]).all()
+    assert torch.isnan(output[5:]).all()
+
+
+@needs_native
+def test_native_attention_names_what_it_does_not_take() -> None:
+    q, k, v = torch.randn(3, 5, 2, 6)
+    with pytest.raises(ConfigError, match=r'"native" expects heads of .* channels on the host, found 6 on cpu'):
+        build_attention("native")(q, k, v, SequenceLayout.from_lengths([5]))
 
 
 def install_fake_flash_attn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
