@@ -242,7 +242,10 @@ class EnvRunner:
             self._first_versions[index] = self.policy.version
             self._events[index] = {}
             self._counter += 1
-        self._columns.start(indices, self._envs.reset(indices, self._seeds[indices]))
+        began = time.perf_counter()
+        observations = self._envs.reset(indices, self._seeds[indices])
+        self.env_time_s += time.perf_counter() - began
+        self._columns.start(indices, observations)
         self.policy.network.reset(self._state, indices)
         self._prev_action[indices] = 0
         self._prev_reward[indices] = 0

@@ -117,7 +117,7 @@ class RayBackend:
             counters=self._counters,
             episodes=report.episodes,
             metrics=report.metrics,
-            waits=report.waits,
+            sides=report.sides,
             evaluations=evaluations,
             warnings=warnings,
             stop_requested=report.stop_requested,

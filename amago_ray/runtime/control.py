@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from amago_ray.runtime.messages import (
     ShardBeat,
 )
 from amago_ray.runtime.ray_metrics import RayMetrics
+from amago_ray.telemetry.bottleneck import Side
+from amago_ray.telemetry.metrics import RateMeter
 from amago_ray.training.governor import Governor
 from amago_ray.training.replay_metrics import replay_metrics
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 # A caller that waits is answered at the latest after this time and asks again, so that a lost answer does no harm.
 _LONGEST_WAIT_S = 2.0
+# Reports over which shares of time are taken: long updates and pauses are reported when they end.
+_REPORTS_PER_WINDOW = 4
 
 
 class ControlActor:
@@ -61,7 +65,11 @@ class ControlActor:
         self._runner_versions: dict[int, tuple[PolicyVersion, float]] = {}
         self._failures: Counter[str] = Counter()
         self._dropped_episodes = 0
-        self._times: defaultdict[str, float] = defaultdict(float)
+        # Seconds ever, of all env runners together and of the learner.
+        self._runner_times = dict.fromkeys(("acting", "environment", "replay", "broadcast", "governor"), 0.0)
+        self._learner_times = dict.fromkeys(("learner", "replay", "broadcast", "governor"), 0.0)
+        self._runner_shares = RateMeter(_REPORTS_PER_WINDOW * config.report.interval_s)
+        self._learner_shares = RateMeter(_REPORTS_PER_WINDOW * config.report.interval_s)
         self._collected_at = time.monotonic()
         self._last_counts = (self._env_steps, self._learner_steps)
         self._ray_metrics = RayMetrics(config.name)
@@ -86,10 +94,12 @@ class ControlActor:
             if error not in self._failures:
                 self._warnings.append(f"env runner {runner}: environment failed and was rebuilt: {error}")
             self._failures[error] += count
-        self._times["acting"] += beat.policy_time_s
-        self._times["environment"] += beat.env_time_s
-        self._times["runner_paused"] += beat.paused_time_s
-        self._times["replay_wait"] += beat.replay_wait_s
+        times = self._runner_times
+        times["acting"] += beat.policy_time_s
+        times["environment"] += beat.env_time_s
+        times["replay"] += beat.replay_time_s
+        times["broadcast"] += beat.weights_time_s
+        times["governor"] += beat.paused_time_s
         before, since = self._runner_versions.get(runner, (NO_VERSION, time.monotonic()))
         if beat.policy_version != before or beat.policy_version >= self._version:
             since = time.monotonic()
@@ -132,10 +142,11 @@ class ControlActor:
         """A learner's news after an update."""
         self._governor.confirm(beat.reserved, beat.trained)
         self._learner_steps = max(self._learner_steps, beat.version.learner_steps)
-        self._times["learner"] += beat.learner_time_s
-        self._times["credit_wait"] += beat.credit_wait_s
-        self._times["batch_wait"] += beat.batch_wait_s
-        self._times["broadcast"] += beat.broadcast_time_s
+        times = self._learner_times
+        times["learner"] += beat.learner_time_s
+        times["replay"] += beat.batch_wait_s
+        times["broadcast"] += beat.broadcast_time_s
+        times["governor"] += beat.credit_wait_s
         self._metrics.update(beat.metrics)
         await self._notify()
 
@@ -174,15 +185,6 @@ class ControlActor:
         }
         if lags:
             metrics["time/runner_lag_max"] = float(max(lags))
-        runners = max(len(self._runner_versions), 1)
-        waits = {
-            "acting": self._times["acting"] / runners / elapsed,
-            "environment": self._times["environment"] / runners / elapsed,
-            "replay": max(self._times["batch_wait"], self._times["replay_wait"] / runners) / elapsed,
-            "learner": self._times["learner"] / elapsed,
-            "broadcast": self._times["broadcast"] / elapsed,
-            "governor": max(self._times["credit_wait"], self._times["runner_paused"] / runners) / elapsed,
-        }
         self._ray_metrics.set({**metrics, "env_steps": self._env_steps, "learner_steps": self._learner_steps})
         report = ControlReport(
             env_steps=self._env_steps,
@@ -190,15 +192,22 @@ class ControlActor:
             num_episodes=self._num_episodes,
             episodes=self._episodes,
             metrics=metrics,
-            waits=waits,
+            sides=self._sides(now),
             warnings=self._warnings,
             stop_requested=self._stop_requested,
         )
         self._last_counts = (self._env_steps, self._learner_steps)
         self._collected_at = now
         self._episodes, self._warnings, self._metrics = [], [], {}
-        self._times.clear()
         return report
+
+    def _sides(self, now: float) -> list[Side]:
+        """Shares of the env runners' and of the learner's time."""
+        self._runner_shares.update(now, self._runner_times)
+        self._learner_shares.update(now, self._learner_times)
+        runners = max(len(self._runner_versions), 1)
+        shares = {part: share / runners for part, share in self._runner_shares.per_s().items()}
+        return [shares, self._learner_shares.per_s()] if shares else []
 
     def _replay_metrics(self) -> dict[str, float]:
         """Nothing until every shard has reported: sums of some would read as a loss."""

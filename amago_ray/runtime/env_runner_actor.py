@@ -47,8 +47,7 @@ class EnvRunnerActor:
         self._waiting: list[Episode] = []
         self._adds: deque[tuple[Any, int, Any]] = deque()
         self._stats: list[EpisodeStats] = []
-        self._paused_time_s = 0.0
-        self._replay_wait_s = 0.0
+        self._replay_time_s = self._weights_time_s = self._paused_time_s = 0.0
         self._sent = {"env_steps": 0, "policy": 0.0, "env": 0.0, "dropped": 0}
         self._sent_failures: Counter[str] = Counter()
 
@@ -73,8 +72,9 @@ class EnvRunnerActor:
             orders, pending = self._apply(get(pending)), None
             while not orders.may_act and not orders.stop:
                 began = time.monotonic()
-                orders = self._apply(get(self._control.wait_turn.remote(self._runner.policy.version)))
+                orders = get(self._control.wait_turn.remote(self._runner.policy.version))
                 self._paused_time_s += time.monotonic() - began
+                orders = self._apply(orders)
         self._send(force=True)
         while self._adds:
             self._await_oldest_add()
@@ -88,14 +88,19 @@ class EnvRunnerActor:
     def _apply(self, orders: RunnerOrders) -> RunnerOrders:
         self._runner.global_env_steps = orders.global_env_steps
         if orders.weights:
-            try:
-                snapshot = get(orders.weights[0])
-            except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
-                # The control actor died with the weights; the learner pushes new ones to its successor.
-                return orders
-            if snapshot.version > self._runner.policy.version:
-                self._runner.load(snapshot)
+            began = time.monotonic()
+            self._take_weights(orders.weights[0])
+            self._weights_time_s += time.monotonic() - began
         return orders
+
+    def _take_weights(self, reference: Any) -> None:
+        try:
+            snapshot = get(reference)
+        except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
+            # The control actor died with the weights; the learner pushes new ones to its successor.
+            return
+        if snapshot.version > self._runner.policy.version:
+            self._runner.load(snapshot)
 
     def _beat(self) -> Any:
         runner, sent = self._runner, self._sent
@@ -105,8 +110,9 @@ class EnvRunnerActor:
             policy_version=runner.policy.version,
             policy_time_s=runner.policy_time_s - sent["policy"],
             env_time_s=runner.env_time_s - sent["env"],
+            replay_time_s=self._replay_time_s,
+            weights_time_s=self._weights_time_s,
             paused_time_s=self._paused_time_s,
-            replay_wait_s=self._replay_wait_s,
             dropped_episodes=runner.num_dropped_episodes - int(sent["dropped"]),
             failures=dict(runner.failures - self._sent_failures),
         )
@@ -118,11 +124,12 @@ class EnvRunnerActor:
         }
         self._sent_failures = Counter(runner.failures)
         self._stats = []
-        self._paused_time_s = self._replay_wait_s = 0.0
+        self._replay_time_s = self._weights_time_s = self._paused_time_s = 0.0
         return self._control.beat_runner.remote(self._number, beat)
 
     def _send(self, *, force: bool) -> bool:
         """Hand waiting episodes to replay in groups, an incomplete one only if forced; whether there were any."""
+        began = time.monotonic()
         before = len(self._waiting)
         size = self._config.rollout.episodes_per_add
         while len(self._waiting) >= size or (force and self._waiting):
@@ -133,11 +140,11 @@ class EnvRunnerActor:
             self._adds.append((self._shards[shard].add.remote(group), shard, group))
             while len(self._adds) > self._config.rollout.max_unacknowledged_adds:
                 self._await_oldest_add()
+        self._replay_time_s += time.monotonic() - began
         return len(self._waiting) < before
 
     def _await_oldest_add(self) -> None:
         """Wait until the oldest group is acknowledged; one whose shard restarts goes to the same shard again."""
-        began = time.monotonic()
         reference, shard, group = self._adds.popleft()
         for attempt in range(_ADD_ATTEMPTS):
             try:
@@ -148,4 +155,3 @@ class EnvRunnerActor:
                     raise
                 time.sleep(0.5)
                 reference = self._shards[shard].add.remote(group)
-        self._replay_wait_s += time.monotonic() - began

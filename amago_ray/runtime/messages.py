@@ -9,6 +9,7 @@ from typing import Any
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.replay.reports import ShardReport
+from amago_ray.telemetry.bottleneck import Side
 
 NO_VERSION = PolicyVersion(-1, -1)
 STOP = -1
@@ -17,15 +18,20 @@ STOP = -1
 
 @dataclass(frozen=True)
 class RunnerBeat:
-    """An env runner's news since its last beat; it also says that the runner lives."""
+    """An env runner's news since its last beat; it also says that the runner lives.
+
+    replay_time_s: encoding and handing over episodes, and waiting for acknowledgements. weights_time_s: reading new
+    weights and bringing running episodes under them. paused_time_s: waiting for the governor.
+    """
 
     env_steps: int
     episodes: Sequence[EpisodeStats]
     policy_version: PolicyVersion
     policy_time_s: float
     env_time_s: float
+    replay_time_s: float
+    weights_time_s: float
     paused_time_s: float
-    replay_wait_s: float
     dropped_episodes: int
     failures: Mapping[str, int] = field(default_factory=dict)
 
@@ -74,6 +80,6 @@ class ControlReport:
     num_episodes: int
     episodes: Sequence[EpisodeStats]
     metrics: Mapping[str, float]
-    waits: Mapping[str, float]
+    sides: Sequence[Side]
     warnings: Sequence[str]
     stop_requested: bool

@@ -1,12 +1,18 @@
-"""Which part limits a run, from the shares of time that its parts were busy or kept others waiting."""
+"""Which part limits a run and by how much, from the time that its processes worked, waited for others, and paused."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 PARTS = ("acting", "environment", "replay", "learner", "broadcast", "governor")
+
+Side = Mapping[str, float]
+"""Shares (0..1) of the time of the processes that do the same work, for each of `PARTS` that they spend time on.
+
+acting, environment, learner: at work in it; replay, broadcast: storing, drawing, handing over or taking weights, and
+waiting for that; governor: waiting until the other side has caught up.
+"""
 
 _ADVICE = {
     "acting": "more env runners, or more environments in each",
@@ -18,58 +24,62 @@ _ADVICE = {
 }
 
 _CLEAR_SHARE = 0.5
-"""Below this share of the time nothing is said to limit the run: its parts wait for something that is not measured."""
+_CLEAR_SPEEDUP = 1.25
+"""Below both, nothing is said to limit the run: it waits for something that is not measured."""
+_LARGEST_SPEEDUP = 100.0
+"""What lies beyond says only that the rest could not be measured."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What limits the run.
 
-    `part` is one of `PARTS`, or None where nothing clearly does. `share` is the part's share of the time, 0..1;
-    `speedup` how many times faster the run could go if the part took no time, until the next one limits it.
+    part: one of `PARTS`, or None where nothing clearly does. share: of the time, 0..1, that this part takes on its
+    side. speedup: how many times faster the run could go if the part took no time. shares, speedups: of every part.
     """
 
     part: str | None
     share: float = 0.0
     speedup: float = 1.0
+    shares: Mapping[str, float] = field(default_factory=dict)
+    speedups: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line for people."""
         if self.part is None:
             return "nothing clearly limits the run"
+        limit = f"{self.part} limits: {self.share:.0%} of the time"
+        if self.speedup < 1.05:
+            return f"{limit}, as much as the other side"
         gain = "over 10x" if self.speedup > 10 else f"up to {self.speedup:.1f}x"
-        return f"{self.part} limits: {self.share:.0%} of the time, {gain} to gain by {_ADVICE[self.part]}"
+        return f"{limit}, {gain} to gain by {_ADVICE[self.part]}"
+
+    def metrics(self) -> dict[str, float]:
+        """`bottleneck/<part>_share` and `bottleneck/<part>_speedup` of every part."""
+        shares = {f"bottleneck/{part}_share": share for part, share in self.shares.items()}
+        return shares | {f"bottleneck/{part}_speedup": speedup for part, speedup in self.speedups.items()}
 
 
-def verdict(waits: Mapping[str, float]) -> Verdict:
-    """Name the limiting part from shares of an interval's time, each 0..1; parts not given count as 0.
+def verdict(sides: Sequence[Side]) -> Verdict:
+    """Name the part without which the run would be fastest; of parts that gain alike, the one that takes most time.
 
-    acting, environment: share of the env runners' time in the policy and in environments; learner: share of the
-    learner's time in updates; replay: share of the learner's time waiting for a batch that it had credit for;
-    broadcast: share of the time weights were handed over; governor: share of the time either side waited for credit.
-
-    The rule: env runners spend their time on acting plus environment, so these two add up to one load; each of the
-    others is a load of its own. Waiting for the governor is normal on the side that is ahead: only what the busier
-    side does not explain counts as the governor's. The largest load limits the run; of the env runners' two parts,
-    the larger one is named. Without the named part the run could go faster until the next load is the largest.
+    The sides of a run (env runners and learner) work at the same time and wait for each other through the governor.
+    So in each second of the run a side needs the time in which it did not wait for the governor, and the run goes at
+    the pace of the side that needs most: waiting for that side is normal. What even that side waited is what the
+    governor costs. Without a part, each side needs that part's share less; without the governor, the run would go
+    at the pace of the busiest side without pauses.
     """
-    share = {part: min(max(waits.get(part, 0.0), 0.0), 1.0) for part in PARTS}
-    runners = min(share["acting"] + share["environment"], 1.0)
-    loads = {
-        "runners": runners,
-        "replay": share["replay"],
-        "learner": share["learner"],
-        "broadcast": share["broadcast"],
-        "governor": max(0.0, share["governor"] - max(runners, share["learner"])),
-    }
-    limiting = max(loads, key=lambda name: loads[name])
-    load = loads[limiting]
-    if load < _CLEAR_SHARE:
-        return Verdict(None)
-    rest = max(other for name, other in loads.items() if name != limiting)
-    part, own = limiting, load
-    if limiting == "runners":
-        part = "acting" if share["acting"] >= share["environment"] else "environment"
-        own = share[part]
-        rest = max(rest, runners - own)
-    return Verdict(part, own, load / rest if rest > 0 else math.inf)
+    cut = [{part: min(max(side.get(part, 0.0), 0.0), 1.0) for part in PARTS} for side in sides]
+    lost = min((side["governor"] for side in cut), default=0.0)
+
+    def time_without(part: str) -> float:
+        if part == "governor":
+            return 1.0 - lost
+        return lost + max((max(1.0 - side["governor"] - side[part], 0.0) for side in cut), default=1.0)
+
+    shares = {part: max((side[part] for side in cut), default=0.0) for part in PARTS} | {"governor": lost}
+    speedups = {part: min(1.0 / max(time_without(part), 1e-9), _LARGEST_SPEEDUP) for part in PARTS}
+    part = max(PARTS, key=lambda part: (round(speedups[part], 2), shares[part]))
+    if shares[part] < _CLEAR_SHARE and speedups[part] < _CLEAR_SPEEDUP:
+        return Verdict(None, shares=shares, speedups=speedups)
+    return Verdict(part, shares[part], speedups[part], shares, speedups)

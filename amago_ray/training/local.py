@@ -104,7 +104,7 @@ class LocalBackend:
                 "rollout/dropped_episodes": float(self._runner.num_dropped_episodes),
                 "rollout/abandoned_episodes": float(self._runner.num_abandoned_episodes),
             },
-            waits={name: (busy - busy_before[name]) / elapsed for name, busy in self._busy_s.items()},
+            sides=[{name: (busy - busy_before[name]) / elapsed for name, busy in self._busy_s.items()}],
             warnings=self._new_failures(),
         )
         self._finished = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.telemetry.bottleneck import Side
 from amago_ray.training.checkpoints import Checkpoint
 
 
@@ -38,14 +39,13 @@ class Report:
     """What happened since the report before.
 
     metrics: flat names to values, of replay, learner, acting and timing.
-    waits: share of the time that each part (acting, environment, replay, learner, broadcast, governor) was busy or
-    kept others waiting, for the bottleneck verdict.
+    sides: where the time of the run's sides went, for the bottleneck verdict; none where that is not known.
     """
 
     counters: Counters
     episodes: Sequence[EpisodeStats] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
-    waits: Mapping[str, float] = field(default_factory=dict)
+    sides: Sequence[Side] = ()
     evaluations: Sequence[EvaluationResult] = ()
     warnings: Sequence[str] = ()
     stop_requested: bool = False

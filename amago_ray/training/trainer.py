@@ -186,12 +186,12 @@ class Trainer:
         for result in report.evaluations:
             self._evaluating = False
             metrics |= self._take_evaluation(result)
-        metrics |= {f"bottleneck/{part}": share for part, share in report.waits.items()}
+        if report.sides:
+            self._limit = verdict(report.sides)
+            metrics |= self._limit.metrics()
         written = self._loggers.log(report.counters.env_steps, metrics)
         self._shown |= {**written, "env_steps": float(report.counters.env_steps)}
         progress = self._progress(began)
-        if report.waits:
-            self._limit = verdict(report.waits)
         if self._console is not None:
             for warning in report.warnings:
                 self._console.message(f"warning: {warning}")

@@ -78,7 +78,7 @@ class FakeBackend:
             self.counters,
             [stats(before.episodes, float(self._num_reports), success=1.0, steps=before.learner_steps)],
             self._metrics,
-            {"learner": 0.9, "acting": 0.3},
+            [{"acting": 0.3, "governor": 0.7}, {"learner": 0.9}],
             arrived,
             self._warnings,
             self.stop_requested,

@@ -53,8 +53,9 @@ def runner_beat(version: PolicyVersion = NO_VERSION, **changes: Any) -> RunnerBe
         policy_version=version,
         policy_time_s=0.1,
         env_time_s=0.2,
+        replay_time_s=0.0,
+        weights_time_s=0.0,
         paused_time_s=0.0,
-        replay_wait_s=0.0,
         dropped_episodes=0,
     )
     return dataclasses.replace(beat, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import slow_parts
 from helpers.local_runs import kill_at, replay_of, reports_of, state_of, tiny_config
 from helpers.one_line import one_line
 
 from amago_ray.api import train
 from amago_ray.config import Config
+from amago_ray.config.load import config_from_dict
 from amago_ray.envs.make import make_spec
 from amago_ray.errors import CheckpointError
+from amago_ray.telemetry.bottleneck import verdict
 from amago_ray.training.checkpoints import Checkpoints
 from amago_ray.training.local import LocalBackend
 from amago_ray.training.ports import Counters
@@ -189,8 +193,33 @@ def test_a_report_counts_what_happened(tmp_path: Path) -> None:
         assert report.metrics["replay/samples_per_insert"] > 0
         assert report.metrics["time/learner_steps_per_s"] > 0
         assert report.metrics["rollout/dropped_episodes"] == 0
-        assert 0.5 < sum(report.waits.values()) <= 1.01
+        assert 0.5 < sum(report.sides[0].values()) <= 1.01
     assert report.counters.env_steps >= report.metrics["replay/timesteps"]
+    backend.stop()
+
+
+@pytest.mark.parametrize(
+    ("part", "pause_s"),
+    [("environment", 0.002), ("acting", 0.02), ("replay", 0.03), ("learner", 0.2), ("broadcast", 0.2)],
+)
+def test_the_verdict_of_a_report_names_the_slow_part(
+    part: str, pause_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = tmp_path / "commands"
+    monkeypatch.setenv(slow_parts.VARIABLE, str(commands))
+    slow_parts.slow_down(commands)
+    config = config_from_dict(slow_parts.CONFIG)
+    backend = LocalBackend(config, make_spec(config.envs), tmp_path / "replay")
+    backend.start(None)
+    backend.advance(0.0)
+    slow_parts.slow_down(commands, **{part: pause_s})
+    slept, began = slow_parts.slept_s(commands, part), time.monotonic()
+    report = backend.advance(0.0)
+    share = (slow_parts.slept_s(commands, part) - slept) / (time.monotonic() - began)
+    found = verdict(report.sides)
+    assert found.part == part
+    assert found.share == pytest.approx(share, abs=0.15)
+    assert found.speedup == pytest.approx(1 / (1 - found.share))
     backend.stop()
 
 

@@ -283,7 +283,8 @@ def test_reports_hold_counters_statistics_lag_and_limits(tmp_path: Path) -> None
     assert report["rollout/attempt_return_mean"] == 3.0
     assert report["rollout/fake/success_rate"] == 1.0
     assert report["time/policy_lag"] == 10
-    assert report["bottleneck/learner"] == 0.9
+    assert report["bottleneck/learner_share"] == 0.9
+    assert report["bottleneck/learner_speedup"] == pytest.approx(1 / 0.3)
 
 
 def test_the_status_tells_progress_and_how_it_ended(tmp_path: Path) -> None:
