@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from amago_ray.config.model import ModelConfig, SequenceModelConfig, TimestepEnc
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.learning.learner import Learner
+from amago_ray.nets.attention import BackendName
 
 NUM_ACTIONS = 5
 
@@ -81,6 +83,7 @@ def make_config(args: argparse.Namespace) -> Config:
                 num_layers=args.layers,
                 num_heads=8,
                 dropout=args.dropout,
+                attention_backend=args.attention,
             ),
         ),
         agent=AgentConfig(kind=args.agent),
@@ -107,13 +110,17 @@ class Updates:
         """Those that are trained."""
         return sum(parameter.numel() for parameter in self.learner.agent.trained_parameters().values())
 
+    def update(self) -> None:
+        """One more update, on a batch of the host; does not wait for the device."""
+        self.learner.step(self._batches[self._count % len(self._batches)])
+        self._count += 1
+
     def update_ms(self) -> float:
         """Milliseconds of one more update."""
         began = time.perf_counter()
-        self.learner.step(self._batches[self._count % len(self._batches)])
+        self.update()
         if self.device != "cpu":
             torch.cuda.synchronize()
-        self._count += 1
         return (time.perf_counter() - began) * 1e3
 
 
@@ -130,6 +137,7 @@ def main() -> None:
     parser.add_argument("--agent", choices=["actor_critic", "multi_task"], default="actor_critic")
     parser.add_argument("--continuous", action="store_true")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--attention", choices=get_args(BackendName), default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

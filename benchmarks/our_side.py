@@ -63,10 +63,12 @@ def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]
         dropout=0.05,
         agent="actor_critic",
         compile=False,
-        precision="float32",
+        precision=case.get("precision", "float32"),
+        attention=case.get("attention", "auto"),
     )
     ceilings = measure_ceilings(1e8)
-    updates = Updates(make_config(settings), make_spec(settings.length, continuous=False), work["lengths"])
+    spec = make_spec(settings.length, continuous=False)
+    updates = Updates(make_config(settings), spec, work["lengths"], device=case.get("device", "cpu"))
     first_s = updates.update_ms() / 1e3
     for _ in range(2):
         updates.update_ms()

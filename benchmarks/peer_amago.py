@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 import time
@@ -35,9 +36,10 @@ from amago.envs.builtin.toy_gym import RoomKeyDoor  # noqa: E402
 from amago.envs.exploration import EpsilonGreedy  # noqa: E402
 from amago.loading import DiskTrajDataset, RLData, RLData_pad_collate  # noqa: E402
 from amago.nets.traj_encoders import TformerTrajEncoder  # noqa: E402
-from amago.nets.transformer import SigmaReparam, VanillaAttention  # noqa: E402
+from amago.nets.transformer import SigmaReparam, VanillaAttention, VanillaFlexAttention  # noqa: E402
 from amago.nets.tstep_encoders import FFTstepEncoder  # noqa: E402
 
+ATTENTION = {"vanilla": VanillaAttention, "flex": VanillaFlexAttention}
 ACTING_EPSILON = 0.05
 SOLVING_ENVS = 8
 EVALUATION_EPISODES = 104
@@ -94,6 +96,7 @@ def make_experiment(
     width: int,
     layers: int,
     encoder_output: int,
+    attention: str = "vanilla",
     normalize_inputs: bool = True,
     agent: Mapping[str, Any] | None = None,
     exploration: type = EpsilonGreedy,
@@ -103,7 +106,7 @@ def make_experiment(
     **arguments: Any,
 ) -> Any:
     """A started experiment of the original."""
-    model = {"d_model": width, "d_ff": 4 * width, "n_layers": layers, "attention_type": VanillaAttention}
+    model = {"d_model": width, "d_ff": 4 * width, "n_layers": layers, "attention_type": ATTENTION[attention]}
     encoder: dict[str, Any] = {"n_layers": 2, "d_hidden": 128, "d_output": encoder_output}
     if kind == "maze_runner":
         encoder["specify_obs_keys"] = ["obs", "goals"]
@@ -189,8 +192,14 @@ def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
 
 @contextmanager
 def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
-    """Milliseconds of one of its updates on a batch in memory, padded by its own collate function."""
-    work = case["work"]
+    """Milliseconds of one of its updates on a batch in memory, padded by its own collate function.
+
+    Where the case names a device, the batch lies there already: its transfer is not counted.
+    """
+    work, device = case["work"], torch.device(case.get("device", "cpu"))
+    if device.type == "cpu":
+        # Else accelerate takes a GPU where it finds one.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
     with tempfile.TemporaryDirectory() as folder:
         experiment = make_experiment(
             "maze_runner",
@@ -200,22 +209,32 @@ def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]
             width=work["width"],
             layers=work["layers"],
             encoder_output=work["encoder_output"],
+            attention=case.get("attention", "vanilla"),
             parallel_actors=1,
             env_mode="sync",
             batch_size=len(work["lengths"]),
+            mixed_precision={"float32": "no", "bfloat16": "bf16"}[case.get("precision", "float32")],
         )
         experiment.policy_aclr.train()
-        batch = RLData_pad_collate([make_sequence(length) for length in work["lengths"]])
+        batch = RLData_pad_collate([make_sequence(length) for length in work["lengths"]]).to(experiment.DEVICE)
+        if experiment.DEVICE.type != device.type:
+            raise RuntimeError(f"expected to run on {device.type}, found that accelerate chose {experiment.DEVICE}")
+
+        def update() -> None:
+            experiment.train_step(batch, log_step=False)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
         began = time.perf_counter()
-        experiment.train_step(batch, log_step=False)
+        update()
         first_s = time.perf_counter() - began
         for _ in range(2):
-            experiment.train_step(batch, log_step=False)
+            update()
 
         def measure(seconds: float) -> dict[str, Any]:
             updates, began = 0, time.perf_counter()
             while updates < 2 or time.perf_counter() - began < seconds:
-                experiment.train_step(batch, log_step=False)
+                update()
                 updates += 1
             return {"value": (time.perf_counter() - began) / updates * 1e3, "updates": updates}
 

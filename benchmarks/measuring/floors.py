@@ -39,9 +39,12 @@ class NetworkSize:
         temporal-difference error and the policy's value with one forward.
         """
         num_tokens = sum(lengths) + len(lengths)
-        attention = sum(self.layers * 2 * self.width * (length + 1) ** 2 for length in lengths)
         heads = (1 + self.num_critics) * self.head_macs(self.num_discounts)
-        return 2 * (3 * (self.trunk_macs + heads) * num_tokens + 3 * attention + heads * num_tokens)
+        return 2 * (3 * (self.trunk_macs + heads) + heads) * num_tokens + self.attention_flops(lengths)
+
+    def attention_flops(self, lengths: Sequence[int]) -> float:
+        """Those of an update's products that attention makes; half of them lie where causality hides the result."""
+        return 2 * 3 * sum(self.layers * 2 * self.width * (length + 1) ** 2 for length in lengths)
 
     def step_flops(self, live_tokens: float) -> float:
         """Products of acting once over a cache of that many tokens, for the acting discount alone."""
