@@ -9,18 +9,19 @@ import torch
 class Checks:
     """Collects deviations; `finish` fails with all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, slack: float = 1.0) -> None:
+        self.slack = slack
         self.failures: list[str] = []
         self.num_compared = 0
 
     def close(self, name: str, found: object, expected: np.ndarray, *, relative: float = 0.0, absolute: float = 0.0):
-        """max|found - expected| <= absolute + relative * max|expected|, with equal shapes."""
+        """max|found - expected| <= slack * (absolute + relative * max|expected|), with equal shapes."""
         found = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
         self.num_compared += 1
         if found.shape != expected.shape:
             self.failures.append(f"{name}: shape {found.shape}, expected {expected.shape}")
             return
-        limit = absolute + relative * float(np.abs(expected).max(initial=0.0))
+        limit = self.slack * (absolute + relative * float(np.abs(expected).max(initial=0.0)))
         error = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
         if not error <= limit:
             self.failures.append(f"{name}: differs by {error:.3g}, allowed {limit:.3g}")

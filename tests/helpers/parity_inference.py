@@ -15,8 +15,13 @@ from amago_ray.nets.tokens import TokenColumns
 RELATIVE = 3e-5
 
 
-def check_inference(case: ParityCase, agent: ActorCritic, network: ActingNetwork) -> None:
-    """Everything recorded of acting: what `network` computes, and `agent`'s heads of all discounts on its states."""
+def check_inference(
+    case: ParityCase, agent: ActorCritic, network: ActingNetwork, *, device: str = "cpu", slack: float = 1.0
+) -> None:
+    """Everything recorded of acting: what `network` computes, and `agent`'s heads of all discounts on its states.
+
+    Both live on `device`.
+    """
     inputs, expected = case.group("infer/in/"), case.group("infer/out/")
     num_steps, num_envs = inputs["resets"].shape
     state, same = network.initial_state(num_envs), network.initial_state(num_envs)
@@ -27,17 +32,17 @@ def check_inference(case: ParityCase, agent: ActorCritic, network: ActingNetwork
         network.reset(same, begins)
         tokens = TokenColumns(
             observations={
-                leaf: torch.from_numpy(case.stored_leaf(leaf, inputs[f"obs/{leaf}"][t]))
+                leaf: torch.from_numpy(case.stored_leaf(leaf, inputs[f"obs/{leaf}"][t])).to(device)
                 for leaf in case.spec.observations
             },
-            prev_action=torch.from_numpy(case.to_storage(inputs["rl2s"][t, :, 1:])),
-            prev_reward=torch.from_numpy(inputs["rl2s"][t, :, 0]),
-            time_index=torch.from_numpy(inputs["time_idxs"][t, :, 0]),
+            prev_action=torch.from_numpy(case.to_storage(inputs["rl2s"][t, :, 1:])).to(device),
+            prev_reward=torch.from_numpy(inputs["rl2s"][t, :, 0]).to(device),
+            time_index=torch.from_numpy(inputs["time_idxs"][t, :, 0]).to(device),
         )
         for array, value in _outputs(case, agent, network, tokens, state, same).items():
             if array in found:
-                found[array].append(np.asarray(value))
-    checks = Checks()
+                found[array].append(value.cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value))
+    checks = Checks(slack)
     for array, value in expected.items():
         assert found[array], f"infer/out/{array} is compared with nothing"
         if array == "greedy_action" and case.settings["action"] == "multibinary":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import torch
 from helpers.parity_case import ParityCase
 
 from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.draws import Draws
 from amago_ray.learning.amago_import import INPUT_NORM_PREFIX, LAGGING_PREFIX, AmagoNames
 from amago_ray.learning.batch import to_device_batch
 from amago_ray.learning.gradients import accumulate_gradients
@@ -25,12 +27,19 @@ RECORDED = (
 )
 
 
+def moved(draws: Draws, device: torch.device) -> Draws:
+    """The draws on a device."""
+    columns = {field.name: getattr(draws, field.name) for field in dataclasses.fields(draws)}
+    return Draws(**{name: column if column is None else column.to(device) for name, column in columns.items()})
+
+
 class Replay:
     """The agent with a case's weights, and the original's lagging copy of the critics."""
 
-    def __init__(self, case: ParityCase) -> None:
+    def __init__(self, case: ParityCase, device: str = "cpu") -> None:
         self.case = case
-        self.agent = build_actor_critic(case.config, case.spec)
+        self.device = torch.device(device)
+        self.agent = build_actor_critic(case.config, case.spec).to(self.device)
         self.names = AmagoNames.of(self.agent)
         before = case.tensors("before/")
         self.agent.load_state_dict(self.names.from_amago(before))
@@ -53,11 +62,11 @@ class Replay:
         """One evaluation in training mode; gradients are left in the parameters."""
         self.agent.train()
         self.optimizer.zero_grad()
-        batch = to_device_batch(self.case.batch(prefix), torch.device("cpu"), n_step=self.agent.config.n_step)
+        batch = to_device_batch(self.case.batch(prefix), self.device, n_step=self.agent.config.n_step)
         return batch, accumulate_gradients(
             self.agent,
             batch,
-            self.case.draws(prefix),
+            moved(self.case.draws(prefix), self.device),
             num_transitions=batch.num_transitions,
             value_critics=self.lagging,
         )
@@ -65,7 +74,8 @@ class Replay:
     def step(self, grad_norm) -> None:
         """Targets, weights and the lagging copy, in the original's order."""
         pre_step = copy.deepcopy(self.agent.critics).requires_grad_(False)
-        self.optimizer.step(grad_norm, self.case.config.learner.learning_rate, torch.zeros(()))
+        learning_rate = self.case.config.learner.learning_rate
+        self.optimizer.step(grad_norm.to(self.device), learning_rate, torch.zeros((), device=self.device))
         self.lagging = pre_step
 
     def state_as_amago(self, expected):
