@@ -10,6 +10,7 @@ from amago_ray.config.model import SequenceModelConfig
 from amago_ray.errors import ConfigError
 from amago_ray.nets.attention import AttentionBackend, build_attention
 from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.dropout import dropout
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.mlp import activate
 from amago_ray.nets.positions import LearnedPositions, SinusoidalPositions, rotary_tables, rotate
@@ -54,7 +55,7 @@ class Transformer(SequenceModel):
         x = self.embed(x)
         if self.positions is not None:
             x = x + self.positions(time_index)
-        x = functional.dropout(x, self.dropout, self.training)
+        x = dropout(x, self.dropout, training=self.training)
         turn = rotary_tables(time_index, self.head_dim) if self.rotary else None
         for layer in self.layers:
             x = layer(x, turn, layout, window)
@@ -83,7 +84,7 @@ class TransformerLayer(nn.Module):
         """`[N, D]` to `[N, D]`; `turn` holds the tables of rotary positions."""
         x = x + self.attention_output_norm(self.attention(self.attention_norm(x), turn, layout, window))
         hidden = self.hidden_norm(activate(self.expand(self.feed_forward_norm(x))))
-        return x + functional.dropout(self.contract(hidden), self.dropout, self.training)
+        return x + dropout(self.contract(hidden), self.dropout, training=self.training)
 
 
 class SelfAttention(nn.Module):
