@@ -170,7 +170,7 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
     }
     if args.device == "cpu":
-        floor = update_floor(size, lengths, measure_ceilings(1e8))
+        floor = update_floor(size, lengths, measure_ceilings(1e8, precision=args.precision))
         result["machine_gflops_per_s"] = floor["gflop_per_s"]
         result["floor_ms"] = floor["limit"]
     for name, value in result.items():

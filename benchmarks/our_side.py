@@ -66,7 +66,7 @@ def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]
         precision=case.get("precision", "float32"),
         attention=case.get("attention", "auto"),
     )
-    ceilings = measure_ceilings(1e8)
+    ceilings = measure_ceilings(1e8, precision=settings.precision)
     spec = make_spec(settings.length, continuous=False)
     updates = Updates(make_config(settings), spec, work["lengths"], device=case.get("device", "cpu"))
     first_s = updates.update_ms() / 1e3

@@ -116,7 +116,10 @@ class Versus:
             found = (
                 [Contender("original", "compiled", [*original, json.dumps({"work": described})])] if original else []
             )
-            return [*found, Contender("ours", "default", [*ours, json.dumps({"work": described})])]
+            for precision in ("float32", "bfloat16"):
+                command = [*ours, json.dumps({"work": described, "precision": precision})]
+                found.append(Contender("ours", precision, command))
+            return found
         found = []
         for mode in ("sync", "async") if original else ():
             case = {"work": described, "num_envs": ORIGINAL_ENVS, "mode": mode}

@@ -10,10 +10,11 @@ import torch
 from measuring.floors import Ceilings
 
 
-def measure_ceilings(working_set_bytes: float, seconds: float = 0.5) -> Ceilings:
-    """Rates of a large float32 product and of reading memory of that size over and over."""
-    left, right = torch.randn(6000, 256), torch.randn(256, 512)
-    product = torch.empty(6000, 512)
+def measure_ceilings(working_set_bytes: float, seconds: float = 0.5, precision: str = "float32") -> Ceilings:
+    """Rates of a large product in that precision and of reading memory of that size over and over."""
+    dtype = getattr(torch, precision)
+    left, right = torch.randn(6000, 256, dtype=dtype), torch.randn(256, 512, dtype=dtype)
+    product = torch.empty(6000, 512, dtype=dtype)
     half = torch.ones(max(1, int(working_set_bytes) // 8))
     other = torch.ones_like(half)
     with torch.inference_mode():
