@@ -16,7 +16,8 @@ class RolloutConfig:
     num_cpus_per_env_runner: float = 1.0
     """Logical CPUs that Ray reserves for each runner; the runner uses one thread."""
     num_gpus_per_env_runner: float = 0.0
-    """Above 0, policy and cache live on a GPU."""
+    """Share of a GPU that Ray reserves for each runner; above 0, policy and cache live there. Under `--local` all is on
+    the CPU."""
     episodes_per_add: int = 8
     """Finished episodes are sent to replay in groups of at most this many."""
     max_unacknowledged_adds: int = 4

@@ -1,0 +1,19 @@
+import dataclasses
+
+import pytest
+import torch
+from helpers.local_runs import tiny_config
+
+from amago_ray.acting import env_runner
+from amago_ray.runtime.env_runner_actor import EnvRunnerActor
+
+
+@pytest.mark.parametrize(("num_gpus", "device"), [(0.0, "cpu"), (0.25, "cuda"), (1.0, "cuda")])
+def test_a_runner_with_a_share_of_a_gpu_acts_there(tmp_path, monkeypatch, num_gpus, device):
+    config = tiny_config(tmp_path)
+    config = dataclasses.replace(config, rollout=dataclasses.replace(config.rollout, num_gpus_per_env_runner=num_gpus))
+    made = []
+    monkeypatch.setattr(env_runner, "make_env_runner", lambda *args, **options: made.append(options["device"]))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    EnvRunnerActor(config, 0, 0, control=None, shards=[None])
+    assert made == [device]
