@@ -20,6 +20,7 @@ from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig,
 from amago_ray.config.validate import validate
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
+from amago_ray.nets.attention import BackendName
 
 POSITIONS = {
     "fixed": "sinusoidal",
@@ -92,12 +93,13 @@ class ParityCase:
 
     meta: dict
     arrays: dict[str, np.ndarray]
+    attention_backend: BackendName = "auto"
 
     @classmethod
-    def load(cls, path: Path) -> ParityCase:
+    def load(cls, path: Path, attention_backend: BackendName = "auto") -> ParityCase:
         with np.load(path.with_suffix(".npz")) as file:
             arrays = {name: file[name] for name in file.files}
-        return cls(json.loads(path.with_suffix(".json").read_text()), arrays)
+        return cls(json.loads(path.with_suffix(".json").read_text()), arrays, attention_backend)
 
     @property
     def settings(self) -> dict:
@@ -232,6 +234,7 @@ class ParityCase:
                 d_ff=settings.take("d_ff"),
                 dropout=0.0,
                 positions=positions,
+                attention_backend=self.attention_backend,
                 max_time_index=len(self.arrays[TABLE]) if positions == "learned" else None,
                 sigma_reparam=has_sigma,
             )

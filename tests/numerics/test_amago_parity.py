@@ -36,8 +36,14 @@ LEFT_OUT = ("grads_untrained",)
 
 
 @cache
-def load(name):
-    return ParityCase.load(DATA / name)
+def load(name, attention_backend="auto"):
+    return ParityCase.load(DATA / name, attention_backend)
+
+
+def _attention_runs():
+    """Every single step with the backend that this machine prefers, and Transformers with PyTorch's attention too."""
+    transformers = [name for name in SINGLE_STEP if load(name).config.model.sequence_model.kind == "transformer"]
+    return [*((name, "auto") for name in SINGLE_STEP), *((name, "sdpa") for name in transformers)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -64,9 +70,9 @@ def test_constants_equal_the_original(name):
     checks.finish()
 
 
-@pytest.mark.parametrize("name", SINGLE_STEP)
-def test_training_step_equals_the_original(name):
-    check_training_step(load(name))
+@pytest.mark.parametrize(("name", "attention_backend"), _attention_runs())
+def test_training_step_equals_the_original(name, attention_backend):
+    check_training_step(load(name, attention_backend))
 
 
 def _multi_step_runs():
