@@ -85,8 +85,7 @@ class StateCritics(CriticEnsemble):
     def forward(self, state: Tensor, *, frozen: bool = False) -> Tensor:
         """Values `[C, R, G, A]` of states `[R, D]`."""
         weight, bias = self._layer(0, frozen=frozen)
-        # Activated before it becomes a view: writing over a view costs its gradient two copies.
-        hidden = _by_member(activate(_shared_input(state, weight, bias)), self.num_critics)
+        hidden = activate(_shared_input(state, weight, bias))
         return self._upper_layers(hidden, frozen=frozen).view(self.num_critics, len(state), *self._outputs)
 
 
@@ -121,23 +120,16 @@ class StateActionCritics(CriticEnsemble):
         num_critics, num_discounts = self.num_critics, len(self.discount_features)
         w_state, w_discount, w_action = torch.split(weight, [self.state_dim, 1, action.shape[-1]], 1)
         # The state's share of the first layer is the same for every sample and discount: computed once per row.
-        of_state = _by_member(_shared_input(state, w_state, bias), num_critics)[:, :, None, None]
+        of_state = _shared_input(state, w_state, bias)[:, :, None, None]
         of_discount = (self.discount_features[:, None] * w_discount)[:, None, None]
         flat_action = action.clamp(-_MAX_ACTION, _MAX_ACTION).flatten(0, 2)
-        of_action = _by_member(_shared_input(flat_action, w_action), num_critics).view(
-            num_critics, *action.shape[:3], -1
-        )
+        of_action = _shared_input(flat_action, w_action).view(num_critics, *action.shape[:3], -1)
         hidden = (of_action + of_state + of_discount).reshape(num_critics, num_rows * num_samples * num_discounts, -1)
         result = self._upper_layers(activate(hidden), frozen=frozen)
         return result.view(num_critics, num_rows, num_samples, num_discounts, -1)
 
 
 def _shared_input(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """One input to all C members, as one wide product: `[R, in] x [C, in, out] (+ [C, 1, out]) -> [R, C * out]`."""
-    wide = weight.transpose(0, 1).flatten(1)
-    return x @ wide if bias is None else torch.addmm(bias.flatten(), x, wide)
-
-
-def _by_member(wide: Tensor, num_members: int) -> Tensor:
-    """`[R, C * out]` as `[C, R, out]`."""
-    return wide.view(len(wide), num_members, -1).transpose(0, 1)
+    """One input to all C members: `[R, in] x [C, in, out] (+ [C, 1, out]) -> [C, R, out]`."""
+    inputs = x.expand(len(weight), *x.shape)
+    return torch.bmm(inputs, weight) if bias is None else torch.baddbmm(bias, inputs, weight)
