@@ -83,6 +83,7 @@ def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]
     facts = {
         "parameters": updates.num_parameters,
         "torch": torch.__version__,
+        "matmul_precision": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
         "first_update_s": first_s,
         "ceilings": asdict(ceilings),

@@ -154,6 +154,7 @@ def facts(experiment: Any) -> dict[str, Any]:
     return {
         "parameters": sum(parameter.numel() for parameter in experiment.policy.trainable_params),
         "torch": torch.__version__,
+        "matmul_precision": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
     }
 
