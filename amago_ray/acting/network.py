@@ -16,7 +16,7 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import CheckpointError
 from amago_ray.nets.decoders import DecoderState, make_decoder
 from amago_ray.nets.distributions import make_distribution
-from amago_ray.nets.folding import apply_mlp, fold_timestep_encoder, mlp_layers
+from amago_ray.nets.folding import fold_mlp, fold_timestep_encoder, mlp_layers
 from amago_ray.nets.heads import PolicyHead
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.sequence_models import build_sequence_model
@@ -83,8 +83,7 @@ class ActingNetwork:
     def step(self, tokens: TokenColumns, state: ActingState) -> Tensor:
         """Policy parameters `[E, P]` of the acting discount for one token of each episode; advances `state`."""
         with torch.inference_mode():
-            x = self._decoder.step(self._encode(tokens), tokens.time_index, state)
-            return apply_mlp(x, self._head_layers)
+            return self._policy_head(self._decoder.step(self._encode(tokens), tokens.time_index, state))
 
     def rebuild(
         self, state: ActingState, indices: npt.NDArray[np.int64], tokens: TokenColumns, layout: SequenceLayout
@@ -110,10 +109,10 @@ class ActingNetwork:
         with torch.inference_mode():
             self._encode = fold_timestep_encoder(self._encoder)
             self._decoder: Any = make_decoder(self._model, self.context_length)
-            (weight, bias), rest = mlp_layers(self._head.mlp)[-1], mlp_layers(self._head.mlp)[:-1]
+            *rest, (weight, bias) = mlp_layers(self._head.mlp)
             assert bias is not None
             acting = slice(-self.num_params, None)
-            self._head_layers = [*rest, (weight[acting], bias[acting])]
+            self._policy_head = fold_mlp([*rest, (weight[acting], bias[acting])])
 
 
 def _chunks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -71,9 +71,9 @@ def _gpu() -> tuple[bool, str]:
 
 
 def _kernels() -> tuple[bool, str]:
-    from amago_ray.nets.native import load_decode_attention
+    from amago_ray.nets.native_decoder import load_decode_kernel
 
-    if load_decode_attention() is None:
+    if load_decode_kernel() is None:
         return True, "not built (no C compiler at install): acting runs on torch alone, slower"
     return True, "compiled"
 

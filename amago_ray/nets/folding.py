@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +11,54 @@ from torch.nn import functional
 
 from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.mlp import Mlp, activate
+from amago_ray.nets.native_decoder import NativeMlp, load_mlp_kernel
 from amago_ray.nets.timestep_encoders import MlpTimestepEncoder
 from amago_ray.nets.tokens import TokenColumns
 
 Linear = tuple[Tensor, Tensor | None]
 """weight `[out, in]` and bias."""
+Norm = tuple[Tensor, Tensor]
+"""gain and shift of a layer norm."""
 
 
-def apply_mlp(x: Tensor, layers: Sequence[Linear]) -> Tensor:
-    """Linear layers with leaky ReLU between them."""
-    for weight, bias in layers[:-1]:
-        x = activate(functional.linear(x, weight, bias))
-    return functional.linear(x, *layers[-1])
+@dataclass(frozen=True, eq=False)
+class FoldedLayer:
+    """A Transformer layer's weights with sigma-reparametrisation, head scales and the gains of pre-norms folded in.
+
+    Rows of `qkv` are ordered q (head, channel), with the factor 1/sqrt(head_dim), then keys and values
+    (head, which of the two, channel).
+    """
+
+    qkv: Linear
+    output: Linear
+    output_norm: Norm
+    expand: Linear
+    contract: Linear
+
+
+def fold_mlp(layers: Sequence[Linear], norm: Norm | None = None) -> Callable[[Tensor], Tensor]:
+    """Linear layers with leaky ReLU between them, then a layer norm if there is one: `[N, in]` to `[N, out]`."""
+    kernel = load_mlp_kernel()
+    if kernel is not None and layers[0][0].device.type == "cpu":
+        return NativeMlp(layers, norm, kernel)
+
+    def apply(x: Tensor) -> Tensor:
+        for weight, bias in layers[:-1]:
+            x = activate(functional.linear(x, weight, bias))
+        x = functional.linear(x, *layers[-1])
+        return x if norm is None else functional.layer_norm(x, x.shape[-1:], *norm)
+
+    return apply
 
 
 def mlp_layers(mlp: Mlp) -> list[Linear]:
     """The linear layers of an MLP."""
     return [(layer.weight.detach(), layer.bias.detach()) for layer in mlp.layers if isinstance(layer, nn.Linear)]
+
+
+def norm_weights(norm: nn.LayerNorm) -> Norm:
+    """Copies of gain and shift."""
+    return norm.weight.detach().clone(), norm.bias.detach().clone()
 
 
 def fold_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -49,14 +81,12 @@ def fold_timestep_encoder(encoder: TimestepEncoder) -> Callable[[TokenColumns], 
     """
     if not isinstance(encoder, MlpTimestepEncoder) or encoder.input_norm is None or encoder.token_embedder is not None:
         return encoder.eval()
-    features, output_norm = encoder.features, encoder.output_norm
+    features = encoder.features
     mean, divisor, limit = (x.clone() for x in encoder.input_norm.affine())
     (weight, bias), *rest = mlp_layers(encoder.mlp)
-    layers = [(weight / divisor, bias), *rest]
+    mlp = fold_mlp([(weight / divisor, bias), *rest], norm_weights(encoder.output_norm))
 
     def encode(tokens: TokenColumns) -> Tensor:
-        centred = torch.clamp(features(tokens).sub_(mean), -limit, limit)
-        encoded: Tensor = output_norm(apply_mlp(centred, layers))
-        return encoded
+        return mlp(torch.clamp(features(tokens).sub_(mean), -limit, limit))
 
     return encode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,30 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from amago_ray.nets.attention import AttentionBackend, SdpaAttention
-from amago_ray.nets.folding import fold_norm, plain_norm
+from amago_ray.nets.folding import FoldedLayer, fold_norm, norm_weights, plain_norm
 from amago_ray.nets.kv_cache import KvCache
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.mlp import activate
+from amago_ray.nets.native_decoder import MAX_HEAD_DIM, NativeTransformer, load_decode_kernel
 from amago_ray.nets.positions import rotary_tables, rotate
 from amago_ray.nets.transformer import Transformer, TransformerLayer, effective_weight
 
 Attend = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, q `[N, D]`, kv `[N, H, 2, head_dim]`) -> heads `[N, D]`."""
-
-
-@dataclass(frozen=True, eq=False)
-class FoldedLayer:
-    """One layer's weights with sigma-reparametrisation, head scales and the gains of pre-norms folded in.
-
-    Rows of `qkv` are ordered q (head, channel), with the factor 1/sqrt(head_dim), then keys and values
-    (head, which of the two, channel), as the cache stores them.
-    """
-
-    qkv: tuple[Tensor, Tensor]
-    output: tuple[Tensor, Tensor]
-    output_norm: tuple[Tensor, Tensor]
-    expand: tuple[Tensor, Tensor]
-    contract: tuple[Tensor, Tensor]
 
 
 class TransformerDecoder:
@@ -51,6 +36,7 @@ class TransformerDecoder:
         self._num_heads = model.output_dim // model.head_dim
         self._attention: AttentionBackend = SdpaAttention()
         self._layers = [_fold(layer) for layer in model.layers if isinstance(layer, TransformerLayer)]
+        self._native = self._compiled()
 
     def initial_state(self, batch_size: int) -> KvCache:
         """See `Decoder`."""
@@ -65,6 +51,8 @@ class TransformerDecoder:
 
     def step(self, x: Tensor, time_index: Tensor, state: KvCache) -> Tensor:
         """See `Decoder`."""
+        if self._native is not None:
+            return self._native(x, self._positions(time_index), self._turn(time_index), state)
         step = state.advance()
 
         def attend(layer: int, q: Tensor, kv: Tensor) -> Tensor:
@@ -91,12 +79,26 @@ class TransformerDecoder:
 
         self._run(x, time_index, attend)
 
+    def _compiled(self) -> NativeTransformer | None:
+        """The same by the compiled kernel, where there is one that fits."""
+        kernel, embed = load_decode_kernel(), self._model.embed
+        if kernel is None or embed.weight.device.type != "cpu" or self._head_dim > MAX_HEAD_DIM:
+            return None
+        output_norm = norm_weights(self._model.output_norm)
+        return NativeTransformer((embed.weight, embed.bias), self._layers, output_norm, self._num_heads, kernel)
+
+    def _positions(self, time_index: Tensor) -> Tensor | None:
+        return None if self._model.positions is None else self._model.positions(time_index)
+
+    def _turn(self, time_index: Tensor) -> tuple[Tensor, Tensor] | None:
+        return rotary_tables(time_index, self._head_dim) if self._model.rotary else None
+
     def _run(self, x: Tensor, time_index: Tensor, attend: Attend) -> Tensor:
         model, dim = self._model, self._model.output_dim
         x = model.embed(x)
-        if model.positions is not None:
-            x += model.positions(time_index)
-        turn = rotary_tables(time_index, self._head_dim) if model.rotary else None
+        positions, turn = self._positions(time_index), self._turn(time_index)
+        if positions is not None:
+            x += positions
         for i, layer in enumerate(self._layers):
             qkv = functional.linear(plain_norm(x), *layer.qkv)
             q, kv = qkv[:, :dim], qkv[:, dim:].view(len(x), self._num_heads, 2, self._head_dim)
@@ -113,7 +115,8 @@ class TransformerDecoder:
 
 @torch.no_grad()
 def _fold(layer: TransformerLayer) -> FoldedLayer:
-    attention = layer.attention
+    attention, output_bias = layer.attention, layer.attention.output.bias
+    assert output_bias is not None
     num_heads = attention.num_heads
     weight, bias = fold_norm(layer.attention_norm, effective_weight(attention.qkv), None)
     head_dim = len(weight) // (3 * num_heads)
@@ -124,13 +127,8 @@ def _fold(layer: TransformerLayer) -> FoldedLayer:
     qkv_bias = torch.cat(((q_bias * scale).flatten(), torch.stack((k_bias, v_bias), 1).flatten()))
     return FoldedLayer(
         qkv=(qkv_weight, qkv_bias),
-        output=(attention.scaled_output_weight(), _copied(attention.output.bias)),
-        output_norm=(_copied(layer.attention_output_norm.weight), _copied(layer.attention_output_norm.bias)),
+        output=(attention.scaled_output_weight(), output_bias.detach().clone()),
+        output_norm=norm_weights(layer.attention_output_norm),
         expand=fold_norm(layer.feed_forward_norm, effective_weight(layer.expand), layer.expand.bias),
         contract=fold_norm(layer.hidden_norm, effective_weight(layer.contract), layer.contract.bias),
     )
-
-
-def _copied(parameter: Tensor | None) -> Tensor:
-    assert parameter is not None
-    return parameter.detach().clone()

@@ -9,7 +9,6 @@ from helpers.parity_checks import Checks
 
 from amago_ray.acting.network import ActingNetwork
 from amago_ray.agent.actor_critic import ActorCritic
-from amago_ray.nets.folding import apply_mlp
 from amago_ray.nets.tokens import TokenColumns
 
 RELATIVE = 3e-5
@@ -59,7 +58,7 @@ def _outputs(case, agent, network, tokens, state, same):
         params = network.step(tokens, same)
         embedding = network._encode(tokens)
         states = network._decoder.step(embedding, tokens.time_index, state)
-        assert torch.equal(apply_mlp(states, network._head_layers), params)
+        assert torch.equal(network._policy_head(states), params)
         distribution = agent.distribution
         of_all = distribution.moments(agent.policy_head(states))
         greedy = distribution.act(params, greedy=True)

@@ -1,12 +1,14 @@
-/* Attention of one new token per environment over its own cached keys and values.
+/* Acting for one new token per environment: multilayer perceptrons, and a Transformer over cached keys and values.
  *
- * The cache of a layer is [num_envs, num_heads, 2, context, dim] float32, keys then values; the first live[e] slots of
- * environment e count. The work is bound by reading the cache once, so each head's scores stay in a small buffer and
- * nothing else is written. Compiled for several processors at once where the compiler can; loaded with ctypes.
+ * Matrices of activations hold one row per environment, whose width is rounded up to whole vectors; what lies past
+ * the true width is never read. The work is small, so what counts is that nothing waits: weights come packed in the order in
+ * which they are read, keys with one row per channel, so that scores of many slots are computed side by side.
+ * Compiled for several processors at once where the compiler can; loaded with ctypes.
  */
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -15,62 +17,233 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-/* exp(x) for x <= 0 within 2 units in the last place: 2^n * p(r), which vectorises where a library call may not. */
-INLINE float exp_negative(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    float n = floorf(x * 1.44269504f + 0.5f);
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
+#define LANES 16
+/* Rows of a product computed together: with one vector each they fit into sixteen registers. */
+#define ROWS 6
+#define MAX_HEAD_DIM 256
+/* Slots whose scores, and whose shares of the result, are summed independently, to hide the latency of adding. */
+#define CHAINS 4
+
+typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t integers __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* weight: for each LANES outputs in turn [inputs, LANES]; bias [outputs]; outputs are rounded up to whole vectors. */
+typedef struct {
+    const float *weight, *bias;
+    int64_t inputs, outputs;
+} Linear;
+
+typedef struct {
+    const float *gain, *shift;
+} Norm;
+
+typedef struct {
+    Linear qkv, output, expand, contract;
+    Norm output_norm;
+} Layer;
+
+typedef struct {
+    Linear embed;
+    const Layer *layers;
+    int64_t num_layers, width, hidden_width, num_heads, head_dim;
+    Norm output_norm;
+} Transformer;
+
+/* keys [layers, E, heads, head_dim, num_slots], values [layers, E, heads, num_slots, head_dim], whole vectors of slots;
+   slot [E]: where the new token goes; live [E]: so many slots count, the first ones. */
+typedef struct {
+    float *keys, *values;
+    int64_t num_slots;
+    const int64_t *slot, *live;
+} Cache;
+
+INLINE vector larger(vector a, vector b) {
+    integers first = a > b;
+    return (vector)(((integers)a & first) | ((integers)b & ~first));
+}
+
+/* exp(x) for x <= 0 within 2 units in the last place: 2^n * p(r). */
+INLINE vector exp_negative(vector x) {
+    x = larger(x, (vector){0} - 87.0f);
+    /* Conversion cuts towards zero: for these x this rounds to the nearest. */
+    integers exponent = __builtin_convertvector(x * 1.44269504f - 0.5f, integers);
+    vector n = __builtin_convertvector(exponent, vector);
+    vector r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    union { int32_t i; float f; } scale;
-    scale.i = ((int32_t)n + 127) << 23;
-    return p * scale.f;
+    return p * (vector)((exponent + 127) << 23);
 }
 
-/* One head: q [dim], keys and values [live, dim], out [dim]; scores has room for live entries. */
-INLINE void attend(const int dim, const float *q, const float *keys, const float *values, int64_t live, float *scores,
-                   float *out) {
-    float highest = -INFINITY;
-    for (int64_t s = 0; s < live; s++) {
-        float score = 0.0f;
-        for (int d = 0; d < dim; d++) score += q[d] * keys[s * dim + d];
-        scores[s] = score;
-        highest = score > highest ? score : highest;
+INLINE void product(const int rows, const float *x, int64_t x_stride, const Linear *map, int64_t output, float slope,
+                    float *y) {
+    vector sums[ROWS];
+    const float *weight = map->weight + output * map->inputs;
+    for (int r = 0; r < rows; r++) sums[r] = *(const vector *)(map->bias + output);
+    for (int64_t i = 0; i < map->inputs; i++) {
+        vector column = *(const vector *)(weight + i * LANES);
+        for (int r = 0; r < rows; r++) sums[r] += x[r * x_stride + i] * column;
     }
-    float total = 0.0f;
-    for (int64_t s = 0; s < live; s++) {
-        scores[s] = exp_negative(scores[s] - highest);
-        total += scores[s];
-    }
-    float sums[256] = {0};
-    for (int64_t s = 0; s < live; s++)
-        for (int d = 0; d < dim; d++) sums[d] += scores[s] * values[s * dim + d];
-    for (int d = 0; d < dim; d++) out[d] = sums[d] / total;
+    for (int r = 0; r < rows; r++)
+        *(vector *)(y + r * map->outputs + output) = slope == 1.0f ? sums[r] : larger(sums[r], sums[r] * slope);
 }
 
-/* q and out: rows of num_heads * dim floats, q_stride apart for q. scores: context floats. dim is at most 256. */
-CLONES void amago_ray_decode_attention(const float *q, int64_t q_stride, const float *cache, const int64_t *live,
-                                       int64_t num_envs, int64_t num_heads, int64_t context, int64_t dim,
-                                       float *scores, float *out) {
-    for (int64_t e = 0; e < num_envs; e++) {
-        for (int64_t h = 0; h < num_heads; h++) {
-            const float *head_q = q + e * q_stride + h * dim;
-            const float *keys = cache + (e * num_heads + h) * 2 * context * dim;
-            const float *values = keys + context * dim;
-            float *head_out = out + (e * num_heads + h) * dim;
-            /* A width known to the compiler keeps the sums in registers. */
-            switch (dim) {
-            case 8: attend(8, head_q, keys, values, live[e], scores, head_out); break;
-            case 16: attend(16, head_q, keys, values, live[e], scores, head_out); break;
-            case 32: attend(32, head_q, keys, values, live[e], scores, head_out); break;
-            case 64: attend(64, head_q, keys, values, live[e], scores, head_out); break;
-            default: attend((int)dim, head_q, keys, values, live[e], scores, head_out);
+/* y [rows, outputs] = activation(x map); the activation is x where positive, else slope * x. */
+INLINE void linear(const float *x, int64_t x_stride, int64_t rows, const Linear *map, float slope, float *y) {
+    for (int64_t output = 0; output < map->outputs; output += LANES) {
+        for (int64_t r = 0; r < rows; r += ROWS) {
+            const float *from = x + r * x_stride;
+            float *to = y + r * map->outputs;
+            switch (rows - r) {
+            case 1: product(1, from, x_stride, map, output, slope, to); break;
+            case 2: product(2, from, x_stride, map, output, slope, to); break;
+            case 3: product(3, from, x_stride, map, output, slope, to); break;
+            case 4: product(4, from, x_stride, map, output, slope, to); break;
+            case 5: product(5, from, x_stride, map, output, slope, to); break;
+            default: product(ROWS, from, x_stride, map, output, slope, to);
             }
         }
     }
+}
+
+/* Layer norm of `width` entries of one row, without gain and shift where `norm` is null. */
+INLINE void normalize(const float *x, int64_t width, const Norm *norm, float *y) {
+    float mean = 0.0f, variance = 0.0f;
+    for (int64_t i = 0; i < width; i++) mean += x[i];
+    mean /= width;
+    for (int64_t i = 0; i < width; i++) variance += (x[i] - mean) * (x[i] - mean);
+    float scale = 1.0f / sqrtf(variance / width + 1e-5f);
+    if (norm)
+        for (int64_t i = 0; i < width; i++) y[i] = (x[i] - mean) * scale * norm->gain[i] + norm->shift[i];
+    else
+        for (int64_t i = 0; i < width; i++) y[i] = (x[i] - mean) * scale;
+}
+
+INLINE void normalize_rows(const float *x, int64_t stride, int64_t rows, int64_t width, const Norm *norm, float *y) {
+    for (int64_t r = 0; r < rows; r++) normalize(x + r * stride, width, norm, y + r * stride);
+}
+
+/* Turn the pairs (i, i + dim / 2) of one head by the angles of its row. */
+INLINE void rotate(float *x, int64_t dim, const float *cosines, const float *sines) {
+    for (int64_t i = 0; i < dim / 2; i++) {
+        float first = x[i], second = x[i + dim / 2];
+        x[i] = first * cosines[i] - second * sines[i];
+        x[i + dim / 2] = second * cosines[i] + first * sines[i];
+    }
+}
+
+/* One head: stores the new key and value (kv [2, dim]) in `slot`, then attends with q [dim] to the first `live` slots of
+   keys [dim, num_slots] and values [num_slots, dim]. out [dim]; scores has room for num_slots. */
+INLINE void attend(const int dim, const float *q, const float *kv, float *keys, float *values, int64_t num_slots,
+                   int64_t slot, int64_t live, float *scores, float *out) {
+    int64_t num_vectors = (live + LANES - 1) / LANES, i = 0;
+    vector *vectors = (vector *)scores;
+    for (; i + CHAINS <= num_vectors; i += CHAINS) {
+        vector sums[CHAINS] = {{0}};
+        for (int d = 0; d < dim; d++)
+            for (int c = 0; c < CHAINS; c++) sums[c] += q[d] * ((const vector *)(keys + d * num_slots))[i + c];
+        for (int c = 0; c < CHAINS; c++) vectors[i + c] = sums[c];
+    }
+    for (; i < num_vectors; i++) {
+        vectors[i] = (vector){0};
+        for (int d = 0; d < dim; d++) vectors[i] += q[d] * ((const vector *)(keys + d * num_slots))[i];
+    }
+    /* The new key has one entry in each of many lines of memory, which have arrived only now. */
+    float own = 0.0f;
+    for (int d = 0; d < dim; d++) own += q[d] * kv[d];
+    for (int d = 0; d < dim; d++) keys[d * num_slots + slot] = kv[d];
+    scores[slot] = own;
+    memcpy(values + slot * dim, kv + dim, dim * sizeof(float));
+    for (int64_t s = live; s < num_vectors * LANES; s++) scores[s] = -INFINITY;
+    vector high = vectors[0], sum = {0};
+    for (i = 1; i < num_vectors; i++) high = larger(vectors[i], high);
+    float highest = high[0], total = 0.0f;
+    for (int lane = 1; lane < LANES; lane++) highest = high[lane] > highest ? high[lane] : highest;
+    for (i = 0; i < num_vectors; i++) {
+        vectors[i] = exp_negative(vectors[i] - highest);
+        sum += vectors[i];
+    }
+    for (int lane = 0; lane < LANES; lane++) total += sum[lane];
+    float sums[CHAINS][MAX_HEAD_DIM] = {{0}};
+    int64_t s = 0;
+    for (; s + CHAINS <= live; s += CHAINS)
+        for (int c = 0; c < CHAINS; c++)
+            for (int d = 0; d < dim; d++) sums[c][d] += scores[s + c] * values[(s + c) * dim + d];
+    for (; s < live; s++)
+        for (int d = 0; d < dim; d++) sums[0][d] += scores[s] * values[s * dim + d];
+    for (int d = 0; d < dim; d++) out[d] = (sums[0][d] + sums[1][d] + sums[2][d] + sums[3][d]) / total;
+}
+
+/* All heads of one environment: q [heads, dim], kv [heads, 2, dim]. */
+INLINE void attend_heads(const Cache *cache, int64_t first_head, int64_t num_heads, int64_t dim, int64_t slot,
+                         int64_t live, const float *q, const float *kv, float *scores, float *out) {
+    const int64_t num_slots = cache->num_slots;
+    for (int64_t h = 0; h < num_heads; h++, q += dim, kv += 2 * dim, out += dim) {
+        float *keys = cache->keys + (first_head + h) * num_slots * dim;
+        float *values = cache->values + (first_head + h) * num_slots * dim;
+        /* A width known to the compiler keeps the sums in registers. */
+        switch (dim) {
+        case 8: attend(8, q, kv, keys, values, num_slots, slot, live, scores, out); break;
+        case 16: attend(16, q, kv, keys, values, num_slots, slot, live, scores, out); break;
+        case 32: attend(32, q, kv, keys, values, num_slots, slot, live, scores, out); break;
+        case 64: attend(64, q, kv, keys, values, num_slots, slot, live, scores, out); break;
+        default: attend((int)dim, q, kv, keys, values, num_slots, slot, live, scores, out);
+        }
+    }
+}
+
+/* x [rows, maps[0].inputs], x_stride apart, through all maps with the activation between them, then, where there is
+   one, the norm over its first `width` entries. out [rows, outputs of the last]; scratch: two matrices of the widest. */
+CLONES void amago_ray_mlp(const Linear *maps, int64_t num_maps, float slope, const Norm *norm, int64_t width,
+                          const float *x, int64_t x_stride, int64_t rows, float *scratch, int64_t scratch_size,
+                          float *out) {
+    for (int64_t i = 0; i < num_maps; i++) {
+        int last = i == num_maps - 1;
+        float *y = last ? out : scratch + i % 2 * (scratch_size / 2);
+        linear(x, x_stride, rows, maps + i, last ? 1.0f : slope, y);
+        x = y;
+        x_stride = maps[i].outputs;
+    }
+    if (norm) normalize_rows(out, x_stride, rows, width, norm, out);
+}
+
+/* One token of each of `rows` environments through the Transformer: x [rows, embed.inputs], x_stride apart; positions
+   [rows, width] or null; cosines and sines [rows, head_dim / 2] or null. out and state: [rows, width rounded up].
+   scratch: rows * (3 * that width + the widest of q, k, v and the hidden layer) floats, then num_slots more. */
+CLONES void amago_ray_decode(const Transformer *model, const Cache *cache, float slope, const float *x,
+                             int64_t x_stride, int64_t rows, const float *positions, const float *cosines,
+                             const float *sines, float *scratch, float *out) {
+    const int64_t width = model->width, stride = model->embed.outputs, dim = model->head_dim;
+    float *state = scratch, *normed = state + rows * stride, *heads = normed + rows * stride;
+    float *scores = heads + rows * stride, *wide = scores + cache->num_slots;
+    linear(x, x_stride, rows, &model->embed, 1.0f, state);
+    if (positions)
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < width; i++) state[r * stride + i] += positions[r * width + i];
+    for (int64_t l = 0; l < model->num_layers; l++) {
+        const Layer *layer = model->layers + l;
+        normalize_rows(state, stride, rows, width, 0, normed);
+        linear(normed, stride, rows, &layer->qkv, 1.0f, wide);
+        for (int64_t r = 0; r < rows; r++) {
+            float *q = wide + r * layer->qkv.outputs, *kv = q + width;
+            for (int64_t h = 0; cosines && h < model->num_heads; h++) {
+                rotate(q + h * dim, dim, cosines + r * dim / 2, sines + r * dim / 2);
+                rotate(kv + h * 2 * dim, dim, cosines + r * dim / 2, sines + r * dim / 2);
+            }
+            attend_heads(cache, (l * rows + r) * model->num_heads, model->num_heads, dim, cache->slot[r],
+                         cache->live[r], q, kv, scores, heads + r * stride);
+        }
+        linear(heads, stride, rows, &layer->output, 1.0f, normed);
+        normalize_rows(normed, stride, rows, width, &layer->output_norm, normed);
+        for (int64_t i = 0; i < rows * stride; i++) state[i] += normed[i];
+        normalize_rows(state, stride, rows, width, 0, normed);
+        linear(normed, stride, rows, &layer->expand, slope, wide);
+        normalize_rows(wide, layer->expand.outputs, rows, model->hidden_width, 0, wide);
+        linear(wide, layer->expand.outputs, rows, &layer->contract, 1.0f, normed);
+        for (int64_t i = 0; i < rows * stride; i++) state[i] += normed[i];
+    }
+    normalize_rows(state, stride, rows, width, &model->output_norm, out);
 }

@@ -19,6 +19,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig, TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import CheckpointError
+from amago_ray.nets import folding, transformer_decoder
 from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.heads import PolicyHead
 from amago_ray.nets.layout import SequenceLayout
@@ -73,6 +74,14 @@ def custom_models(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("my_sequence_models")
     module.LastTwo = LastTwo  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_sequence_models", module)
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with the compiled kernels, where a compiler could build them, and without."""
+    if request.param == "torch":
+        monkeypatch.setattr(folding, "load_mlp_kernel", lambda: None)
+        monkeypatch.setattr(transformer_decoder, "load_decode_kernel", lambda: None)
 
 
 def make_config(**options: Any) -> Config:

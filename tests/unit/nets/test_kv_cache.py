@@ -1,23 +1,8 @@
-import shutil
-
 import numpy as np
-import pytest
 import torch
 
-from amago_ray.nets import kv_cache
 from amago_ray.nets.kv_cache import KvCache, decode_attention
 from amago_ray.nets.layout import SequenceLayout
-
-
-@pytest.fixture(autouse=True, params=["compiled", "torch"])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test runs with the compiled kernel, where a compiler could build it, and without."""
-    name: str = request.param
-    if name == "torch":
-        monkeypatch.setattr(kv_cache, "load_decode_attention", lambda: None)
-    elif shutil.which("cc") is None:
-        pytest.skip("the kernel is built where there is a C compiler")
-    return name
 
 
 def make(batch_size: int = 3) -> KvCache:
@@ -48,26 +33,11 @@ def test_ring_holds_the_last_context_of_each_environment() -> None:
             torch.testing.assert_close(output[e], reference(q[e].view(2, 4), seen[e][-5:]))
 
 
-def test_a_bias_is_made_only_where_torch_reads_dead_slots(kernel: str) -> None:
+def test_a_bias_is_made_only_where_dead_slots_are_read() -> None:
     cache = make()
     assert cache.advance().bias is None
     cache.reset(np.array([1]))
-    assert (cache.advance().bias is not None) == (kernel == "torch")
-
-
-@pytest.mark.parametrize("head_dim", [3, 8, 16, 32, 64, 128])
-def test_the_kernels_agree_for_every_head_width_and_extreme_scores(head_dim: int) -> None:
-    torch.manual_seed(0)
-    cache = KvCache(4, num_layers=1, num_heads=2, head_dim=head_dim, context_length=20, device=torch.device("cpu"))
-    kv_seen: list[torch.Tensor] = []
-    for _ in range(30):
-        kv_seen.append(torch.randn(4, 2, 2, head_dim) * 10)
-        # A slice of a wider row, as the folded projection yields it.
-        q = torch.randn(4, 6 * head_dim)[:, : 2 * head_dim] * 10
-        output = cache.attend(0, cache.advance(), q, kv_seen[-1])
-    for e in range(4):
-        expected = reference(q[e].view(2, head_dim), [kv[e] for kv in kv_seen[-20:]])
-        torch.testing.assert_close(output[e], expected, rtol=1e-5, atol=1e-4)
+    assert cache.advance().bias is not None
 
 
 def test_fill_replaces_what_an_environment_held() -> None:
@@ -86,10 +56,10 @@ def test_fill_replaces_what_an_environment_held() -> None:
 
 def test_decode_attention_ignores_slots_at_minus_infinity() -> None:
     torch.manual_seed(0)
-    q, keys, values = torch.randn(2, 1, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    q, keys, values = torch.randn(2, 1, 4), torch.randn(2, 4, 3), torch.randn(2, 3, 4)
     bias = torch.tensor([0.0, 0.0, -torch.inf]).expand(2, 1, 3)
     torch.testing.assert_close(
-        decode_attention(q, keys, values, bias), decode_attention(q, keys[:, :2], values[:, :2], None)
+        decode_attention(q, keys, values, bias), decode_attention(q, keys[..., :2], values[:, :2], None)
     )
 
 

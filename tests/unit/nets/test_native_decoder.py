@@ -1,0 +1,91 @@
+"""The compiled kernels do what torch does."""
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from amago_ray.config.model import SequenceModelConfig
+from amago_ray.nets import folding, transformer_decoder
+from amago_ray.nets.folding import Linear, fold_mlp
+from amago_ray.nets.native_decoder import NativeMlp, load_decode_kernel, load_mlp_kernel
+from amago_ray.nets.transformer import Transformer
+from amago_ray.nets.transformer_decoder import TransformerDecoder
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="kernels are built where there is a C compiler")
+
+
+def random_mlp(widths: list[int]) -> list[Linear]:
+    return [(torch.randn(b, a) / a**0.5, torch.randn(b)) for a, b in itertools.pairwise(widths)]
+
+
+def test_kernels_were_built() -> None:
+    assert load_mlp_kernel() is not None
+    assert load_decode_kernel() is not None
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 7, 23])
+@pytest.mark.parametrize("widths", [[3, 5], [19, 32, 16], [7, 40, 33, 20, 50]])
+def test_perceptrons(monkeypatch: pytest.MonkeyPatch, widths: list[int], rows: int) -> None:
+    torch.manual_seed(0)
+    layers, norm = random_mlp(widths), (torch.randn(widths[-1]), torch.randn(widths[-1]))
+    # A slice of wider rows, as the Transformer's result is.
+    x = torch.randn(rows, widths[0] + 4)[:, : widths[0]] * 5
+    compiled = [fold_mlp(layers), fold_mlp(layers, norm)]
+    monkeypatch.setattr(folding, "load_mlp_kernel", lambda: None)
+    for native, plain in zip(compiled, [fold_mlp(layers), fold_mlp(layers, norm)], strict=True):
+        assert isinstance(native, NativeMlp)
+        torch.testing.assert_close(native(x), plain(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(native(x.t().contiguous().t()), plain(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize(
+    ("width", "num_heads", "hidden", "rows"),
+    [(16, 2, 64, 7), (32, 2, 50, 3), (64, 2, 64, 1), (128, 2, 96, 6), (20, 5, 24, 13), (36, 6, 30, 4)],
+)
+def test_transformers(
+    monkeypatch: pytest.MonkeyPatch, width: int, num_heads: int, hidden: int, rows: int, positions: str
+) -> None:
+    """Every head width the kernel knows and others, through a ring of no whole vectors, with scores far apart."""
+    torch.manual_seed(0)
+    config = SequenceModelConfig(
+        d_model=width, num_heads=num_heads, d_ff=hidden, num_layers=2, context_length=21, positions=positions
+    )
+    model = Transformer(config, 11, None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        model.layers[0].attention.qkv.gamma.mul_(3)
+    native = TransformerDecoder(model, 21)
+    monkeypatch.setattr(transformer_decoder, "load_decode_kernel", lambda: None)
+    plain = TransformerDecoder(model, 21)
+    assert native._native is not None
+    assert plain._native is None
+    states = native.initial_state(rows), plain.initial_state(rows)
+    with torch.inference_mode():
+        for t in range(50):
+            if t == 30:
+                for state in states:
+                    state.reset(np.array([0]))
+            x, time_index = torch.randn(rows, 11), torch.full((rows,), t)
+            torch.testing.assert_close(
+                native.step(x, time_index, states[0]), plain.step(x, time_index, states[1]), rtol=1e-3, atol=3e-4
+            )
+        torch.testing.assert_close(states[0].keys, states[1].keys, rtol=1e-3, atol=3e-4)
+        torch.testing.assert_close(states[0].values, states[1].values, rtol=1e-3, atol=3e-4)
+
+
+def test_nan_of_a_broken_observation_stays_in_its_environment_and_episode() -> None:
+    torch.manual_seed(0)
+    decoder = TransformerDecoder(Transformer(SequenceModelConfig(d_model=16, num_heads=2), 3, None), 8)
+    state, now = decoder.initial_state(2), torch.zeros(2, dtype=torch.int64)
+    with torch.inference_mode():
+        decoder.step(torch.randn(2, 3), now, state)
+        broken = decoder.step(torch.tensor([[torch.nan] * 3, [1.0] * 3]), now, state)
+        assert broken[0].isnan().all()
+        assert not broken[1].isnan().any()
+        state.reset(np.array([0]))
+        assert not decoder.step(torch.randn(2, 3), now, state).isnan().any()
