@@ -44,9 +44,12 @@ class RayBackend:
         self._runs: dict[Any, str] = {}
         self._runners: dict[str, int] = {}
         self._pauses_s: dict[str, float] = {}
+        self._evaluator: Any = None
+        self._wanted_evaluations: list[tuple[int, Counters, Any]] = []
         self._evaluations: dict[Any, tuple[int, Counters, float]] = {}
         self._warnings: list[str] = []
         self._counters = Counters()
+        self._base_env_steps = 0
         self._files: Mapping[str, bytes] | None = None
 
     def start(self, checkpoint: Checkpoint | None) -> None:
@@ -56,6 +59,7 @@ class RayBackend:
             self._counters = Counters(
                 *(int(checkpoint.metadata[name]) for name in ("env_steps", "learner_steps", "episodes"))
             )
+            self._base_env_steps = self._counters.env_steps
             self._files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
         base = {
             "env_steps": self._counters.env_steps,
@@ -92,8 +96,6 @@ class RayBackend:
         self._start_learner()
         for number in range(config.rollout.num_env_runners):
             self._start_runner(number)
-        if config.evaluation.num_episodes:
-            self._evaluator = start_actor(EvaluatorActor, config, name=self._name("evaluator"), num_cpus=0)
 
     def advance(self, timeout_s: float) -> Report:
         """Wait a while, or until an actor or an evaluation ends, and report.
@@ -112,6 +114,7 @@ class RayBackend:
                 self._handle_end(reference)
         report: ControlReport = get(self._control.collect.remote())
         self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
+        self._begin_evaluations()
         warnings, self._warnings = [*report.warnings, *self._warnings], []
         return Report(
             counters=self._counters,
@@ -124,14 +127,9 @@ class RayBackend:
         )
 
     def request_evaluation(self, number: int) -> None:
-        """Evaluate the newest weights while training goes on."""
-        snapshot = get(self._control.weights.remote())
-        while not snapshot:
-            self._raise_if_ended()
-            snapshot = get(self._control.weights.remote())
-            time.sleep(0.05)
-        reference = self._evaluator.evaluate.remote(number, snapshot)
-        self._evaluations[reference] = (number, self._counters, time.monotonic())
+        """Evaluate the newest weights, or the first if there are none yet, while training goes on."""
+        self._wanted_evaluations.append((number, self._counters, self._control.weights.remote()))
+        self._begin_evaluations()
 
     def capture(self) -> Capture:
         """The learner's files; replay is on disk already, and is not cut back to a checkpoint."""
@@ -201,24 +199,30 @@ class RayBackend:
         )
         self._runs[self._learner.run.remote()] = "learner"
 
+    def _begin_evaluations(self) -> None:
+        if self._evaluator is None:
+            if self._counters.env_steps == self._base_env_steps:
+                # What trains starts first: the evaluator would share the processors with it.
+                return
+            self._evaluator = start_actor(EvaluatorActor, self._config, name=self._name("evaluator"), num_cpus=0)
+        for number, counters, snapshot in self._wanted_evaluations:
+            reference = self._evaluator.evaluate.remote(number, snapshot)
+            self._evaluations[reference] = (number, counters, time.monotonic())
+        self._wanted_evaluations.clear()
+
     def _finish_evaluation(self, reference: Any) -> list[EvaluationResult]:
         number, counters, began = self._evaluations.pop(reference)
         try:
             learner_steps, episodes, policy = get(reference)
         except ray.exceptions.RayActorError as error:
             self._warnings.append(f"the evaluator died and is started again: {_line(error)}")
-            self._evaluator = start_actor(EvaluatorActor, self._config, num_cpus=0)
+            self._evaluator = None
             self.request_evaluation(number)
             return []
         except ray.exceptions.RayTaskError as error:
             raise _cause(error) from error
         counters = Counters(counters.env_steps, learner_steps, counters.episodes)
         return [EvaluationResult(number, counters, episodes, time.monotonic() - began, policy)]
-
-    def _raise_if_ended(self) -> None:
-        ended, _ = ray.wait(list(self._runs), num_returns=1, timeout=0)
-        for reference in ended:
-            self._handle_end(reference)
 
     def _handle_end(self, reference: Any) -> None:
         """An actor's `run` ended before its time: start the actor again if it died, raise what it raised otherwise."""

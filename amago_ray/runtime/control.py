@@ -79,10 +79,16 @@ class ControlActor:
         if snapshot.version > self._version:
             self._weights = ray.put(snapshot)
             self._version = snapshot.version
+            await self._notify()
 
     async def weights(self) -> Sequence[Any]:
-        """One reference to the newest snapshot, or none; in a list, so that Ray does not resolve it."""
-        return [] if self._weights is None else [self._weights]
+        """One reference to the newest snapshot, or the first as soon as there is one.
+
+        In a list, so that Ray does not resolve it.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._weights is not None)
+        return [self._weights]
 
     async def beat_runner(self, runner: int, beat: RunnerBeat) -> RunnerOrders:
         """An env runner's news; answers at once."""

@@ -6,10 +6,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from amago_ray.errors import RunDirectoryError
 from amago_ray.telemetry.metrics import finite
+
+if TYPE_CHECKING:
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class MetricLogger(Protocol):
@@ -84,15 +87,13 @@ class TensorBoardLogger:
 
     Written with TensorBoard's own event writer: the writers of torch and tensorboardX both load torch.
     `first_env_step`, the counter that a resumed run goes on from, hides what an earlier session logged beyond it.
+    The file is begun by the first report, when a run's processes have been started: TensorBoard takes time to import.
     """
 
     def __init__(self, directory: Path, first_env_step: int | None = None) -> None:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._writer = EventFileWriter(str(directory), flush_secs=5)
-        if first_env_step is not None:
-            self._add(first_env_step, session_log=SessionLog(status=SessionLog.START))
+        self._directory = directory
+        self._first_env_step = first_env_step
+        self._writer: EventFileWriter | None = None
 
     def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
         """Write each metric as a scalar at `env_steps`."""
@@ -103,11 +104,17 @@ class TensorBoardLogger:
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _add(self, step: int, **what: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        if self._writer is None:
+            self._writer = EventFileWriter(str(self._directory), flush_secs=5)
+            if self._first_env_step is not None:
+                self._add(self._first_env_step, session_log=SessionLog(status=SessionLog.START))
         self._writer.add_event(Event(wall_time=time.time(), step=step, **what))
 
 

@@ -90,6 +90,7 @@ class Trainer:
         """
         began = time.monotonic()
         try:
+            self._directory.write_status({"state": "starting"})
             self._start(checkpoint, began)
             # A resumed run may have reached its end before.
             if self._stop_reason is None:

@@ -86,6 +86,19 @@ def test_runners_get_newer_weights_and_only_those() -> None:
     run(scene())
 
 
+def test_who_asks_before_there_are_weights_gets_the_first() -> None:
+    async def scene() -> None:
+        control = ControlActor(config(), BASE)
+        asked = asyncio.create_task(control.weights())
+        await asyncio.sleep(0)
+        await control.push_weights(snapshot(1, 0))
+        await asyncio.sleep(0.01)
+        await control.push_weights(snapshot(1, 10))
+        assert (await asked)[0].version == (1, 0)
+
+    run(scene())
+
+
 def test_a_restored_learners_weights_count_as_newer() -> None:
     async def scene() -> None:
         control = ControlActor(config(), BASE)

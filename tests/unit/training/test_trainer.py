@@ -297,7 +297,8 @@ def test_the_status_tells_progress_and_how_it_ended(tmp_path: Path) -> None:
             seen.append(json.loads((directory / "status.json").read_text()))
 
     run(config, FakeBackend(on_advance=look))
-    assert [status["state"] for status in seen] == ["running"] * 9
+    assert [status["state"] for status in seen] == ["starting"] + ["running"] * 9
+    seen.pop(0)
     assert [status["fraction"] for status in seen] == pytest.approx([0.1 * k for k in range(1, 10)])
     assert "learner limits" in seen[0]["bottleneck"]
     end = json.loads((directory / "status.json").read_text())
