@@ -20,7 +20,7 @@ REQUIRES = [
     "rich>=14",
     "safetensors>=0.5",
     "tensorboard>=2.19",
-    "torch>=2.10",
+    "torch>=2.11",
     "typer>=0.16",
 ]
 

@@ -16,6 +16,8 @@ from amago_ray.nets.native_attention import NativeAttention
 BackendName = Literal["auto", "sdpa", "native", "varlen", "flash_attn"]
 _WHERE = "model.sequence_model.attention_backend"
 _HALF = (torch.float16, torch.bfloat16)
+_WIDEST_HALF_HEAD = 256
+"""Flash attention takes heads up to this, in multiples of 8."""
 _SHORTEST_BLOCK = 64
 """Queries of one block of windowed attention, at least: shorter ones leave the processor waiting for memory."""
 
@@ -120,7 +122,7 @@ class AutoAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
         """See `AttentionBackend`."""
         backend: AttentionBackend | None = None
-        if q.is_cuda and q.dtype in _HALF:
+        if q.is_cuda and q.dtype in _HALF and q.shape[2] % 8 == 0 and q.shape[2] <= _WIDEST_HALF_HEAD:
             backend = self._half_on_cuda
         elif NativeAttention.supports(q):
             backend = self._on_host
