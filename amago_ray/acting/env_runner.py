@@ -263,9 +263,10 @@ def make_env_runner(config: Config, *, runner: int, incarnation: int, device: st
     Raises: EnvError if the environments cannot be made; ConfigError if settings do not fit them.
     """
     env_batch = make_env_batch(config.envs, config.rollout.num_envs_per_env_runner)
+    cache_dtype = {"float16": torch.float16, "float32": torch.float32}[config.rollout.kv_cache_dtype]
     return EnvRunner(
         env_batch,
-        Policy(config, env_batch.spec, device=device),
+        Policy(config, env_batch.spec, device=device, cache_dtype=cache_dtype),
         run=config.seed,
         runner=runner,
         incarnation=incarnation,

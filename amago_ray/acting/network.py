@@ -34,11 +34,15 @@ class ActingNetwork:
     """Timestep encoder → sequence model → policy head of the acting discount (the last), folded for inference.
 
     States made under older weights stay valid for stepping, but only `rebuild` makes them those of the present ones.
+    cache_dtype: of a Transformer's keys and values, see `TransformerDecoder`.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec, *, device: str = "cpu") -> None:
+    def __init__(
+        self, config: Config, spec: EnvSpec, *, device: str = "cpu", cache_dtype: torch.dtype = torch.float32
+    ) -> None:
         self._device = torch.device(device)
         self.context_length = config.model.sequence_model.context_length
+        self._cache_dtype = cache_dtype
         encoder = build_timestep_encoder(config.model.timestep_encoder, spec)
         model = build_sequence_model(config.model.sequence_model, encoder.output_dim, spec.horizon)
         self.num_params = make_distribution(spec.action, config.agent).num_params
@@ -108,7 +112,7 @@ class ActingNetwork:
         """Prepare the present weights for stepping."""
         with torch.inference_mode():
             self._encode = fold_timestep_encoder(self._encoder)
-            self._decoder: Any = make_decoder(self._model, self.context_length)
+            self._decoder: Any = make_decoder(self._model, self.context_length, self._cache_dtype)
             *rest, (weight, bias) = mlp_layers(self._head.mlp)
             assert bias is not None
             acting = slice(-self.num_params, None)

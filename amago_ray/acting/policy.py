@@ -34,13 +34,18 @@ class PolicyState:
 
 
 class Policy:
-    """Acts for a batch of episodes with the weights of one snapshot at a time."""
+    """Acts for a batch of episodes with the weights of one snapshot at a time.
 
-    def __init__(self, config: Config, spec: EnvSpec, *, device: str = "cpu") -> None:
+    cache_dtype: of a Transformer's keys and values, see `TransformerDecoder`.
+    """
+
+    def __init__(
+        self, config: Config, spec: EnvSpec, *, device: str = "cpu", cache_dtype: torch.dtype = torch.float32
+    ) -> None:
         self.spec = spec
         self.context_length = config.model.sequence_model.context_length
         self.version = PolicyVersion(-1, -1)
-        self.network = ActingNetwork(config, spec, device=device)
+        self.network = ActingNetwork(config, spec, device=device, cache_dtype=cache_dtype)
         self._device = torch.device(device)
         self._distribution = make_distribution(spec.action, config.agent)
         self.generator = torch.Generator(device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,10 @@ class RolloutConfig:
     num_gpus_per_env_runner: float = 0.0
     """Share of a GPU that Ray reserves for each runner; above 0, policy and cache live there. Under `--local` all is on
     the CPU."""
+    kv_cache_dtype: Literal["float16", "float32"] = "float16"
+    """What collecting keeps a Transformer's keys and values in, where the compiled kernel reads them (on the CPU;
+    elsewhere float32). All is computed in float32; float16 rounds what is kept to 11 bits and halves what each step has
+    to read. Evaluation and loaded policies always keep float32."""
     episodes_per_add: int = 8
     """Finished episodes are sent to replay in groups of at most this many."""
     max_unacknowledged_adds: int = 4

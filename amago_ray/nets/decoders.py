@@ -169,10 +169,13 @@ class WindowDecoder:
 AnyDecoder = TransformerDecoder | GruDecoder | FeedForwardDecoder | WindowDecoder
 
 
-def make_decoder(model: SequenceModel, context_length: int) -> AnyDecoder:
-    """The decoder of a sequence model with its present weights (folded copies where that pays)."""
+def make_decoder(model: SequenceModel, context_length: int, cache_dtype: torch.dtype = torch.float32) -> AnyDecoder:
+    """The decoder of a sequence model with its present weights (folded copies where that pays).
+
+    cache_dtype: see `TransformerDecoder`.
+    """
     if isinstance(model, Transformer):
-        return TransformerDecoder(model, context_length)
+        return TransformerDecoder(model, context_length, cache_dtype)
     if isinstance(model, GruSequenceModel):
         return GruDecoder(model)
     if isinstance(model, FeedForwardSequenceModel):

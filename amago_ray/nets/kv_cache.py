@@ -63,13 +63,14 @@ class KvCache:
         head_dim: int,
         context_length: int,
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.lengths = np.zeros(batch_size, dtype=np.int64)
         self.context_length = context_length
         # A row of keys for each channel, so that scores of neighbouring slots are computed side by side.
         heads, slots = (num_layers, batch_size, num_heads), round_up(context_length)
-        self.keys = torch.zeros(*heads, head_dim, slots, device=device)
-        self.values = torch.zeros(*heads, slots, head_dim, device=device)
+        self.keys = torch.zeros(*heads, head_dim, slots, device=device, dtype=dtype)
+        self.values = torch.zeros(*heads, slots, head_dim, device=device, dtype=dtype)
 
     def reset(self, indices: npt.NDArray[np.int64]) -> None:
         """Forget the tokens of these environments."""
@@ -117,6 +118,9 @@ class KvCache:
 
     def _store(self, layer: int, environments: Tensor, slots: Tensor, kv: Tensor) -> None:
         """Keys and values `[N, H, 2, head_dim]` into these slots of these environments, both `[N]`."""
+        # Out of range is the largest number there is, not infinite.
+        largest = torch.finfo(self.keys.dtype).max
+        kv = kv.clamp(-largest, largest).to(self.keys.dtype)
         self.keys[layer, environments, :, :, slots] = kv[:, :, 0]
         self.values[layer, environments, :, slots] = kv[:, :, 1]
 

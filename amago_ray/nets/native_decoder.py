@@ -62,7 +62,7 @@ class _Cache(ctypes.Structure):
 
     _fields_ = [
         *[(name, ctypes.c_void_p) for name in ("keys", "values")],
-        ("num_slots", ctypes.c_int64),
+        *[(name, ctypes.c_int64) for name in ("half", "num_slots")],
         *[(name, ctypes.c_void_p) for name in ("slot", "live")],
     ]
 
@@ -139,7 +139,7 @@ class NativeMlp:
 
 
 class NativeTransformer:
-    """A folded Transformer, one token of each environment at a time; float32 on the host."""
+    """A folded Transformer, one token of each environment at a time; float32 on the host, the cache may be float16."""
 
     def __init__(
         self, embed: Linear, layers: Sequence[FoldedLayer], output_norm: Norm, num_heads: int, kernel: Any
@@ -184,6 +184,7 @@ class NativeTransformer:
                 _Cache(
                     cache.keys.data_ptr(),
                     cache.values.data_ptr(),
+                    cache.keys.dtype == torch.float16,
                     num_slots,
                     step.slot.ctypes.data,
                     step.live.ctypes.data,

@@ -25,9 +25,12 @@ Attend = Callable[[int, Tensor, Tensor], Tensor]
 
 
 class TransformerDecoder:
-    """See `Decoder`. The state is a `KvCache`; keys and values that roll out of it are not recomputed."""
+    """See `Decoder`. The state is a `KvCache`; keys and values that roll out of it are not recomputed.
 
-    def __init__(self, model: Transformer, context_length: int) -> None:
+    cache_dtype: of the state, float16 or float32, where the compiled kernel reads it; else it is float32.
+    """
+
+    def __init__(self, model: Transformer, context_length: int, cache_dtype: torch.dtype = torch.float32) -> None:
         model.eval()
         self._model = model
         # A ring of as many slots as a token may see is all that stepping needs.
@@ -37,6 +40,7 @@ class TransformerDecoder:
         self._attention: AttentionBackend = SdpaAttention()
         self._layers = [_fold(layer) for layer in model.layers if isinstance(layer, TransformerLayer)]
         self._native = self._compiled()
+        self._cache_dtype = torch.float32 if self._native is None else cache_dtype
 
     def initial_state(self, batch_size: int) -> KvCache:
         """See `Decoder`."""
@@ -47,6 +51,7 @@ class TransformerDecoder:
             head_dim=self._head_dim,
             context_length=self._num_slots,
             device=self._model.embed.weight.device,
+            dtype=self._cache_dtype,
         )
 
     def step(self, x: Tensor, time_index: Tensor, state: KvCache) -> Tensor:

@@ -26,6 +26,11 @@
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t integers __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int16_t short_integers __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef union {
+    float number;
+    uint32_t bits;
+} Bits;
 
 /* weight: for each LANES outputs in turn [inputs, LANES]; bias [outputs]; outputs are rounded up to whole vectors. */
 typedef struct {
@@ -50,10 +55,10 @@ typedef struct {
 } Transformer;
 
 /* keys [layers, E, heads, head_dim, num_slots], values [layers, E, heads, num_slots, head_dim], whole vectors of slots;
-   slot [E]: where the new token goes; live [E]: so many slots count, the first ones. */
+   float16 where `half`, else float32. slot [E]: where the new token goes; live [E]: so many slots count, the first ones. */
 typedef struct {
-    float *keys, *values;
-    int64_t num_slots;
+    void *keys, *values;
+    int64_t half, num_slots;
     const int64_t *slot, *live;
 } Cache;
 
@@ -135,28 +140,60 @@ INLINE void rotate(float *x, int64_t dim, const float *cosines, const float *sin
     }
 }
 
+/* Entries of a cache. A float16 becomes a float32 by moving its bits, which leaves it HALF_SCALE times too small: what
+   it is multiplied by makes up for that. */
+#define HALF_SCALE 0x1p112f
+#define LARGEST_HALF 65504.0f
+
+INLINE vector load_vector(const void *cache, int64_t index, const int half) {
+    if (!half) return *(const vector *)((const float *)cache + index);
+    integers bits = __builtin_convertvector(*(const short_integers *)((const int16_t *)cache + index), integers);
+    return (vector)((bits << 13) & (int32_t)0x8fffffff);
+}
+
+INLINE float load(const void *cache, int64_t index, const int half) {
+    if (!half) return ((const float *)cache)[index];
+    Bits x = {.bits = (uint32_t)((const int16_t *)cache)[index] << 13 & 0x8fffffff};
+    return x.number;
+}
+
+/* Rounds to the nearest float16, to even where two are as near. */
+INLINE void store(void *cache, int64_t index, float number, const int half) {
+    if (half) {
+        number = number > LARGEST_HALF ? LARGEST_HALF : number < -LARGEST_HALF ? -LARGEST_HALF : number;
+        Bits x = {.number = number / HALF_SCALE};
+        ((uint16_t *)cache)[index] = (x.bits + 0xfff + (x.bits >> 13 & 1)) >> 13 & 0x7fff | x.bits >> 16 & 0x8000;
+    } else {
+        ((float *)cache)[index] = number;
+    }
+}
+
 /* One head: stores the new key and value (kv [2, dim]) in `slot`, then attends with q [dim] to the first `live` slots of
-   keys [dim, num_slots] and values [num_slots, dim]. out [dim]; scores has room for num_slots. */
-INLINE void attend(const int dim, const float *q, const float *kv, float *keys, float *values, int64_t num_slots,
+   keys [dim, num_slots] and values [num_slots, dim], which begin at `first`. out [dim]; scores: num_slots floats. */
+INLINE void attend(const int dim, const int half, const float *q, const float *kv, const Cache *cache, int64_t first,
                    int64_t slot, int64_t live, float *scores, float *out) {
-    int64_t num_vectors = (live + LANES - 1) / LANES, i = 0;
+    const float scale = half ? HALF_SCALE : 1.0f;
+    const int64_t num_slots = cache->num_slots, num_vectors = (live + LANES - 1) / LANES;
     vector *vectors = (vector *)scores;
+    int64_t i = 0;
     for (; i + CHAINS <= num_vectors; i += CHAINS) {
         vector sums[CHAINS] = {{0}};
         for (int d = 0; d < dim; d++)
-            for (int c = 0; c < CHAINS; c++) sums[c] += q[d] * ((const vector *)(keys + d * num_slots))[i + c];
+            for (int c = 0; c < CHAINS; c++)
+                sums[c] += q[d] * scale * load_vector(cache->keys, first + d * num_slots + (i + c) * LANES, half);
         for (int c = 0; c < CHAINS; c++) vectors[i + c] = sums[c];
     }
     for (; i < num_vectors; i++) {
         vectors[i] = (vector){0};
-        for (int d = 0; d < dim; d++) vectors[i] += q[d] * ((const vector *)(keys + d * num_slots))[i];
+        for (int d = 0; d < dim; d++)
+            vectors[i] += q[d] * scale * load_vector(cache->keys, first + d * num_slots + i * LANES, half);
     }
     /* The new key has one entry in each of many lines of memory, which have arrived only now. */
     float own = 0.0f;
     for (int d = 0; d < dim; d++) own += q[d] * kv[d];
-    for (int d = 0; d < dim; d++) keys[d * num_slots + slot] = kv[d];
+    for (int d = 0; d < dim; d++) store(cache->keys, first + d * num_slots + slot, kv[d], half);
+    for (int d = 0; d < dim; d++) store(cache->values, first + slot * dim + d, kv[dim + d], half);
     scores[slot] = own;
-    memcpy(values + slot * dim, kv + dim, dim * sizeof(float));
     for (int64_t s = live; s < num_vectors * LANES; s++) scores[s] = -INFINITY;
     vector high = vectors[0], sum = {0};
     for (i = 1; i < num_vectors; i++) high = larger(vectors[i], high);
@@ -171,26 +208,25 @@ INLINE void attend(const int dim, const float *q, const float *kv, float *keys, 
     int64_t s = 0;
     for (; s + CHAINS <= live; s += CHAINS)
         for (int c = 0; c < CHAINS; c++)
-            for (int d = 0; d < dim; d++) sums[c][d] += scores[s + c] * values[(s + c) * dim + d];
+            for (int d = 0; d < dim; d++)
+                sums[c][d] += scores[s + c] * scale * load(cache->values, first + (s + c) * dim + d, half);
     for (; s < live; s++)
-        for (int d = 0; d < dim; d++) sums[0][d] += scores[s] * values[s * dim + d];
+        for (int d = 0; d < dim; d++) sums[0][d] += scores[s] * scale * load(cache->values, first + s * dim + d, half);
     for (int d = 0; d < dim; d++) out[d] = (sums[0][d] + sums[1][d] + sums[2][d] + sums[3][d]) / total;
 }
 
 /* All heads of one environment: q [heads, dim], kv [heads, 2, dim]. */
-INLINE void attend_heads(const Cache *cache, int64_t first_head, int64_t num_heads, int64_t dim, int64_t slot,
-                         int64_t live, const float *q, const float *kv, float *scores, float *out) {
-    const int64_t num_slots = cache->num_slots;
+INLINE void attend_heads(const int half, const Cache *cache, int64_t first_head, int64_t num_heads, int64_t dim,
+                         int64_t slot, int64_t live, const float *q, const float *kv, float *scores, float *out) {
     for (int64_t h = 0; h < num_heads; h++, q += dim, kv += 2 * dim, out += dim) {
-        float *keys = cache->keys + (first_head + h) * num_slots * dim;
-        float *values = cache->values + (first_head + h) * num_slots * dim;
+        int64_t first = (first_head + h) * cache->num_slots * dim;
         /* A width known to the compiler keeps the sums in registers. */
         switch (dim) {
-        case 8: attend(8, q, kv, keys, values, num_slots, slot, live, scores, out); break;
-        case 16: attend(16, q, kv, keys, values, num_slots, slot, live, scores, out); break;
-        case 32: attend(32, q, kv, keys, values, num_slots, slot, live, scores, out); break;
-        case 64: attend(64, q, kv, keys, values, num_slots, slot, live, scores, out); break;
-        default: attend((int)dim, q, kv, keys, values, num_slots, slot, live, scores, out);
+        case 8: attend(8, half, q, kv, cache, first, slot, live, scores, out); break;
+        case 16: attend(16, half, q, kv, cache, first, slot, live, scores, out); break;
+        case 32: attend(32, half, q, kv, cache, first, slot, live, scores, out); break;
+        case 64: attend(64, half, q, kv, cache, first, slot, live, scores, out); break;
+        default: attend((int)dim, half, q, kv, cache, first, slot, live, scores, out);
         }
     }
 }
@@ -233,8 +269,11 @@ CLONES void amago_ray_decode(const Transformer *model, const Cache *cache, float
                 rotate(q + h * dim, dim, cosines + r * dim / 2, sines + r * dim / 2);
                 rotate(kv + h * 2 * dim, dim, cosines + r * dim / 2, sines + r * dim / 2);
             }
-            attend_heads(cache, (l * rows + r) * model->num_heads, model->num_heads, dim, cache->slot[r],
-                         cache->live[r], q, kv, scores, heads + r * stride);
+            int64_t slot = cache->slot[r], live = cache->live[r], first_head = (l * rows + r) * model->num_heads;
+            if (cache->half)
+                attend_heads(1, cache, first_head, model->num_heads, dim, slot, live, q, kv, scores, heads + r * stride);
+            else
+                attend_heads(0, cache, first_head, model->num_heads, dim, slot, live, q, kv, scores, heads + r * stride);
         }
         linear(heads, stride, rows, &layer->output, 1.0f, normed);
         normalize_rows(normed, stride, rows, width, &layer->output_norm, normed);

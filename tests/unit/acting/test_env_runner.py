@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from helpers.envs import NativeCounterVector
 from helpers.scripted import BOX, DISCRETE, ScriptedBatch, goals_of, make_agent, make_config, snapshot_of
 
 from amago_ray.acting.env_runner import EnvRunner, FinishedEpisode, make_env_runner
+from amago_ray.acting.evaluation import make_evaluation_runner
 from amago_ray.acting.exploration import EpsilonExploration, Exploration, NoExploration
 from amago_ray.acting.policy import Policy
 from amago_ray.agent.actor_critic import ActorCritic
@@ -21,7 +23,9 @@ from amago_ray.data.episode import Episode, PolicyVersion, validate_episode
 from amago_ray.data.specs import ActionSpec
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.envs.vector_batch import VectorBatch
+from amago_ray.nets.kv_cache import KvCache
 from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.native_decoder import load_decode_kernel
 from amago_ray.nets.tokens import TokenColumns
 from amago_ray.nets.transformer import Transformer
 
@@ -419,6 +423,23 @@ def test_make_env_runner_and_close() -> None:
     batch = ScriptedBatch(1)
     make_runner(batch).close()
     assert batch.is_closed
+
+
+@pytest.mark.skipif(load_decode_kernel() is None, reason="without the compiled kernel the cache is float32")
+def test_collecting_keeps_its_cache_as_the_settings_say_and_everything_else_in_float32() -> None:
+    config = replace(make_config(), env=EnvConfig(id="amago_ray/TMaze-v0"))
+    runners = [
+        make_env_runner(config, runner=0, incarnation=0),
+        make_evaluation_runner(config, config.env, 2, 0, greedy=False),
+    ]
+    config = replace(config, rollout=RolloutConfig(kv_cache_dtype="float32"))
+    runners.append(make_env_runner(config, runner=0, incarnation=0))
+    dtypes = []
+    for runner in runners:
+        assert isinstance(runner._state, KvCache)
+        dtypes.append(runner._state.keys.dtype)
+        runner.close()
+    assert dtypes == [torch.float16, torch.float32, torch.float32]
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,13 @@ def test_of_a_sequence_longer_than_the_ring_the_last_tokens_are_filled_in_and_go
         for e in range(2):
             seen[e].append(new[e])
             torch.testing.assert_close(output[e], reference(q[e].view(2, 4), seen[e][-5:]))
+
+
+def test_a_float16_cache_is_filled_with_rounded_finite_numbers() -> None:
+    cache = KvCache(
+        1, num_layers=1, num_heads=1, head_dim=1, context_length=4, device=torch.device("cpu"), dtype=torch.float16
+    )
+    kv = torch.tensor([[1.0001, 1e6], [-1e6, 3.0]]).view(2, 1, 2, 1)
+    cache.fill(0, np.array([0]), SequenceLayout.from_lengths([2]), kv)
+    assert cache.keys.flatten()[:2].tolist() == [1.0, -65504.0]
+    assert cache.values.flatten()[:2].tolist() == [65504.0, 3.0]

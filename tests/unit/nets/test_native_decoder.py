@@ -78,6 +78,42 @@ def test_transformers(
         torch.testing.assert_close(states[0].values, states[1].values, rtol=1e-3, atol=3e-4)
 
 
+@pytest.mark.parametrize("num_heads", [2, 4, 8, 16, 32])
+def test_a_float16_cache_rounds_keys_and_values_and_changes_the_result_by_little(num_heads: int) -> None:
+    torch.manual_seed(0)
+    model = Transformer(SequenceModelConfig(d_model=128, num_heads=num_heads, num_layers=3, context_length=21), 9, None)
+    decoders = [TransformerDecoder(model, 21, dtype) for dtype in (torch.float32, torch.float16)]
+    states = [decoder.initial_state(5) for decoder in decoders]
+    assert [state.keys.dtype for state in states] == [torch.float32, torch.float16]
+    with torch.inference_mode():
+        for t in range(50):
+            x, time_index = torch.randn(5, 9), torch.full((5,), t)
+            full, half = (decoder.step(x, time_index, state) for decoder, state in zip(decoders, states, strict=True))
+            torch.testing.assert_close(half, full, rtol=0, atol=3e-3)
+            assert not torch.equal(half, full) or t == 0
+    # The first layer's do not depend on what the cache holds.
+    assert torch.equal(states[1].keys[0], states[0].keys[0].half())
+    assert torch.equal(states[1].values[0], states[0].values[0].half())
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-3, 1e7])
+def test_the_kernel_rounds_to_float16_as_torch_does_and_stays_finite(scale: float) -> None:
+    torch.manual_seed(0)
+    model = Transformer(SequenceModelConfig(d_model=16, num_heads=2, num_layers=1), 3, None)
+    with torch.no_grad():
+        model.layers[0].attention.qkv.gamma.mul_(scale)
+    decoders = [TransformerDecoder(model, 8, dtype) for dtype in (torch.float32, torch.float16)]
+    states = [decoder.initial_state(4) for decoder in decoders]
+    x, now = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
+    with torch.inference_mode():
+        for _ in range(3):
+            outputs = [decoder.step(x, now, state) for decoder, state in zip(decoders, states, strict=True)]
+    assert outputs[1].isfinite().all()
+    for kept, exact in ((states[1].keys, states[0].keys), (states[1].values, states[0].values)):
+        assert torch.equal(kept, exact.clamp(-65504, 65504).half())
+        assert (exact.abs().max() > 65504) == (scale > 1)
+
+
 def test_nan_of_a_broken_observation_stays_in_its_environment_and_episode() -> None:
     torch.manual_seed(0)
     decoder = TransformerDecoder(Transformer(SequenceModelConfig(d_model=16, num_heads=2), 3, None), 8)
