@@ -126,9 +126,9 @@ class ControlActor:
     async def beat_shard(self, beat: ShardBeat) -> None:
         """A shard's newest counts."""
         report = beat.report
-        self._shards[beat.shard] = report
-        self._governor.report_shard(beat.shard, report.inserted_timesteps, report.stored_timesteps)
-        await self._notify()
+        if self._governor.report_shard(beat.shard, beat.life, report.inserted_timesteps, report.stored_timesteps):
+            self._shards[beat.shard] = report
+            await self._notify()
 
     async def reserve(self, transitions: int) -> int | None:
         """Credit for one batch, and the shard to ask, drawn in proportion to the newest reported sizes.

@@ -65,9 +65,10 @@ class LearnerBeat:
 
 @dataclass(frozen=True)
 class ShardBeat:
-    """A replay shard's counts after an add."""
+    """A replay shard's counts after an add; `life` grows when its process starts again."""
 
     shard: int
+    life: int
     report: ShardReport
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from amago_ray.config import Config
@@ -22,6 +23,8 @@ class ReplayShardActor:
         self, config: Config, spec: EnvSpec, directory: str, shard: int, incarnation: int, control: str
     ) -> None:
         self._number = shard
+        # Ray restarts an actor with the arguments it had: the time, on the same node, tells one life from the next.
+        self._life = time.time_ns()
         # Looked up by name: a handle among the arguments could not outlive its owner when this actor is restarted.
         self._control = find_actor(control)
         self._shard = make_shard(config, spec, Path(directory), shard, incarnation)
@@ -45,4 +48,4 @@ class ReplayShardActor:
         return f"ReplayShard({self._number})"
 
     def _report(self) -> None:
-        self._control.beat_shard.remote(ShardBeat(self._number, self._shard.report()))
+        self._control.beat_shard.remote(ShardBeat(self._number, self._life, self._shard.report()))

@@ -205,4 +205,4 @@ class LocalBackend:
 
     def _report_shard(self, number: int) -> None:
         report = self._shards[number].report()
-        self._governor.report_shard(number, report.inserted_timesteps, report.stored_timesteps)
+        self._governor.report_shard(number, 0, report.inserted_timesteps, report.stored_timesteps)

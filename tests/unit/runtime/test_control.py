@@ -61,10 +61,10 @@ def runner_beat(version: PolicyVersion = NO_VERSION, **changes: Any) -> RunnerBe
     return dataclasses.replace(beat, **changes)
 
 
-def shard_beat(shard: int, inserted: int, stored: int | None = None) -> ShardBeat:
+def shard_beat(shard: int, inserted: int, stored: int | None = None, life: int = 0) -> ShardBeat:
     zeros = {field.name: 0 for field in dataclasses.fields(ShardReport)}
     counts = {"inserted_timesteps": inserted, "stored_timesteps": inserted if stored is None else stored}
-    return ShardBeat(shard, ShardReport(**{**zeros, **counts}))
+    return ShardBeat(shard, life, ShardReport(**{**zeros, **counts}))
 
 
 def learner_beat(*version: int, reserved: int = 0, trained: int = 0) -> LearnerBeat:
@@ -203,6 +203,17 @@ def test_replay_metrics_wait_for_every_shard() -> None:
         assert "replay/timesteps" not in (await control.collect()).metrics
         await control.beat_shard(shard_beat(1, 300))
         assert (await control.collect()).metrics["replay/timesteps"] == 800
+
+    run(scene())
+
+
+def test_a_late_report_of_a_shards_former_life_changes_nothing() -> None:
+    async def scene() -> None:
+        control = ControlActor(config(), BASE)
+        await control.beat_shard(shard_beat(0, 500, life=1))
+        await control.beat_shard(shard_beat(0, 0, life=2))
+        await control.beat_shard(shard_beat(0, 600, life=1))
+        assert (await control.collect()).metrics["replay/timesteps"] == 0
 
     run(scene())
 

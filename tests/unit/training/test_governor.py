@@ -19,24 +19,24 @@ def make_governor(**config: object) -> Governor:
 
 def test_training_waits_for_inserts_and_spends_what_they_earn() -> None:
     governor = make_governor()
-    governor.report_shard(0, 0, 0)
+    governor.report_shard(0, 0, 0, 0)
     assert not governor.reserve(50)
-    governor.report_shard(0, 12, 12)
+    governor.report_shard(0, 0, 12, 12)
     trained = 0
     while governor.reserve(50):
         governor.confirm(50, 50)
         trained += 50
     assert trained == 150, "12 * 10, and at most one batch more"
-    governor.report_shard(0, 15, 15)
+    governor.report_shard(0, 0, 15, 15)
     assert not governor.may_train(), "150 timesteps are earned exactly"
-    governor.report_shard(0, 16, 16)
+    governor.report_shard(0, 0, 16, 16)
     assert governor.may_train()
 
 
 def test_outstanding_reservations_count() -> None:
     governor = make_governor()
-    governor.report_shard(0, 0, 0)
-    governor.report_shard(0, 10, 10)
+    governor.report_shard(0, 0, 0, 0)
+    governor.report_shard(0, 0, 10, 10)
     assert [governor.reserve(50) for _ in range(3)] == [True, True, False]
     governor.confirm(50, 0)
     assert governor.reserve(50), "a batch that was lost gives its credit back"
@@ -45,11 +45,11 @@ def test_outstanding_reservations_count() -> None:
 def test_starving_learners_never_stop_acting() -> None:
     """Acting alone, runners pause when they are ahead by the tolerance, and go on as soon as training catches up."""
     governor = make_governor()
-    governor.report_shard(0, 0, 0)
+    governor.report_shard(0, 0, 0, 0)
     total = 0
     while governor.may_act():
         total += 5
-        governor.report_shard(0, total, total)
+        governor.report_shard(0, 0, total, total)
     assert total == 15, "two groups may wait for training, one more was under way"
     while governor.reserve(30):
         governor.confirm(30, 30)
@@ -58,8 +58,8 @@ def test_starving_learners_never_stop_acting() -> None:
 
 def test_starving_runners_never_stop_training_for_ever() -> None:
     governor = make_governor()
-    governor.report_shard(0, 0, 0)
-    governor.report_shard(0, 100, 100)
+    governor.report_shard(0, 0, 0, 0)
+    governor.report_shard(0, 0, 100, 100)
     while governor.reserve(30):
         governor.confirm(30, 30)
     assert not governor.may_train()
@@ -69,25 +69,25 @@ def test_starving_runners_never_stop_training_for_ever() -> None:
 def test_lost_and_repeated_reports_do_no_harm() -> None:
     heard, half_heard = make_governor(), make_governor()
     for total in range(0, 100, 10):
-        heard.report_shard(0, total, total)
+        heard.report_shard(0, 0, total, total)
         if total % 30 == 0:
-            half_heard.report_shard(0, total, total)
-            half_heard.report_shard(0, total, total)
+            half_heard.report_shard(0, 0, total, total)
+            half_heard.report_shard(0, 0, total, total)
     assert heard.inserted == half_heard.inserted == 90
 
 
 def test_a_dead_shard_that_comes_back_empty_keeps_what_it_had_inserted() -> None:
     governor = make_governor()
-    governor.report_shard(0, 0, 0)
-    governor.report_shard(1, 0, 0)
-    governor.report_shard(0, 60, 60)
-    governor.report_shard(1, 40, 40)
+    governor.report_shard(0, 0, 0, 0)
+    governor.report_shard(1, 0, 0, 0)
+    governor.report_shard(0, 0, 60, 60)
+    governor.report_shard(1, 0, 40, 40)
     while governor.reserve(100):
         governor.confirm(100, 100)
-    governor.report_shard(1, 0, 0)
+    governor.report_shard(1, 1, 0, 0)
     assert governor.inserted == 100
     assert not governor.may_train()
-    governor.report_shard(1, 10, 10)
+    governor.report_shard(1, 1, 10, 10)
     assert governor.inserted == 110
     assert governor.may_train(), "what it collects anew earns credit"
 
@@ -95,11 +95,11 @@ def test_a_dead_shard_that_comes_back_empty_keeps_what_it_had_inserted() -> None
 def test_a_shard_seen_first_brings_no_credit() -> None:
     """A resume, or a governor that starts anew, must not train on the past in a burst."""
     governor = make_governor()
-    governor.report_shard(0, 1_000_000, 500_000)
+    governor.report_shard(0, 0, 1_000_000, 500_000)
     assert governor.inserted == 0
     assert not governor.may_train()
     assert governor.may_act()
-    governor.report_shard(0, 1_000_010, 500_010)
+    governor.report_shard(0, 0, 1_000_010, 500_010)
     assert governor.reserve(100)
     governor.confirm(100, 100)
     assert not governor.may_train()
@@ -108,52 +108,52 @@ def test_a_shard_seen_first_brings_no_credit() -> None:
 def test_rebase_forgets_imbalance_of_either_kind() -> None:
     for trained in (0, 10_000):
         governor = make_governor()
-        governor.report_shard(0, 0, 0)
-        governor.report_shard(0, 100, 100)
+        governor.report_shard(0, 0, 0, 0)
+        governor.report_shard(0, 0, 100, 100)
         governor.reserve(50)
         governor.confirm(0, trained)
         governor.rebase()
         assert governor.inserted == 0
         assert not governor.may_train(), "no burst of training"
         assert governor.may_act(), "and no pause of acting"
-        governor.report_shard(0, 110, 110)
+        governor.report_shard(0, 0, 110, 110)
         assert [governor.reserve(60) for _ in range(3)] == [True, True, False], "credit for the ten new ones"
 
 
 def test_nothing_is_trained_before_min_timesteps_and_nobody_pauses_until_then() -> None:
     governor = make_governor(min_timesteps=50)
-    governor.report_shard(0, 0, 0)
-    governor.report_shard(1, 0, 0)
+    governor.report_shard(0, 0, 0, 0)
+    governor.report_shard(1, 0, 0, 0)
     for total in range(1, 25):
-        governor.report_shard(0, total, total)
-        governor.report_shard(1, total, total)
+        governor.report_shard(0, 0, total, total)
+        governor.report_shard(1, 0, total, total)
         assert not governor.may_train()
         assert governor.may_act()
-    governor.report_shard(0, 26, 26)
+    governor.report_shard(0, 0, 26, 26)
     assert governor.may_train(), "counted over all shards"
-    governor.report_shard(0, 100, 10)
+    governor.report_shard(0, 0, 100, 10)
     assert not governor.may_train(), "what is stored now counts, not what was evicted"
     assert governor.may_act()
 
 
 def test_without_a_ratio_both_sides_run_free() -> None:
     governor = make_governor(samples_per_insert=None)
-    governor.report_shard(0, 0, 0)
+    governor.report_shard(0, 0, 0, 0)
     assert not governor.may_train(), "but for an empty replay"
-    governor.report_shard(0, 5, 5)
+    governor.report_shard(0, 0, 5, 5)
     for _ in range(100):
         assert governor.reserve(1000)
         governor.confirm(1000, 1000)
         assert governor.may_act()
-    governor.report_shard(0, 10**9, 5)
+    governor.report_shard(0, 0, 10**9, 5)
     assert governor.may_train()
     assert governor.may_act()
 
 
 def test_the_state_goes_on_exactly_and_voids_reservations() -> None:
     governor = make_governor()
-    governor.report_shard(0, 0, 0)
-    governor.report_shard(0, 40, 40)
+    governor.report_shard(0, 0, 0, 0)
+    governor.report_shard(0, 0, 40, 40)
     governor.reserve(90)
     governor.confirm(90, 85)
     state = json.loads(json.dumps(governor.state()))
@@ -163,7 +163,7 @@ def test_the_state_goes_on_exactly_and_voids_reservations() -> None:
     governor.confirm(90, 0)
     assert resumed.state() == governor.state() == state
     for each in (governor, resumed):
-        each.report_shard(0, 41, 41)
+        each.report_shard(0, 0, 41, 41)
     decisions = [[g.reserve(90) for _ in range(6)] for g in (governor, resumed)]
     assert decisions[0] == decisions[1] == [True] * 4 + [False] * 2
 
@@ -171,10 +171,23 @@ def test_the_state_goes_on_exactly_and_voids_reservations() -> None:
 def test_metrics_give_the_ratio_or_nothing() -> None:
     governor = make_governor()
     assert governor.metrics() == {}
-    governor.report_shard(0, 0, 0)
-    governor.report_shard(0, 10, 10)
+    governor.report_shard(0, 0, 0, 0)
+    governor.report_shard(0, 0, 10, 10)
     governor.confirm(0, 80)
     assert governor.metrics() == {"replay/samples_per_insert": 8.0}
+
+
+def test_a_late_report_from_before_a_shards_restart_is_not_counted() -> None:
+    governor = make_governor()
+    governor.report_shard(0, 7, 0, 0)
+    assert governor.report_shard(0, 7, 100, 100)
+    assert governor.report_shard(0, 8, 0, 0), "it lost its files and started empty"
+    assert not governor.report_shard(0, 7, 110, 110)
+    assert governor.inserted == 100
+    assert not governor.may_train(), "nothing is stored any more"
+    assert governor.report_shard(0, 8, 10, 10)
+    assert not governor.report_shard(0, 8, 5, 5), "two reports of one life overtook each other"
+    assert governor.inserted == 110
 
 
 @settings(max_examples=60, deadline=None)
@@ -204,11 +217,11 @@ def test_the_ratio_is_held_within_its_tolerance_in_a_simulated_run(
         samples_per_insert=ratio, samples_per_insert_tolerance=tolerance, min_timesteps=min_timesteps
     )
     group, batch = 20, 60
-    totals, stored = [0] * num_shards, [0] * num_shards
+    totals, stored, lives = [0] * num_shards, [0] * num_shards, [0] * num_shards
     inserted, trained, reported = 0, 0, 0
     outstanding: list[int] = []
     for shard in range(num_shards):
-        governor.report_shard(shard, 0, 0)
+        governor.report_shard(shard, 0, 0, 0)
     for _ in range(600):
         for _ in range(acting_speed):
             if not governor.may_act():
@@ -219,12 +232,15 @@ def test_the_ratio_is_held_within_its_tolerance_in_a_simulated_run(
             inserted += size
             # Every report but the newest may be lost; here one in five comes late, with the next.
             for _ in range(int(rng.choice([0, 1, 2], p=[0.2, 0.7, 0.1]))):
-                governor.report_shard(shard, totals[shard], stored[shard])
+                governor.report_shard(shard, lives[shard], totals[shard], stored[shard])
         if rng.random() < 0.002:
             dead = int(rng.integers(num_shards))
-            governor.report_shard(dead, totals[dead], stored[dead])
+            late = (dead, lives[dead], totals[dead], stored[dead])
+            governor.report_shard(*late)
             totals[dead] = stored[dead] = 0
-            governor.report_shard(dead, 0, 0)
+            lives[dead] += 1
+            governor.report_shard(dead, lives[dead], 0, 0)
+            assert not governor.report_shard(*late)
         for _ in range(training_speed):
             while len(outstanding) < prefetch and governor.reserve(batch):
                 outstanding.append(batch)
@@ -253,12 +269,12 @@ def test_the_ratio_is_held_within_its_tolerance_in_a_simulated_run(
 @pytest.mark.parametrize("ratio", [1.0, 25.0])
 def test_over_a_long_run_the_ratio_converges(ratio: float) -> None:
     governor = make_governor(samples_per_insert=ratio)
-    governor.report_shard(0, 0, 0)
+    governor.report_shard(0, 0, 0, 0)
     total = 0
     for step in range(20_000):
         if step % 3 and governor.may_act():
             total += 7
-            governor.report_shard(0, total, total)
+            governor.report_shard(0, 0, total, total)
         if governor.reserve(50):
             governor.confirm(50, 48)
     assert governor.metrics()["replay/samples_per_insert"] == pytest.approx(ratio, rel=0.11)
