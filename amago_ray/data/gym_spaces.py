@@ -167,8 +167,10 @@ def action_mask_size(space: Space) -> int:
     return int(np.prod(mask.shape, dtype=np.int64))
 
 
-def space_of(spec: ObservationSpec, low: float, high: float) -> spaces.Box:
-    """The Box space of a box spec, within bounds."""
+def space_of(spec: ObservationSpec, low: float, high: float) -> Space:
+    """The Gymnasium space of an observation leaf: Discrete, or a Box within bounds."""
+    if spec.kind == "discrete":
+        return spaces.Discrete(spec.num_categories[0])
     return spaces.Box(low, high, spec.shape, np.dtype(spec.dtype).type)
 
 

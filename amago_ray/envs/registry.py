@@ -49,6 +49,12 @@ BUILT_INS: dict[str, BuiltIn] = {
             {"length": 20},
         ),
         BuiltIn(
+            "amago_ray/RepeatPrevious-v0",
+            "cards dealt one by one: name the suit of the one some steps ago",
+            "amago_ray.envs.repeat_previous:RepeatPrevious",
+            {"num_decks": 1, "k": 4},
+        ),
+        BuiltIn(
             "amago_ray/HiddenVelocityPendulum-v0",
             "Pendulum-v1 seen without its velocity",
             "amago_ray.envs.hidden_velocity_pendulum:HiddenVelocityPendulum",

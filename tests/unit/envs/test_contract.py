@@ -54,6 +54,7 @@ CASES = {
     ),
     "dark_key_door": Case(one("amago_ray/DarkKeyDoor-v0", kwargs={"size": 4, "trial_length": 20, "attempt_length": 6})),
     "t_maze": Case(one("amago_ray/TMaze-v0", kwargs={"length": 6})),
+    "repeat_previous": Case(one("amago_ray/RepeatPrevious-v0", kwargs={"k": 3}), num_steps=120),
     "pendulum": Case(one("amago_ray/HiddenVelocityPendulum-v0", kwargs={"episode_length": 25})),
     "gymnasium_cartpole": Case(one("CartPole-v1"), num_steps=200),
     "gymnasium_pendulum": Case(one("Pendulum-v1", max_episode_steps=25)),

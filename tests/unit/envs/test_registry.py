@@ -12,6 +12,7 @@ SMALL = {
     "amago_ray/DarkKeyDoor-v0": {"size": 4, "trial_length": 30, "attempt_length": 8},
     "amago_ray/TMaze-v0": {"length": 6},
     "amago_ray/HiddenVelocityPendulum-v0": {"episode_length": 20},
+    "amago_ray/RepeatPrevious-v0": {"k": 2},
 }
 
 
