@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -196,6 +196,7 @@ def _newest_checkpoint(directory: RunDirectory) -> Checkpoint | None:
     if checkpoints.exists():
         return checkpoints.load()
     _log.warning("%s: no checkpoint yet: the run begins anew", directory.path)
+    (directory.path / "metrics.jsonl").unlink(missing_ok=True)
     return None
 
 
@@ -212,13 +213,28 @@ def _trainer(
 
     loggers: list[MetricLogger] = []
     if "jsonl" in config.report.loggers:
-        loggers.append(JsonlLogger(directory.path / "metrics.jsonl"))
+        keep = None if checkpoint is None else _precedes(checkpoint)
+        loggers.append(JsonlLogger(directory.path / "metrics.jsonl", keep))
     if "tensorboard" in config.report.loggers:
         # The report that the checkpoint followed stays.
         first_env_step = None if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0)) + 1
         loggers.append(TensorBoardLogger(directory.path, first_env_step))
     console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
     return Trainer(config, backend, directory, spec, console, LoggerGroup(loggers), by_steps=local)
+
+
+def _precedes(checkpoint: Checkpoint) -> Callable[[Mapping[str, float]], bool]:
+    """Tells which reports a run had made when it was saved; what a killed session reported later happens anew."""
+    env_steps, learner_steps = (checkpoint.metadata.get(name, 0) for name in ("env_steps", "learner_steps"))
+    is_evaluated_anew = checkpoint.metadata.get("trainer", {}).get("evaluating", False)
+
+    def precedes(report: Mapping[str, float]) -> bool:
+        now = (report.get("env_steps", 0), report.get("learner_steps", 0))
+        if now == (env_steps, learner_steps) and is_evaluated_anew and "eval/env_steps" in report:
+            return False
+        return now[0] <= env_steps and now[1] <= learner_steps
+
+    return precedes
 
 
 @contextmanager

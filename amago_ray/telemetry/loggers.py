@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -52,18 +52,23 @@ class LoggerGroup:
 class JsonlLogger:
     """Appends one JSON object per report, with `unix_time_s` and `env_steps`, and flushes it.
 
-    A half-written last line, left by a process that was killed, is cut off when the file is opened again.
+    A half-written last line, left by a process that was killed, is cut off when the file is opened again, and so is
+    everything from the first report on that does not belong to what is resumed (`keep` says which do; None: all).
 
     Raises:
-        RunDirectoryError: the file cannot be opened for writing.
+        RunDirectoryError: the file cannot be opened for writing, or holds a line that is no report.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: Callable[[Mapping[str, float]], bool] | None = None) -> None:
         try:
             self._file: IO[bytes] = path.open("ab+")
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}") from error
-        _cut_torn_line(self._file)
+        try:
+            _cut(self._file, keep)
+        except ValueError as error:
+            self._file.close()
+            raise RunDirectoryError(f"{path}: expected a report of JSON in each line: {error}") from error
 
     def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
         """Append one line."""
@@ -118,10 +123,18 @@ class TensorBoardLogger:
         self._writer.add_event(Event(wall_time=time.time(), step=step, **what))
 
 
-def _cut_torn_line(file: IO[bytes]) -> None:
+def _cut(file: IO[bytes], keep: Callable[[Mapping[str, float]], bool] | None) -> None:
+    """Shorten the file, at once, to the whole lines before the first that is not kept."""
     file.seek(0)
     content = file.read()
     end = content.rfind(b"\n") + 1
+    if keep is not None:
+        position = 0
+        for line in content[:end].splitlines(keepends=True):
+            if not keep(json.loads(line)):
+                end = position
+                break
+            position += len(line)
     if end < len(content):
         file.truncate(end)
     file.seek(0, 2)

@@ -64,11 +64,16 @@ def test_killed_driver_resumes_with_its_replay(small_run: SmallRun) -> None:
     process.communicate(timeout=60)
     saved = checkpoint_metadata(small_run.path)
     stored = small_run.metrics()[-1]["replay/timesteps"]
-    num_reports = len(small_run.metrics())
     assert stored > 0
 
     small_run.train("--resume", f"stop.env_steps={saved['env_steps'] + 1000}")
-    first = next(report for report in small_run.metrics()[num_reports:] if "replay/timesteps" in report)
+    counts = [(report["env_steps"], report["learner_steps"]) for report in small_run.metrics()]
+    assert counts == sorted(counts), "what was logged beyond the checkpoint is gone"
+    first = next(
+        report
+        for report in small_run.metrics()
+        if report["env_steps"] > saved["env_steps"] and "replay/timesteps" in report
+    )
     assert first["env_steps"] >= saved["env_steps"]
     assert first["learner_steps"] >= saved["learner_steps"]
     assert first["replay/timesteps"] >= stored

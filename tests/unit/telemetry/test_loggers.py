@@ -38,6 +38,19 @@ def test_a_resumed_log_goes_on_and_loses_the_torn_line(tmp_path: Path) -> None:
     assert [json.loads(line)["env_steps"] for line in path.read_text().splitlines()] == [1, 2]
 
 
+def test_what_was_logged_beyond_what_is_resumed_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"env_steps": 1}\n{"env_steps": 2}\n{"env_steps": 3}\n{"env_steps": 1}\n{"env')
+    logger = JsonlLogger(path, keep=lambda report: report["env_steps"] <= 2)
+    logger.log(4, {})
+    logger.close()
+    assert [record["env_steps"] for record in read_metrics(path)] == [1, 2, 4]
+
+    path.write_bytes(b"no report\n")
+    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl: expected a report of JSON in each line"):
+        JsonlLogger(path, keep=lambda report: True)
+
+
 def test_a_log_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"nowhere/metrics\.jsonl: cannot be written: No such file"):
         JsonlLogger(tmp_path / "nowhere" / "metrics.jsonl")

@@ -126,12 +126,8 @@ def test_a17_a_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     run = Path(config.runs_dir) / "tiny"
     resumed_from = Checkpoints(run / "checkpoints", keep=1).load().metadata["learner_steps"]
     assert resumed_from == killed_at // 10 * 10
-    num_before = len(reports_of(run))
     train(config, local=True, resume=True)
-    ours, theirs = outcome_of(config), uninterrupted(variant)
-    resumed = ours[0][num_before:]
-    assert len(resumed) >= (40 - resumed_from) / 5
-    assert_same((resumed, *ours[1:]), (theirs[0][-len(resumed) :], *theirs[1:]))
+    assert_same(outcome_of(config), uninterrupted(variant))
 
 
 def test_a_run_stopped_by_hand_at_a_checkpoint_and_resumed_equals_the_uninterrupted_one(
@@ -166,10 +162,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
             train(config, local=True)
     run = Path(config.runs_dir) / "tiny"
     assert replay_of(run)
-    num_before = len(reports_of(run))
     train(config, local=True, resume=True)
-    ours, theirs = outcome_of(config), uninterrupted("one shard")
-    assert_same((ours[0][num_before:], *ours[1:]), theirs)
+    assert_same(outcome_of(config), uninterrupted("one shard"))
 
 
 # --- the backend by itself ------------------------------------------------------------------------------------------
