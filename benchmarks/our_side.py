@@ -20,6 +20,13 @@ from measuring.protocol import Measure, serve
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.learning.threads import limit_threads
 
+ENVIRONMENTS = {
+    "maze_runner": "MazeRunner",
+    "dark_key_door": "DarkKeyDoor",
+    "t_maze": "TMaze",
+    "repeat_previous": "RepeatPrevious",
+}
+
 
 @contextmanager
 def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
@@ -27,14 +34,20 @@ def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
     from bench_acting import Runners
 
     work = case["work"]
+    environment = ENVIRONMENTS[work["environment"]]
+    kwargs = ", ".join(f"{name}: {value}" for name, value in work["settings"].items())
+    discounts = work["auxiliary_discounts"]
     overrides = [
-        *(f"env.kwargs.{name}={value}" for name, value in work["settings"].items()),
+        "relabel.kind=none",
+        f"env={{id: amago_ray/{environment}-v0, kwargs: {{{kwargs}}}}}",
+        *([] if discounts is None else [f"agent.auxiliary_discounts={list(discounts)}"]),
+        f"model.timestep_encoder.hidden_dim={work['encoder_hidden']}",
         f"model.timestep_encoder.output_dim={work['encoder_output']}",
-        f"model.sequence_model.context_length={work['episode_length']}",
+        f"model.sequence_model.context_length={work['context_length']}",
         f"model.sequence_model.d_model={work['width']}",
         f"model.sequence_model.num_layers={work['layers']}",
     ]
-    with Runners(work["environment"], overrides, num_runners=case["num_runners"], num_envs=case["num_envs"]) as runners:
+    with Runners("maze_runner", overrides, num_runners=case["num_runners"], num_envs=case["num_envs"]) as runners:
 
         def measure(seconds: float) -> dict[str, Any]:
             rate = asdict(runners.measure(seconds))

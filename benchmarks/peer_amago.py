@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -28,9 +28,10 @@ sys.path.insert(0, str(CHECKOUT))
 import amago  # noqa: E402
 import torch  # noqa: E402
 from amago import cli_utils  # noqa: E402
-from amago.agent import Agent  # noqa: E402
+from amago.agent import Agent, Multigammas  # noqa: E402
 from amago.envs import AMAGOEnv  # noqa: E402
 from amago.envs.builtin.mazerunner import MazeRunnerAMAGOEnv  # noqa: E402
+from amago.envs.builtin.popgym_envs import POPGymAMAGO  # noqa: E402
 from amago.envs.builtin.tmaze import TMazeAltPassive  # noqa: E402
 from amago.envs.builtin.toy_gym import RoomKeyDoor  # noqa: E402
 from amago.envs.exploration import EpsilonGreedy  # noqa: E402
@@ -78,6 +79,8 @@ def environment_maker(kind: str, settings: Mapping[str, Any]) -> Callable[[], AM
             ),
             env_name="DarkKeyDoor",
         )
+    if kind == "repeat_previous":
+        return lambda: POPGymAMAGO("popgym-RepeatPreviousEasy-v0")
     length = settings["length"]
     return lambda: AMAGOEnv(TMazeAltPassive(corridor_length=length, penalty=-1 / length), env_name="TMaze")
 
@@ -96,6 +99,8 @@ def make_experiment(
     width: int,
     layers: int,
     encoder_output: int,
+    encoder_hidden: int = 128,
+    auxiliary_discounts: Sequence[float] | None = None,
     attention: str = "vanilla",
     normalize_inputs: bool = True,
     agent: Mapping[str, Any] | None = None,
@@ -107,13 +112,14 @@ def make_experiment(
 ) -> Any:
     """A started experiment of the original."""
     model = {"d_model": width, "d_ff": 4 * width, "n_layers": layers, "attention_type": ATTENTION[attention]}
-    encoder: dict[str, Any] = {"n_layers": 2, "d_hidden": 128, "d_output": encoder_output}
+    encoder: dict[str, Any] = {"n_layers": 2, "d_hidden": encoder_hidden, "d_output": encoder_output}
     if kind == "maze_runner":
         encoder["specify_obs_keys"] = ["obs", "goals"]
     cli_utils.use_config(
         bind(TformerTrajEncoder, **model)
         | bind(FFTstepEncoder, normalize_inputs=normalize_inputs, **encoder)
         | bind(Agent, **(agent or {}))
+        | (bind(Multigammas, discrete=list(auxiliary_discounts)) if auxiliary_discounts else {})
         | bind(exploration, **(exploration_settings or {})),
         finalize=False,
     )
@@ -168,10 +174,12 @@ def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
             work["environment"],
             work["settings"],
             folder=folder,
-            context_length=steps,
+            context_length=work["context_length"],
             width=work["width"],
             layers=work["layers"],
+            encoder_hidden=work["encoder_hidden"],
             encoder_output=work["encoder_output"],
+            auxiliary_discounts=work["auxiliary_discounts"],
             exploration_settings={"eps_start": ACTING_EPSILON, "eps_end": ACTING_EPSILON},
             parallel_actors=num_envs,
             env_mode=case["mode"],

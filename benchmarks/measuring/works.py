@@ -13,11 +13,11 @@ from measuring.floors import NetworkSize
 
 @dataclass(frozen=True)
 class ActingWork:
-    """Collecting episodes with an untrained policy, its context as long as an episode."""
+    """Collecting episodes with an untrained policy."""
 
     name: str
     environment: str
-    """"maze_runner", "dark_key_door" or "t_maze"."""
+    """"maze_runner", "dark_key_door", "t_maze" or "repeat_previous"."""
     settings: Mapping[str, Any]
     """Of the environment, under our names."""
     inputs: int
@@ -25,13 +25,17 @@ class ActingWork:
     episode_length: int
     layers: int
     target: float
+    context_length: int
     width: int = 128
+    encoder_hidden: int = 128
     encoder_output: int = 256
+    auxiliary_discounts: tuple[float, ...] | None = None
+    """None: each side's defaults, which are the same."""
 
     @property
     def size(self) -> NetworkSize:
         """For floors."""
-        return NetworkSize(self.inputs, 128, self.encoder_output, self.width, self.layers)
+        return NetworkSize(self.inputs, self.encoder_hidden, self.encoder_output, self.width, self.layers)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,29 @@ class SolvingWork:
 
 MAZE_11 = {"size": 11, "num_goals": 3, "episode_length": 250}
 DARK_ROOM = {"size": 9, "trial_length": 500, "attempt_length": 50}
+POPGYM_DISCOUNTS = (
+    *(0.1, 0.7, 0.9, 0.93, 0.95, 0.98, 0.99, 0.992, 0.994, 0.995, 0.997, 0.998),
+    *(0.999, 0.9991, 0.9992, 0.9993, 0.9994, 0.9995),
+)
+"""Those of the original's POPGym example."""
 
 ACTING = (
-    ActingWork("MazeRunner 11x11, 128 x 3", "maze_runner", MAZE_11, 19, 250, layers=3, target=10.0),
-    ActingWork("MazeRunner 11x11, 128 x 2", "maze_runner", MAZE_11, 19, 250, layers=2, target=10.0),
-    ActingWork("DarkKeyDoor 9x9, 128 x 2", "dark_key_door", DARK_ROOM, 10, 500, layers=2, target=10.0),
+    ActingWork("MazeRunner 11x11, 128 x 3", "maze_runner", MAZE_11, 19, 250, 3, target=10.0, context_length=250),
+    ActingWork("MazeRunner 11x11, 128 x 2", "maze_runner", MAZE_11, 19, 250, 2, target=10.0, context_length=250),
+    ActingWork("DarkKeyDoor 9x9, 128 x 2", "dark_key_door", DARK_ROOM, 10, 500, 2, target=10.0, context_length=500),
+    ActingWork(
+        "RepeatPreviousEasy, 128 x 2",
+        "repeat_previous",
+        {"num_decks": 1, "k": 4},
+        9,
+        51,
+        2,
+        target=8.0,
+        context_length=2000,
+        encoder_hidden=512,
+        encoder_output=200,
+        auxiliary_discounts=POPGYM_DISCOUNTS,
+    ),
 )
 
 
