@@ -58,7 +58,12 @@ def _packages() -> tuple[bool, str]:
 
 
 def _cpu() -> tuple[bool, str]:
-    return True, f"{len(os.sched_getaffinity(0))} cores"
+    import torch
+
+    from amago_ray.learning.precision import multiplies_bfloat16
+
+    does = "multiply" if multiplies_bfloat16(torch.device("cpu")) else "do not multiply"
+    return True, f"{len(os.sched_getaffinity(0))} cores, which {does} bfloat16"
 
 
 def _gpu() -> tuple[bool, str]:

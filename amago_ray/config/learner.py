@@ -30,9 +30,9 @@ class LearnerConfig:
     """Threads of a learner on the CPU; None takes num_cpus_per_learner, at least 1."""
     num_gpus_per_learner: float | None = None
     """GPUs of each learner; None takes one where the cluster has one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """"bfloat16" runs networks under autocast; statistics and losses stay float32. For GPUs, and faster too on CPUs that
-    multiply bfloat16 (AVX-512 BF16, AMX)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"bfloat16" runs networks under autocast; weights, statistics and losses stay float32. "auto" does so where the
+    device multiplies bfloat16 itself: GPUs, CPUs with AVX-512 BF16 or AMX."""
     compile: bool = False
     """Compile the update with torch.compile; costs about a minute at start."""
     prefetch: int = 3

@@ -42,7 +42,7 @@ def make_config(*, normalize_inputs: bool = True, learner: dict | None = None, *
         agent=AgentConfig(
             **{"auxiliary_discounts": (0.5, 0.9), "num_bins": 8, "max_return": 50.0, "min_return": -50.0, **agent}
         ),
-        learner=LearnerConfig(**{"warmup_steps": 0, "learning_rate": 1e-2, **(learner or {})}),
+        learner=LearnerConfig(**{"warmup_steps": 0, "learning_rate": 1e-2, "precision": "float32", **(learner or {})}),
     )
 
 
