@@ -2,12 +2,14 @@
 
 A stream has one schema for all its batches, and a batch's columns all have one length, so what is said once per
 episode (id, flags, seed, versions) travels as custom metadata of the batch's message: no column is wasted on it, and
-any Arrow reader can show it. Reading costs no copy: columns are views on the buffer, read-only as it is.
+any Arrow reader can show it. Reading costs no copy: columns are views on the buffer, read-only as it is. Beside the
+header stands a CRC-32 of header and columns, made where the episode is encoded and compared by `scan_stream`.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
 
 _EPISODE_KEY = b"amago_ray.episode"
+_CHECKSUM_KEY = b"amago_ray.crc32"
 _INT64_LIMIT = 2**63
 
 
@@ -48,13 +51,13 @@ class EpisodeHeader(NamedTuple):
             PolicyVersion(*map(int, episode.last_policy_version)),
         )
 
-    def to_metadata(self) -> dict[bytes, bytes]:
+    def to_json(self) -> bytes:
         """As custom metadata of a record batch."""
-        return {_EPISODE_KEY: json.dumps(self).encode()}
+        return json.dumps(self).encode()
 
     @classmethod
     def from_metadata(cls, metadata: pa.KeyValueMetadata | None, where: str) -> EpisodeHeader:
-        """Read back what `to_metadata` wrote.
+        """Read back what `to_json` wrote.
 
         Raises:
             DataError: it is missing or malformed.
@@ -88,6 +91,20 @@ class EncodedEpisode(NamedTuple):
     num_bytes: int
 
 
+class DamagedEpisode(NamedTuple):
+    """An episode that is not as it was encoded; its message takes bytes `offset : offset + num_bytes`."""
+
+    offset: int
+    num_bytes: int
+
+
+class _Message(NamedTuple):
+    batch: pa.RecordBatch
+    metadata: pa.KeyValueMetadata | None
+    offset: int
+    num_bytes: int
+
+
 def encode_episodes(
     episodes: Sequence[Episode], *, schema: EpisodeSchema | None = None, goal_rule: GoalRule | None = None
 ) -> pa.Buffer:
@@ -111,7 +128,9 @@ def encode_episodes(
             if not schema.fits(episode):
                 schema.require(EpisodeSchema.from_episode(episode), f"episode {tuple(episode.episode_id)}")
             batch = to_record_batch(episode, schema, arrow_schema)
-            writer.write_batch(batch, custom_metadata=EpisodeHeader.from_episode(episode).to_metadata())
+            header = EpisodeHeader.from_episode(episode).to_json()
+            metadata = {_EPISODE_KEY: header, _CHECKSUM_KEY: b"%08x" % _checksum(header, batch)}
+            writer.write_batch(batch, custom_metadata=metadata)
     return sink.getvalue()
 
 
@@ -133,13 +152,22 @@ def read_stream(group: bytes | pa.Buffer, where: str) -> tuple[EpisodeSchema, It
     Raises:
         DataError: the stream has no readable schema, or one of another version.
     """
-    source = pa.BufferReader(group)
-    try:
-        reader = pa.ipc.open_stream(source)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{where}: expected an Arrow IPC stream ({error})") from error
-    schema = EpisodeSchema.from_arrow(reader.schema, where)
-    return schema, _read_batches(reader, source, schema, where)
+    schema, messages = _open_stream(group, where)
+    return schema, (_decode(message, schema, where) for message in messages)
+
+
+def scan_stream(
+    group: bytes | pa.Buffer, where: str
+) -> tuple[EpisodeSchema, Iterator[EncodedEpisode | DamagedEpisode]]:
+    """As `read_stream`, for a stream that may have been damaged: each episode is compared with its checksum.
+
+    The iterator raises DataError where the stream breaks off.
+
+    Raises:
+        DataError: the stream has no readable schema, or one of another version.
+    """
+    schema, messages = _open_stream(group, where)
+    return schema, (_examine(message, schema, where) for message in messages)
 
 
 def to_record_batch(episode: Episode, schema: EpisodeSchema, arrow_schema: pa.Schema) -> pa.RecordBatch:
@@ -194,9 +222,16 @@ def to_episode(batch: pa.RecordBatch, header: EpisodeHeader, schema: EpisodeSche
     )
 
 
-def _read_batches(
-    reader: pa.RecordBatchStreamReader, source: pa.BufferReader, schema: EpisodeSchema, where: str
-) -> Iterator[EncodedEpisode]:
+def _open_stream(group: bytes | pa.Buffer, where: str) -> tuple[EpisodeSchema, Iterator[_Message]]:
+    source = pa.BufferReader(group)
+    try:
+        reader = pa.ipc.open_stream(source)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{where}: expected an Arrow IPC stream ({error})") from error
+    return EpisodeSchema.from_arrow(reader.schema, where), _read_messages(reader, source, where)
+
+
+def _read_messages(reader: pa.RecordBatchStreamReader, source: pa.BufferReader, where: str) -> Iterator[_Message]:
     while True:
         offset = source.tell()
         try:
@@ -205,15 +240,39 @@ def _read_batches(
             return
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{where}: broken at byte {offset} ({error})") from error
-        if batch.num_rows < 2:
-            raise DataError(f"{where}: expected episodes of at least 1 transition, found {batch.num_rows - 1}")
-        if schema.achieved_goals is not None:
-            goals = batch.column(len(schema.observations) + 2)
-            offsets = np.frombuffer(goals.buffers()[1], np.int32, batch.num_rows + 1)
-            if offsets[0] != 0 or offsets[-1] != len(goals.values) or (offsets[1:] < offsets[:-1]).any():
-                raise DataError(f"{where}: achieved goals: offsets do not span the goals")
-        header = EpisodeHeader.from_metadata(metadata, where)
-        yield EncodedEpisode(header, batch, offset, source.tell() - offset)
+        yield _Message(batch, metadata, offset, source.tell() - offset)
+
+
+def _decode(message: _Message, schema: EpisodeSchema, where: str) -> EncodedEpisode:
+    batch = message.batch
+    if batch.num_rows < 2:
+        raise DataError(f"{where}: expected episodes of at least 1 transition, found {batch.num_rows - 1}")
+    if schema.achieved_goals is not None:
+        goals = batch.column(len(schema.observations) + 2)
+        offsets = np.frombuffer(goals.buffers()[1], np.int32, batch.num_rows + 1)
+        if offsets[0] != 0 or offsets[-1] != len(goals.values) or (offsets[1:] < offsets[:-1]).any():
+            raise DataError(f"{where}: achieved goals: offsets do not span the goals")
+    header = EpisodeHeader.from_metadata(message.metadata, where)
+    return EncodedEpisode(header, batch, message.offset, message.num_bytes)
+
+
+def _examine(message: _Message, schema: EpisodeSchema, where: str) -> EncodedEpisode | DamagedEpisode:
+    metadata = message.metadata
+    damaged = DamagedEpisode(message.offset, message.num_bytes)
+    if metadata is None or _EPISODE_KEY not in metadata or _CHECKSUM_KEY not in metadata:
+        return damaged
+    if metadata[_CHECKSUM_KEY] != b"%08x" % _checksum(metadata[_EPISODE_KEY], message.batch):
+        return damaged
+    return _decode(message, schema, where)
+
+
+def _checksum(header: bytes, batch: pa.RecordBatch) -> int:
+    checksum = zlib.crc32(header, batch.num_rows)
+    for column in batch.columns:
+        for buffer in column.buffers():
+            if buffer is not None:
+                checksum = zlib.crc32(buffer, checksum)
+    return checksum
 
 
 def _to_arrow(arrow_type: pa.DataType, values: npt.NDArray[Any]) -> pa.Array:

@@ -17,7 +17,7 @@ from amago_ray.data.goal_rule import GoalRule
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever columns or metadata change their meaning; other versions are refused."""
 
 _SCHEMA_KEY = b"amago_ray.schema"

@@ -36,6 +36,8 @@ class ShardReport:
     evicted_timesteps: int
     num_duplicates: int
     """Episodes that came again and were ignored."""
+    damaged_episodes: int
+    """Episodes that were passed over when the directory was opened, as they are not what was stored."""
     torn_bytes: int
     """Bytes of half-written episodes that were cut when the directory was opened."""
     num_samples: int

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from amago_ray.data.arrow_codec import EncodedEpisode, read_stream
+from amago_ray.data.arrow_codec import DamagedEpisode, EncodedEpisode, read_stream, scan_stream
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
@@ -51,6 +51,8 @@ class Segment:
         self.num_bytes = num_bytes
         self.num_episodes = 0
         self.num_timesteps = 0
+        self.damaged: list[int] = []
+        """Where episodes begin that `scan` found damaged."""
         self._arrow_schema = arrow_schema
         self._descriptor: int | None = None
         self._mapped: pa.Buffer | None = None
@@ -104,8 +106,8 @@ class Segment:
         return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
 
     def scan(self) -> Iterator[EncodedEpisode]:
-        """Yield the episodes of an opened segment up to the first that is not sound, counting them in."""
-        _, episodes = read_stream(_map(self.path), str(self.path))
+        """Yield the sound episodes of an opened segment up to where it breaks off, counting them in."""
+        _, episodes = scan_stream(_map(self.path), str(self.path))
         while True:
             try:
                 encoded = next(episodes, None)
@@ -114,6 +116,9 @@ class Segment:
             if encoded is None:
                 return
             self.num_bytes = encoded.offset + encoded.num_bytes
+            if isinstance(encoded, DamagedEpisode):
+                self.damaged.append(encoded.offset)
+                continue
             self.num_episodes += 1
             self.num_timesteps += encoded.batch.num_rows - 1
             yield encoded

@@ -146,6 +146,7 @@ class ReplayShard:
             evicted_episodes=self._store.inserted_episodes - len(self._table),
             evicted_timesteps=self._store.inserted_timesteps - self._table.num_timesteps,
             num_duplicates=self._num_duplicates,
+            damaged_episodes=self._store.num_damaged,
             torn_bytes=self._store.torn_bytes,
             num_samples=self._num_samples,
             num_relabeled=self._num_relabeled,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
 from amago_ray.replay.owner import DirectoryOwner
 from amago_ray.replay.segment import Segment
+
+_log = logging.getLogger(__name__)
 
 _MAX_MAPPED = 256
 """Segments mapped at once: each holds a file descriptor."""
@@ -70,6 +73,8 @@ class SegmentStore:
         self._evicted_before_mark: list[Segment] = []
         self.torn_bytes = 0
         """Bytes of half-written episodes cut by `recover`."""
+        self.num_damaged = 0
+        """Episodes passed over by `recover`, as they are not what was stored."""
         for leftover in directory.glob("segment_*.tmp"):
             leftover.unlink()
         for path in Segment.find(directory):
@@ -118,10 +123,16 @@ class SegmentStore:
         return next(iter(self._segments.values()))
 
     def recover(self) -> Iterator[tuple[int, EncodedEpisode]]:
-        """Yield each sound episode with its segment's sequence, oldest first; then cut what is torn and count it."""
+        """Yield each sound episode with its segment's sequence, oldest first.
+
+        What is torn is cut, what is damaged passed over and named in a warning; both are counted.
+        """
         for sequence, segment in self._segments.items():
             for encoded in segment.scan():
                 yield sequence, encoded
+            self.num_damaged += len(segment.damaged)
+            for offset in segment.damaged:
+                _log.warning("%s: the episode at byte %d is damaged and passed over", segment.path, offset)
             self.torn_bytes += segment.cut(
                 segment.num_bytes, num_episodes=segment.num_episodes, num_timesteps=segment.num_timesteps
             )

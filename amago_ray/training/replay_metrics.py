@@ -20,6 +20,7 @@ def replay_metrics(reports: Sequence[ShardReport], config: ReplayConfig) -> dict
         "replay/inserted_timesteps": float(sum(report.inserted_timesteps for report in reports)),
         "replay/evicted_episodes": float(sum(report.evicted_episodes for report in reports)),
         "replay/duplicate_episodes": float(sum(report.num_duplicates for report in reports)),
+        "replay/damaged_episodes": float(sum(report.damaged_episodes for report in reports)),
         "replay/torn_bytes": float(sum(report.torn_bytes for report in reports)),
     }
     if sampled:

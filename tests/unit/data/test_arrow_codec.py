@@ -1,6 +1,7 @@
 """Episodes through Arrow and back."""
 
 import pickle
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,15 @@ import pytest
 from helpers.episodes import assert_equal_episodes, episodes, make_episode
 from hypothesis import given, settings
 
-from amago_ray.data.arrow_codec import decode_episodes, encode_episodes, read_stream
+from amago_ray.data.arrow_codec import (
+    DamagedEpisode,
+    EncodedEpisode,
+    decode_episodes,
+    encode_episodes,
+    read_stream,
+    scan_stream,
+    to_episode,
+)
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.errors import DataError
 
@@ -128,6 +137,27 @@ def test_broken_stream_yields_what_is_sound_before_it():
     assert next(encoded).header.episode_id.counter == 0
     with pytest.raises(DataError, match="here: broken at byte"):
         next(encoded)
+
+
+def test_no_flipped_byte_makes_another_episode():
+    """It is found damaged, breaks the stream, or (between what is read) changes nothing."""
+    episode = make_episode(6, has_action_mask=True)
+    group = bytearray(encode_episodes([episode]).to_pybytes())
+    schema, entries = scan_stream(bytes(group), "test")
+    (whole,) = entries
+    assert isinstance(whole, EncodedEpisode)
+    body = sum(buffer.size for column in whole.batch.columns for buffer in column.buffers() if buffer is not None)
+    num_damaged = 0
+    for position in range(whole.offset, whole.offset + whole.num_bytes):
+        group[position] ^= 0x10
+        with suppress(DataError):
+            for entry in scan_stream(bytes(group), "test")[1]:
+                if isinstance(entry, DamagedEpisode):
+                    num_damaged += 1
+                else:
+                    assert_equal_episodes(to_episode(entry.batch, entry.header, schema), episode)
+        group[position] ^= 0x10
+    assert num_damaged >= body
 
 
 def test_seed_beyond_64_bits_is_refused():

@@ -25,19 +25,19 @@ def test_other_schema_version_is_refused_by_number():
         batch, metadata = reader.read_next_batch_with_custom_metadata()
         key = b"amago_ray.schema"
         schema = reader.schema.with_metadata(
-            {key: reader.schema.metadata[key].replace(b'"version": 1', b'"version": 7')}
+            {key: reader.schema.metadata[key].replace(b'"version": 2', b'"version": 7')}
         )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(batch, custom_metadata=metadata)
-    with pytest.raises(DataError, match="expected episodes of schema version 1, found version 7"):
+    with pytest.raises(DataError, match="expected episodes of schema version 2, found version 7"):
         decode_episodes(sink.getvalue())
 
 
 def test_columns_that_belie_their_metadata_are_refused():
     schema = EpisodeSchema.from_episode(make_episode(3)).to_arrow()
     lying = pa.schema([*list(schema)[:-1], pa.field("achieved_goals", pa.int64())], metadata=schema.metadata)
-    with pytest.raises(DataError, match="columns do not fit schema version 1"):
+    with pytest.raises(DataError, match="columns do not fit schema version 2"):
         read_stream(pa_stream(lying), "here")
 
 

@@ -110,6 +110,33 @@ def test_reopening_cuts_a_torn_tail_and_reports_it(tmp_path):
     assert counters(shard) == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.parametrize("column", ["header", "actions", "observations"])
+def test_a_flipped_byte_costs_its_episode_alone_which_is_counted_and_named(tmp_path, caplog, column):
+    shard = open_shard(tmp_path)
+    episodes = [long_episode(counter) for counter in range(5)]
+    shard.add(episodes)
+    shard.close()
+    (path,) = Segment.find(tmp_path)
+    content = bytearray(path.read_bytes())
+    whole = {
+        "header": json.dumps(episodes[2].episode_id).encode(),
+        "actions": episodes[2].actions.tobytes(),
+        "observations": next(iter(episodes[2].observations.values())).tobytes(),
+    }
+    content[content.rindex(whole[column]) + 1] ^= 1
+    path.write_bytes(content)
+
+    shard = open_shard(tmp_path, incarnation=1)
+    report = shard.report()
+    assert (report.damaged_episodes, report.stored_episodes, report.torn_bytes) == (1, 4, 0)
+    assert f"{path}: the episode at byte " in caplog.text
+    assert len(counters(shard)) == 4
+    shard.add([long_episode(counter) for counter in range(5, 9)])
+    assert len(counters(shard)) == 8
+    shard.close()
+    assert open_shard(tmp_path, incarnation=2).report().stored_episodes == 8
+
+
 def test_a_killed_process_loses_nothing_acknowledged(tmp_path):
     code = f"""
 import os, sys

@@ -28,6 +28,7 @@ def test_counts_are_summed_over_shards() -> None:
         ("inserted_timesteps", "inserted_timesteps"),
         ("evicted_episodes", "evicted_episodes"),
         ("duplicate_episodes", "num_duplicates"),
+        ("damaged_episodes", "damaged_episodes"),
         ("torn_bytes", "torn_bytes"),
     ):
         assert metrics[f"replay/{name}"] == getattr(one, field) + getattr(two, field)
