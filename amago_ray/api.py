@@ -225,7 +225,7 @@ def _trainer(
 
 def _precedes(checkpoint: Checkpoint) -> Callable[[Mapping[str, float]], bool]:
     """Tells which reports a run had made when it was saved; what a killed session reported later happens anew."""
-    env_steps, learner_steps = (checkpoint.metadata.get(name, 0) for name in ("env_steps", "learner_steps"))
+    env_steps, learner_steps = (int(checkpoint.metadata.get(name, 0)) for name in ("env_steps", "learner_steps"))
     is_evaluated_anew = checkpoint.metadata.get("trainer", {}).get("evaluating", False)
 
     def precedes(report: Mapping[str, float]) -> bool:
