@@ -103,7 +103,7 @@ class RayBackend:
         Raises: TrainingError if training cannot go on; AmagoRayError that an actor raised.
         """
         watched = [*self._runs, *self._evaluations]
-        ended, _ = ray.wait(watched, num_returns=1, timeout=timeout_s)
+        ended, _ = ray.wait(watched, num_returns=1, timeout=timeout_s) if watched else ([], [])
         if ended:
             ended, _ = ray.wait(watched, num_returns=len(watched), timeout=0)
         evaluations = []
@@ -137,6 +137,24 @@ class RayBackend:
         self._files = files
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
         return Capture(counters, files, {})
+
+    def finish(self) -> None:
+        """Tell env runners and learner to stop; finished episodes are handed over, the last weights broadcast.
+
+        Raises: AmagoRayError that one of them raised.
+        """
+        get(self._control.stop.remote(), timeout_s=_STOP_TIMEOUT_S)
+        ended: list[Any] = []
+        if self._runs:
+            ended, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=_STOP_TIMEOUT_S)
+        self._runs.clear()
+        for reference in ended:
+            try:
+                get(reference)
+            except ray.exceptions.RayActorError as error:
+                self._warnings.append(f"an actor died when training ended: {_line(error)}")
+            except ray.exceptions.RayTaskError as error:
+                raise _cause(error) from error
 
     def stop(self) -> None:
         """Tell everyone to stop, wait until finished episodes are handed over, and end the actors."""
@@ -200,8 +218,8 @@ class RayBackend:
         self._runs[self._learner.run.remote()] = "learner"
 
     def _begin_evaluations(self) -> None:
-        if self._evaluator is None:
-            if self._counters.env_steps == self._base_env_steps:
+        if self._evaluator is None and self._wanted_evaluations:
+            if self._runs and self._counters.env_steps == self._base_env_steps:
                 # What trains starts first: the evaluator would share the processors with it.
                 return
             self._evaluator = start_actor(EvaluatorActor, self._config, name=self._name("evaluator"), num_cpus=0)

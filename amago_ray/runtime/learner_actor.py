@@ -62,6 +62,8 @@ class LearnerActor:
             began = time.perf_counter()
             request = self._requests.get()
             if request is None:
+                # Whoever asks for the newest weights after training gets the last ones.
+                self._broadcast(wait=True)
                 return
             reference, reserved = request
             requested = time.perf_counter()
@@ -109,10 +111,12 @@ class LearnerActor:
             if shard is not None:
                 self._requests.put((self._shards[shard].sample.remote(self._config.learner.batch_size), estimate))
 
-    def _broadcast(self) -> None:
+    def _broadcast(self, *, wait: bool = False) -> None:
         with self._lock:
             snapshot = self._learner.snapshot()
-        self._control.push_weights.remote(snapshot)
+        pushed = self._control.push_weights.remote(snapshot)
+        if wait:
+            get(pushed)
 
     def _beat(self, **news: Any) -> None:
         version = PolicyVersion(self._learner.incarnation, self._learner.learner_steps)

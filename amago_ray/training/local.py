@@ -136,6 +136,9 @@ class LocalBackend:
         self._runner.abandon()
         return Capture(self._counters, self._learner.save_files(), state)
 
+    def finish(self) -> None:
+        """Nothing to do: while an evaluation is awaited, nothing else goes on."""
+
     def stop(self) -> None:
         """Release environments and files."""
         self._runner.close()

@@ -79,6 +79,10 @@ class Backend(Protocol):
         """The state of everything, for a checkpoint."""
         ...
 
+    def finish(self) -> None:
+        """End acting and learning: what is evaluated and captured from now on are the run's last weights."""
+        ...
+
     def stop(self) -> None:
         """Stop everything; finished episodes already handed over stay in replay."""
         ...

@@ -139,9 +139,11 @@ class Trainer:
             if self._stop_reason is None:
                 self._schedule()
         if self._wants_last_evaluation():
+            # The last checkpoint holds the weights that are evaluated last.
+            self._backend.finish()
+            self._await_evaluation(began)
             self._request_evaluation()
-            while self._evaluating:
-                self._take(self._backend.advance(self._config.report.interval_s), began)
+            self._await_evaluation(began)
         if self._saved_at != self._progress_mark:
             self._save_checkpoint()
 
@@ -165,6 +167,10 @@ class Trainer:
         self._evaluating = True
         self._backend.request_evaluation(self._num_evaluations)
         self._num_evaluations += 1
+
+    def _await_evaluation(self, began: float) -> None:
+        while self._evaluating:
+            self._take(self._backend.advance(self._config.report.interval_s), began)
 
     def _wants_last_evaluation(self) -> bool:
         is_stale = self._after_steps < self._counters.learner_steps

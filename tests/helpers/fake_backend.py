@@ -40,6 +40,7 @@ class FakeBackend:
         self.calls: list[Any] = []
         self.started_from: Checkpoint | None = None
         self.is_stopped = False
+        self.is_finished = False
         self.stop_requested = False
         self._env_steps, self._learner_steps = env_steps, learner_steps
         self._score_of = score_of
@@ -67,9 +68,10 @@ class FakeBackend:
             return Report(self.counters, evaluations=arrived)
         self._num_reports += 1
         before = self.counters
-        self.counters = Counters(
-            before.env_steps + self._env_steps, before.learner_steps + self._learner_steps, before.episodes + 1
-        )
+        if not self.is_finished:
+            self.counters = Counters(
+                before.env_steps + self._env_steps, before.learner_steps + self._learner_steps, before.episodes + 1
+            )
         self.calls.append(("advance", self.counters.env_steps))
         self._on_advance(self)
         arrived = [result for delay, result in self._pending if delay <= 1]
@@ -95,6 +97,9 @@ class FakeBackend:
         self.calls.append(("capture", self.counters.learner_steps))
         files = {POLICY_FILE: b"weights", TRAINING_STATE_FILE: b"state"}
         return Capture(self.counters, files, {"reports": self._num_reports})
+
+    def finish(self) -> None:
+        self.is_finished = True
 
     def stop(self) -> None:
         self.is_stopped = True

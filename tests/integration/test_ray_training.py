@@ -33,7 +33,9 @@ def test_a_run_trains_evaluates_and_leaves_everything_in_its_directory(small_run
     assert last["learner_steps"] > 100
     assert 10 < last["replay/samples_per_insert"] < 27
     assert 0 <= last["rollout/success_rate"] <= 1
-    assert any("eval/success_rate" in report for report in small_run.metrics())
+    evaluated = [report["eval/learner_steps"] for report in small_run.metrics() if "eval/success_rate" in report]
+    assert evaluated[0] == 0
+    assert evaluated[-1] == checkpoint_metadata(path)["learner_steps"], "the last weights are evaluated and saved"
     assert any(report.get("time/policy_lag", 1e9) < 200 for report in small_run.metrics())
     assert {"policy.safetensors", "training_state.pt", "env_spec.json"} <= checkpoint_metadata(path)["sha256"].keys()
 
@@ -59,7 +61,8 @@ def test_ctrl_c_checkpoints_and_resume_goes_on(small_run: SmallRun) -> None:
 
 def test_killed_driver_resumes_with_its_replay(small_run: SmallRun) -> None:
     process = small_run.start("stop.env_steps=1000000")
-    small_run.wait_until(lambda: (small_run.path / "checkpoints" / "latest").exists(), process)
+    latest = small_run.path / "checkpoints" / "latest"
+    small_run.wait_until(lambda: latest.exists() and checkpoint_metadata(small_run.path)["learner_steps"] > 0, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     saved = checkpoint_metadata(small_run.path)

@@ -239,7 +239,7 @@ def test_over_ray_checkpoints_come_by_the_clock(tmp_path: Path, monkeypatch: pyt
     config = make_config(tmp_path, checkpoint=CheckpointConfig(interval_s=10.0))
     backend = FakeBackend(on_advance=tick, evaluation_delay=1)
     run(config, backend, by_steps=False)
-    assert [call[1] for call in backend.of_kind("capture")] == [30, 60, 90, 100 + 10]
+    assert [call[1] for call in backend.of_kind("capture")] == [30, 60, 90, 100]
 
 
 def test_a_local_run_counts_updates_even_if_seconds_are_set(tmp_path: Path) -> None:
@@ -320,6 +320,18 @@ def test_warnings_reach_the_console(tmp_path: Path) -> None:
 
 def after(config: Config, env_steps: int) -> list[dict[str, float]]:
     return [report for report in reports(config) if report["env_steps"] > env_steps]
+
+
+@pytest.mark.parametrize("evaluation_delay", [0, 3])
+def test_the_last_checkpoint_holds_the_weights_that_were_evaluated_last(tmp_path: Path, evaluation_delay: int) -> None:
+    config = make_config(tmp_path)
+    backend = FakeBackend(evaluation_delay=evaluation_delay)
+    outcome = run(config, backend)
+    last = checkpoints_of(config).load().metadata
+    assert outcome.after["eval/learner_steps"] == last["learner_steps"] == backend.counters.learner_steps
+    assert outcome.after["eval/env_steps"] == last["env_steps"]
+    assert not last["trainer"]["evaluating"]
+    assert backend.of_kind("capture")[-1] == ("capture", last["learner_steps"])
 
 
 @pytest.mark.parametrize("at", [300, 500, 600, 700])
