@@ -72,7 +72,7 @@ def measure(setting: Setting, device: Device, size: LearnerSize, num_envs: int, 
         live = acting.live_tokens
         products_s = num_envs * size.network.step_flops(live) / setting.ceilings.float32_flops_per_s
         # The measured rate counts bytes read and bytes written; a cache is only read.
-        reading_s = num_envs * size.network.cache_bytes(live) / setting.ceilings.copy_bytes_per_s
+        reading_s = num_envs * size.network.cache_bytes(live, item_bytes=4) / setting.ceilings.copy_bytes_per_s
         row |= {
             "limit_env_steps_per_s": num_envs / max(products_s, reading_s),
             "of_limit": max(products_s, reading_s) / step_s.median,

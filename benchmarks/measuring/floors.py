@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CACHE_ITEM_BYTES = 4
+CACHE_ITEM_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class NetworkSize:
         attention = 2 * self.layers * self.width * live_tokens
         return 2 * (self.trunk_macs + self.head_macs(1) + attention)
 
-    def cache_bytes(self, tokens: float) -> float:
-        """Keys and values of that many tokens in float32."""
-        return 2 * self.layers * self.width * tokens * CACHE_ITEM_BYTES
+    def cache_bytes(self, tokens: float, item_bytes: int = CACHE_ITEM_BYTES) -> float:
+        """Keys and values of that many tokens; collecting on a CPU keeps them in float16."""
+        return 2 * self.layers * self.width * tokens * item_bytes
 
 
 @dataclass(frozen=True)
