@@ -162,7 +162,8 @@ INLINE void store(void *cache, int64_t index, float number, const int half) {
     if (half) {
         number = number > LARGEST_HALF ? LARGEST_HALF : number < -LARGEST_HALF ? -LARGEST_HALF : number;
         Bits x = {.number = number / HALF_SCALE};
-        ((uint16_t *)cache)[index] = (x.bits + 0xfff + (x.bits >> 13 & 1)) >> 13 & 0x7fff | x.bits >> 16 & 0x8000;
+        uint32_t rounded = (x.bits + 0xfff + (x.bits >> 13 & 1)) >> 13;
+        ((uint16_t *)cache)[index] = (rounded & 0x7fff) | (x.bits >> 16 & 0x8000);
     } else {
         ((float *)cache)[index] = number;
     }
