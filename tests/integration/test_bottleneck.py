@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import yaml
 from helpers.slow_parts import CONFIG, VARIABLE, slept_s, slow_down
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 SLOW = {
     "environment": {"environment": 0.005},
@@ -24,21 +24,20 @@ SLOW = {
     "replay": {"replay": 0.05},
     "learner": {"learner": 0.2},
     "broadcast": {"broadcast": 0.4},
-    # Both sides take as long, and may hardly run ahead: neither works while the other does.
-    "governor": {"environment": 0.0025, "learner": 0.2},
 }
-INTERVAL_S = 0.6
-WINDOW_S = 4 * INTERVAL_S
-"""What a report's shares are about."""
+TRIED_S = 60
+"""A verdict must be right by then: a busy machine's first windows may hold other work."""
 
 
 class SlowRun:
     """A run that goes on, and its reports."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, interval_s: float, settings: dict[str, Any]) -> None:
         self.commands = directory / "commands"
+        self.window_s = 4 * interval_s
+        """What a report's shares are about."""
         slow_down(self.commands)
-        config = {**CONFIG, "runs_dir": str(directory), "report": {"interval_s": INTERVAL_S}}
+        config = {**CONFIG, **settings, "runs_dir": str(directory), "report": {"interval_s": interval_s}}
         (directory / "slow.yaml").write_text(yaml.safe_dump(config))
         self._status = directory / CONFIG["name"] / "status.json"
         self._process = subprocess.Popen(
@@ -62,6 +61,10 @@ class SlowRun:
             time.sleep(0.02)
         raise AssertionError("no report")
 
+    def report_on_a_window(self) -> dict[str, Any]:
+        """The status whose shares are about a window that begins now."""
+        return self.next_report(since=time.time() + 1.125 * self.window_s)
+
     def stop(self) -> None:
         """Ctrl-C."""
         os.killpg(self._process.pid, signal.SIGINT)
@@ -70,32 +73,49 @@ class SlowRun:
 
 
 @pytest.fixture
-def slow_run(tmp_path: Path) -> Iterator[SlowRun]:
-    run = SlowRun(tmp_path)
-    yield run
-    run.stop()
+def start(tmp_path: Path) -> Iterator[Callable[..., SlowRun]]:
+    runs = []
+
+    def start_run(interval_s: float, **settings: Any) -> SlowRun:
+        runs.append(SlowRun(tmp_path, interval_s, settings))
+        return runs[-1]
+
+    yield start_run
+    for run in runs:
+        run.stop()
 
 
-def test_the_verdict_names_the_slow_part_and_how_much_it_takes(slow_run: SlowRun) -> None:
-    while slow_run.next_report(since=0)["metrics"]["learner_steps"] < 10:
+def test_the_verdict_names_the_slow_part_and_how_much_it_takes(start: Callable[..., SlowRun]) -> None:
+    run = start(interval_s=0.6)
+    while run.next_report(since=0)["metrics"]["learner_steps"] < 10:
         time.sleep(0.1)
     for part, seconds in SLOW.items():
-        slow_down(slow_run.commands, **seconds)
-        deadline = time.monotonic() + 20
-        problem = "never reported"
-        while problem:
+        slow_down(run.commands, **seconds)
+        deadline = time.monotonic() + TRIED_S
+        while problem := examine(run, part):
             assert time.monotonic() < deadline, f"{part}: {problem}"
-            problem = examine(slow_run, part)
+
+
+def test_the_verdict_names_the_governor_where_both_sides_wait_for_each_other(start: Callable[..., SlowRun]) -> None:
+    # An update uses up eight episodes, and the one environment may run two or three ahead: so five are collected while
+    # the learner waits, and for most of an update, which takes as long as eight episodes, the environment waits.
+    run = start(interval_s=1.2, rollout={"num_envs_per_env_runner": 1}, learner={**CONFIG["learner"], "batch_size": 16})
+    slow_down(run.commands, environment=0.003, learner=1.3)
+    deadline = time.monotonic() + TRIED_S
+    named = False
+    while not named:
+        report = run.report_on_a_window()
+        assert time.monotonic() < deadline, report["bottleneck"]
+        speedup = report["metrics"]["bottleneck/governor_speedup"]
+        named = report["bottleneck"].startswith("governor limits") and speedup > 1.2
 
 
 def examine(run: SlowRun, part: str) -> str:
     """What is wrong with the verdict over a window that begins now; empty if nothing is."""
     began, slept_before = time.time(), slept_s(run.commands, part)
-    report = run.next_report(since=began + WINDOW_S + INTERVAL_S / 2)
+    report = run.report_on_a_window()
     slept = (slept_s(run.commands, part) - slept_before) / (time.time() - began)
     share, speedup = (report["metrics"][f"bottleneck/{part}_{what}"] for what in ("share", "speedup"))
     if not report["bottleneck"].startswith(f"{part} limits: {share:.0%} of the time"):
         return report["bottleneck"]
-    if part == "governor":
-        return "" if speedup > 1.2 else f"gain of {speedup}"
     return "" if abs(share - slept) < 0.2 and speedup > 1.5 else f"share {share}, slept {slept}, gain of {speedup}"
