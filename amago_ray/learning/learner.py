@@ -24,9 +24,10 @@ from amago_ray.learning.loss_metrics import detailed_metrics, loss_metrics
 from amago_ray.learning.malloc import keep_freed_memory
 from amago_ray.learning.metric_sums import MetricSums
 from amago_ray.learning.optimizer import AgentOptimizer
-from amago_ray.learning.precision import network_dtype
+from amago_ray.learning.precision import compiles_for_each_size, network_dtype
 from amago_ray.learning.running_statistics import RunningStatistics
 from amago_ray.learning.schedules import warmed_up
+from amago_ray.learning.static_shapes import fill_up
 from amago_ray.learning.training_state import state_from_files, state_hash, state_to_files
 
 _CHUNK_ENTRIES = 1024
@@ -74,6 +75,7 @@ class Learner:
         self._statistics = RunningStatistics(self.agent)
         self._generator = torch.Generator(self.device)
         self._precision = network_dtype(config.learner.precision, self.device)
+        self._fills_up = compiles_for_each_size(self.device, self._precision)
         self._pending: list[SequenceBatch] = []
         self._loss_metrics, self._detailed_metrics = MetricSums(), MetricSums()
         # (in a row, in total), as floats on the device.
@@ -93,8 +95,10 @@ class Learner:
         if len(self._pending) < self._config.batches_per_update:
             return None
         self.agent.config = self._agent_config.after(self.learner_steps)
-        batches = [to_device_batch(b, self.device, n_step=self.agent.config.n_step) for b in self._pending]
-        num_sequences = sum(b.num_sequences for b in self._pending)
+        num_sequences = sum(batch.num_sequences for batch in self._pending)
+        num_tokens = sum(batch.num_tokens for batch in self._pending)
+        shaped = [fill_up(batch) if self._fills_up else batch for batch in self._pending]
+        batches = [to_device_batch(b, self.device, n_step=self.agent.config.n_step) for b in shaped]
         self._pending = []
         num_transitions = sum(b.num_transitions for b in batches)
 
@@ -114,7 +118,6 @@ class Learner:
             self._detailed_metrics.add(detailed_metrics(self.agent, batches, evaluations), 1.0 - bad)
         self.learner_steps += 1
         self._check_finite()
-        num_tokens = sum(b.num_tokens for b in batches)
         return StepReport(self.learner_steps, num_sequences, num_tokens, num_transitions)
 
     def metrics(self) -> dict[str, float]:

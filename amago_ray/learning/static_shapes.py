@@ -1,0 +1,48 @@
+"""Batches of few different sizes, for devices that compile a kernel for each size they meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amago_ray.data.sequence_batch import SequenceBatch
+
+_SIZES_PER_OCTAVE = 16
+_SMALLEST_STEP = 16
+
+
+def fill_up(batch: SequenceBatch) -> SequenceBatch:
+    """`batch` and a dummy sequence of weight 0, which counts in no loss and no statistic.
+
+    It brings the number of tokens to the next of few sizes, 16 from each power of two to the next: about 3 % more
+    tokens. Batches of as many sequences and of one size have as many transitions, too.
+    """
+    num_tokens = batch.num_tokens + 1
+    step = max(_SMALLEST_STEP, (1 << (num_tokens - 1).bit_length()) // (2 * _SIZES_PER_OCTAVE))
+    length = 1 + -num_tokens % step
+    mask = batch.action_mask
+    return replace(
+        batch,
+        observations={name: _append(column, length) for name, column in batch.observations.items()},
+        prev_action=_append(batch.prev_action, length),
+        prev_reward=_append(batch.prev_reward, length),
+        # The first step all along: positions that are learned know no step beyond an episode's last.
+        time_index=_append(batch.time_index, length),
+        action=_append(batch.action, length - 1),
+        reward=_append(batch.reward, length - 1),
+        terminated=_append(batch.terminated, length - 1),
+        cu_seqlens=np.append(batch.cu_seqlens, batch.cu_seqlens[-1] + np.int32(length)),
+        max_seqlen=max(batch.max_seqlen, length),
+        weight=_append(batch.weight, 1),
+        episode_ids=_append(batch.episode_ids, 1),
+        policy_versions=_append(batch.policy_versions, 1),
+        action_mask=None if mask is None else np.concatenate([mask, np.ones((length, *mask.shape[1:]), np.bool_)]),
+    )
+
+
+def _append(column: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """`column` and so many zeros."""
+    return np.concatenate([column, np.zeros((count, *column.shape[1:]), column.dtype)])
