@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,19 +11,18 @@ import numpy.typing as npt
 
 from amago_ray.data.sequence_batch import SequenceBatch
 
-_SIZES_PER_OCTAVE = 16
-_SMALLEST_STEP = 16
+_SMALLEST_SIZE = 16
+_SIZES_PER_OCTAVE = 5
+"""Each size costs tens of megabytes of kernels and a moment to generate them; each token added costs its work."""
 
 
 def fill_up(batch: SequenceBatch) -> SequenceBatch:
     """`batch` and a dummy sequence of weight 0, which counts in no loss and no statistic.
 
-    It brings the number of tokens to the next of few sizes, 16 from each power of two to the next: about 3 % more
-    tokens. Batches of as many sequences and of one size have as many transitions, too.
+    It brings the number of tokens to the next of few sizes, each 15 % larger than the one before: 7 % more tokens on
+    average. Batches of as many sequences and of one size have as many transitions, too.
     """
-    num_tokens = batch.num_tokens + 1
-    step = max(_SMALLEST_STEP, (1 << (num_tokens - 1).bit_length()) // (2 * _SIZES_PER_OCTAVE))
-    length = 1 + -num_tokens % step
+    length = _next_size(batch.num_tokens + 1) - batch.num_tokens
     mask = batch.action_mask
     return replace(
         batch,
@@ -41,6 +41,12 @@ def fill_up(batch: SequenceBatch) -> SequenceBatch:
         policy_versions=_append(batch.policy_versions, 1),
         action_mask=None if mask is None else np.concatenate([mask, np.ones((length, *mask.shape[1:]), np.bool_)]),
     )
+
+
+def _next_size(num_tokens: int) -> int:
+    """The smallest of the sizes that is at least `num_tokens`."""
+    number = max(math.ceil(_SIZES_PER_OCTAVE * math.log2(num_tokens / _SMALLEST_SIZE)), 0)
+    return math.ceil(_SMALLEST_SIZE * 2 ** (number / _SIZES_PER_OCTAVE))
 
 
 def _append(column: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:

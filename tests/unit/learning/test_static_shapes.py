@@ -30,7 +30,7 @@ def test_a_dummy_may_do_anything():
     assert filled.action_mask[batch.num_tokens :].all()
 
 
-@pytest.mark.parametrize(("smallest", "largest", "num_sizes"), [(2, 15, 1), (512, 1023, 17), (4096, 8191, 17)])
+@pytest.mark.parametrize(("smallest", "largest", "num_sizes"), [(2, 15, 1), (512, 1023, 6), (4096, 8191, 6)])
 def test_sizes_are_few_and_little_is_added(smallest, largest, num_sizes):
     spec, sizes, added = make_spec(), set(), []
     for num_tokens in range(smallest, largest + 1):
@@ -39,8 +39,8 @@ def test_sizes_are_few_and_little_is_added(smallest, largest, num_sizes):
         added.append(filled.num_tokens / num_tokens - 1)
     assert len(sizes) <= num_sizes
     if smallest >= 512:
-        assert max(added) <= 1 / 16
-        assert np.mean(added) < 0.035
+        assert max(added) < 0.16
+        assert np.mean(added) < 0.08
 
 
 def test_a_learner_in_bfloat16_meets_few_sizes_and_reports_what_it_was_given(monkeypatch):
