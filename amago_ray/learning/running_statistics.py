@@ -23,12 +23,12 @@ class RunningStatistics:
         self._of_tokens = [b for name, b in agent.named_buffers() if name in names and not name.startswith("popart.")]
         self._of_popart = list(agent.popart.buffers())
         self._buffers = [*self._of_tokens, *self._of_popart]
-        self._saved: list[Tensor] = []
+        self._saved = [buffer.clone() for buffer in self._buffers]
         self._gathered: list[tuple[float, float, list[Tensor]]] = []
 
     def save(self) -> None:
         """Remember the statistics before an update."""
-        self._saved = [buffer.clone() for buffer in self._buffers]
+        torch._foreach_copy_(self._saved, self._buffers)
         self._gathered = []
 
     def rewind(self) -> None:
@@ -57,8 +57,11 @@ class RunningStatistics:
 
     def restore_where(self, bad: Tensor) -> None:
         """Back to the statistics before the update where `bad` is 1.0 rather than 0.0, decided on the device."""
+        if bad.device.type == "cpu" and not bad:
+            return
+        is_bad = bad > 0
         for buffer, saved in zip(self._buffers, self._saved, strict=True):
-            torch.where(bad > 0, saved, buffer, out=buffer)
+            torch.where(is_bad, saved, buffer, out=buffer)
 
 
 def _weighted_mean(values: list[Tensor], weights: list[float]) -> Tensor:

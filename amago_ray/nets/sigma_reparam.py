@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,43 +37,65 @@ class SigmaReparamLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., input_dim]` to `[..., output_dim]`."""
-        return functional.linear(x, self.effective_weight(), self.bias)
+        (weight,) = reparametrised_weights([self])
+        return functional.linear(x, weight, self.bias)
 
-    def effective_weight(self) -> Tensor:
-        """(gamma / sigma) W; in training mode after one power iteration.
 
-        The scale goes onto W, not onto the product: W is smaller than a batch's activations.
-        """
-        with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
-            u, v, weight = self.u, self.v, self.weight
-            if self.training:
-                left = torch.mv(weight, v)
-                u = left / left.norm().clamp_min(_TINY)
-                right = torch.mv(weight.t(), u)
-                # u^T W v = (W^T u)^T (W^T u) / |W^T u|: the norm that v is divided by is sigma itself.
-                sigma = right.norm().clamp_min(_TINY)
-                v = right / sigma
-                self.u.copy_(u)
-                self.v.copy_(v)
-            else:
-                sigma = torch.dot(u, torch.mv(weight, v))
-        scaled: Tensor = _ScaleBySigma.apply(self.weight, self.gamma, u, v, sigma)  # type: ignore[no-untyped-call]
-        return scaled
+def reparametrised_weights(layers: Sequence[SigmaReparamLinear]) -> tuple[Tensor, ...]:
+    """(gamma / sigma) W of each layer; in training mode, which all share, after one power iteration.
+
+    The scale goes onto W, not onto the product: W is smaller than a batch's activations. All layers go together, since
+    the operations are many and small.
+    """
+    weights, us, vs = [layer.weight for layer in layers], [layer.u for layer in layers], [layer.v for layer in layers]
+    with torch.no_grad(), torch.autocast(weights[0].device.type, enabled=False):
+        if layers[0].training:
+            us = _normalized([torch.mv(weight, v) for weight, v in zip(weights, vs, strict=True)])[0]
+            # u^T W v = (W^T u)^T (W^T u) / |W^T u|: the norm that v is divided by is sigma itself.
+            vs, sigmas = _normalized([torch.mv(weight.t(), u) for weight, u in zip(weights, us, strict=True)])
+            torch._foreach_copy_(
+                [buffer for layer in layers for buffer in (layer.u, layer.v)],
+                [vector for pair in zip(us, vs, strict=True) for vector in pair],
+            )
+        else:
+            sigmas = [torch.dot(u, torch.mv(w, v)) for u, w, v in zip(us, weights, vs, strict=True)]
+    gammas = [layer.gamma for layer in layers]
+    scaled: tuple[Tensor, ...] = _ScaleBySigma.apply(us, vs, sigmas, *weights, *gammas)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+def _normalized(vectors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Vectors of length 1, and the lengths that they had."""
+    lengths = list(torch._foreach_norm(vectors))
+    torch._foreach_clamp_min_(lengths, _TINY)
+    return list(torch._foreach_div(vectors, lengths)), lengths
 
 
 class _ScaleBySigma(torch.autograd.Function):
-    """(gamma / sigma) W, where the backward pass knows that sigma = u^T W v."""
+    """(gamma / sigma) W of several layers, where the backward pass knows that sigma = u^T W v."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, gamma: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        scale = gamma / sigma
-        ctx.save_for_backward(weight, u, v, sigma, scale)
-        return weight * scale
+    def forward(
+        ctx: Any, us: list[Tensor], vs: list[Tensor], sigmas: list[Tensor], *weights_and_gammas: Tensor
+    ) -> tuple[Tensor, ...]:
+        weights, gammas = _halves(weights_and_gammas)
+        scales = torch._foreach_div(gammas, sigmas)
+        ctx.save_for_backward(*weights, *us, *vs, *sigmas, *scales)
+        return tuple(torch._foreach_mul(weights, scales))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        weight, u, v, sigma, scale = ctx.saved_tensors
-        (grad,) = grads
-        grad_gamma = torch.sum(grad * weight) / sigma
-        grad_weight = torch.addr(grad * scale, u * (-grad_gamma * scale), v)
-        return grad_weight, grad_gamma.reshape(1), None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        n = len(grads)
+        weights, us, vs, sigmas, scales = (list(ctx.saved_tensors[i * n : (i + 1) * n]) for i in range(5))
+        inner = [torch.sum(product) for product in torch._foreach_mul(grads, weights)]
+        grad_gammas = [grad.reshape(1) for grad in torch._foreach_div(inner, sigmas)]
+        factors = torch._foreach_neg(torch._foreach_mul(grad_gammas, scales))
+        columns = torch._foreach_mul(us, factors)
+        scaled = torch._foreach_mul(grads, scales)
+        grad_weights = [torch.addr(part, u, v) for part, u, v in zip(scaled, columns, vs, strict=True)]
+        return None, None, None, *grad_weights, *grad_gammas
+
+
+def _halves(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    half = len(tensors) // 2
+    return list(tensors[:half]), list(tensors[half:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,9 +16,18 @@ from amago_ray.nets.dropout import dropout
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.mlp import activate
 from amago_ray.nets.positions import LearnedPositions, SinusoidalPositions, rotary_tables, rotate
-from amago_ray.nets.sigma_reparam import SigmaReparamLinear
+from amago_ray.nets.sigma_reparam import SigmaReparamLinear, reparametrised_weights
 
 Projection = SigmaReparamLinear | nn.Linear
+
+
+class LayerWeights(NamedTuple):
+    """The matrices that a layer's projections apply, `[out, in]` each."""
+
+    qkv: Tensor
+    output: Tensor
+    expand: Tensor
+    contract: Tensor
 
 
 class Transformer(SequenceModel):
@@ -57,8 +68,8 @@ class Transformer(SequenceModel):
             x = x + self.positions(time_index)
         x = dropout(x, self.dropout, training=self.training)
         turn = rotary_tables(time_index, self.head_dim) if self.rotary else None
-        for layer in self.layers:
-            x = layer(x, turn, layout, window)
+        for layer, weights in zip(self.layers, layer_weights(self.layers), strict=True):
+            x = layer(x, weights, turn, layout, window)
         output: Tensor = self.output_norm(x)
         return output
 
@@ -79,12 +90,19 @@ class TransformerLayer(nn.Module):
         self.contract = _projection(config, d_ff, dim)
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, layout: SequenceLayout, window: int | None
+        self,
+        x: Tensor,
+        weights: LayerWeights,
+        turn: tuple[Tensor, Tensor] | None,
+        layout: SequenceLayout,
+        window: int | None,
     ) -> Tensor:
-        """`[N, D]` to `[N, D]`; `turn` holds the tables of rotary positions."""
-        x = x + self.attention_output_norm(self.attention(self.attention_norm(x), turn, layout, window))
-        hidden = self.hidden_norm(activate(self.expand(self.feed_forward_norm(x))))
-        return x + dropout(self.contract(hidden), self.dropout, training=self.training)
+        """`[N, D]` to `[N, D]`; `weights` are this layer's, `turn` holds the tables of rotary positions."""
+        attended = self.attention(self.attention_norm(x), weights, turn, layout, window)
+        x = x + self.attention_output_norm(attended)
+        expanded = functional.linear(self.feed_forward_norm(x), weights.expand, self.expand.bias)
+        contracted = functional.linear(self.hidden_norm(activate(expanded)), weights.contract, self.contract.bias)
+        return x + dropout(contracted, self.dropout, training=self.training)
 
 
 class SelfAttention(nn.Module):
@@ -104,27 +122,37 @@ class SelfAttention(nn.Module):
         self.output = _projection(config, config.d_model, config.d_model)
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, layout: SequenceLayout, window: int | None
+        self,
+        x: Tensor,
+        weights: LayerWeights,
+        turn: tuple[Tensor, Tensor] | None,
+        layout: SequenceLayout,
+        window: int | None,
     ) -> Tensor:
         """`[N, D]` to `[N, D]`."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.num_heads, -1).unbind(1)
+        q, k, v = functional.linear(x, weights.qkv).view(len(x), 3, self.num_heads, -1).unbind(1)
         if turn is not None:
             q, k = rotate(q, *turn).to(v.dtype), rotate(k, *turn).to(v.dtype)
         heads = self.attend(q, k, v, layout, window).flatten(1)
-        return functional.linear(heads, self.scaled_output_weight(), self.output.bias)
+        return functional.linear(heads, self.scale_heads(weights.output), self.output.bias)
 
-    def scaled_output_weight(self) -> Tensor:
+    def scale_heads(self, weight: Tensor) -> Tensor:
         """The output projection's weight with each head's scale on its columns: `[D, D]` is smaller than `[N, D]`."""
-        weight = effective_weight(self.output)
         return (weight.view(len(weight), self.num_heads, -1) * self.head_scale[:, None]).flatten(1)
 
 
-def effective_weight(projection: nn.Module) -> Tensor:
-    """The matrix that a projection of the Transformer applies."""
-    if isinstance(projection, SigmaReparamLinear):
-        return projection.effective_weight()
-    assert isinstance(projection, nn.Linear)
-    return projection.weight
+def layer_weights(layers: nn.ModuleList) -> list[LayerWeights]:
+    """What the projections of each of the Transformer's layers apply now."""
+    projections: list[Projection] = []
+    for layer in layers:
+        assert isinstance(layer, TransformerLayer)
+        projections += [layer.attention.qkv, layer.attention.output, layer.expand, layer.contract]
+    reparametrised = [projection for projection in projections if isinstance(projection, SigmaReparamLinear)]
+    if reparametrised:
+        weights = reparametrised_weights(reparametrised)
+    else:
+        weights = tuple(projection.weight for projection in projections)
+    return [LayerWeights(*weights[i : i + 4]) for i in range(0, len(weights), 4)]
 
 
 def head_major_rows(rows: Tensor, num_heads: int) -> Tensor:

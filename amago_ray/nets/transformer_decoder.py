@@ -18,7 +18,7 @@ from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.mlp import activate
 from amago_ray.nets.native_decoder import MAX_HEAD_DIM, NativeTransformer, load_decode_kernel
 from amago_ray.nets.positions import rotary_tables, rotate
-from amago_ray.nets.transformer import Transformer, TransformerLayer, effective_weight
+from amago_ray.nets.transformer import LayerWeights, Transformer, TransformerLayer, layer_weights
 
 Attend = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, q `[N, D]`, kv `[N, H, 2, head_dim]`) -> heads `[N, D]`."""
@@ -38,7 +38,11 @@ class TransformerDecoder:
         self._head_dim = model.head_dim
         self._num_heads = model.output_dim // model.head_dim
         self._attention: AttentionBackend = SdpaAttention()
-        self._layers = [_fold(layer) for layer in model.layers if isinstance(layer, TransformerLayer)]
+        self._layers = [
+            _fold(layer, weights)
+            for layer, weights in zip(model.layers, layer_weights(model.layers), strict=True)
+            if isinstance(layer, TransformerLayer)
+        ]
         self._native = self._compiled()
         self._cache_dtype = torch.float32 if self._native is None else cache_dtype
 
@@ -119,11 +123,11 @@ class TransformerDecoder:
 
 
 @torch.no_grad()
-def _fold(layer: TransformerLayer) -> FoldedLayer:
+def _fold(layer: TransformerLayer, weights: LayerWeights) -> FoldedLayer:
     attention, output_bias = layer.attention, layer.attention.output.bias
     assert output_bias is not None
     num_heads = attention.num_heads
-    weight, bias = fold_norm(layer.attention_norm, effective_weight(attention.qkv), None)
+    weight, bias = fold_norm(layer.attention_norm, weights.qkv, None)
     head_dim = len(weight) // (3 * num_heads)
     q, k, v = weight.view(3, num_heads, head_dim, -1)
     q_bias, k_bias, v_bias = bias.view(3, num_heads, head_dim)
@@ -132,8 +136,8 @@ def _fold(layer: TransformerLayer) -> FoldedLayer:
     qkv_bias = torch.cat(((q_bias * scale).flatten(), torch.stack((k_bias, v_bias), 1).flatten()))
     return FoldedLayer(
         qkv=(qkv_weight, qkv_bias),
-        output=(attention.scaled_output_weight(), output_bias.detach().clone()),
+        output=(attention.scale_heads(weights.output), output_bias.detach().clone()),
         output_norm=norm_weights(layer.attention_output_norm),
-        expand=fold_norm(layer.feed_forward_norm, effective_weight(layer.expand), layer.expand.bias),
-        contract=fold_norm(layer.hidden_norm, effective_weight(layer.contract), layer.contract.bias),
+        expand=fold_norm(layer.feed_forward_norm, weights.expand, layer.expand.bias),
+        contract=fold_norm(layer.hidden_norm, weights.contract, layer.contract.bias),
     )

@@ -24,7 +24,7 @@ from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.heads import PolicyHead
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.sequence_models import build_sequence_model
-from amago_ray.nets.sigma_reparam import SigmaReparamLinear
+from amago_ray.nets.sigma_reparam import SigmaReparamLinear, reparametrised_weights
 from amago_ray.nets.timestep_encoders import build_timestep_encoder
 from amago_ray.nets.tokens import TokenColumns
 from amago_ray.nets.transformer import Transformer
@@ -113,7 +113,7 @@ class FullNetwork(nn.Module):
                     tensor.add_(torch.randn_like(tensor) * 0.3)
             for module in self.modules():
                 if isinstance(module, SigmaReparamLinear):
-                    module.train().effective_weight()
+                    reparametrised_weights([module.train()])
                     module.eval()
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:

@@ -1,13 +1,16 @@
+import copy
+
 import pytest
 import torch
 
-from amago_ray.nets.sigma_reparam import SigmaReparamLinear
+from amago_ray.nets.sigma_reparam import SigmaReparamLinear, reparametrised_weights
 
 
 def test_initial_vectors_are_the_leading_singular_ones() -> None:
     torch.manual_seed(0)
     layer = SigmaReparamLinear(5, 7).eval()
-    assert torch.linalg.matrix_norm(layer.effective_weight(), ord=2).item() == pytest.approx(1, abs=1e-5)
+    (weight,) = reparametrised_weights([layer])
+    assert torch.linalg.matrix_norm(weight, ord=2).item() == pytest.approx(1, abs=1e-5)
 
 
 def test_training_forward_does_one_power_iteration_and_evaluation_none() -> None:
@@ -58,3 +61,18 @@ def test_initial_scale() -> None:
     assert layer.gamma.tolist() == [1]
     assert layer.bias is not None
     assert 0.09 < layer.bias.abs().max().item() <= 0.1
+
+
+def test_layers_together_are_the_layers_one_by_one() -> None:
+    torch.manual_seed(0)
+    together = [SigmaReparamLinear(4, 6), SigmaReparamLinear(6, 3), SigmaReparamLinear(4, 6, bias=False)]
+    alone = copy.deepcopy(together)
+    weights = [reparametrised_weights(together), [reparametrised_weights([layer])[0] for layer in alone]]
+    for each in weights:
+        sum((weight * (i + 1)).square().sum() for i, weight in enumerate(each)).backward()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.weight.grad, other.weight.grad)
+        torch.testing.assert_close(one.gamma.grad, other.gamma.grad)
+        assert torch.equal(one.u, other.u)
+        assert torch.equal(one.v, other.v)
+    assert not torch.equal(together[0].u, together[2].u)
