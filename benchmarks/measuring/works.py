@@ -165,7 +165,7 @@ SOLVING = (
             "first_evaluation": 8,
             "rounds_between_evaluations": 1,
         },
-        overrides=("stop.eval_return=1.0",),
+        overrides=("stop.eval_return=1.0", "cluster.dashboard=false"),
     ),
     SolvingWork(
         "DarkKeyDoor 4x4 to return 6.5",
@@ -186,7 +186,7 @@ SOLVING = (
             "first_evaluation": 30,
             "rounds_between_evaluations": 4,
         },
-        overrides=("stop.eval_return=6.5", "stop.env_steps=400000"),
+        overrides=("stop.eval_return=6.5", "stop.env_steps=400000", "cluster.dashboard=false"),
     ),
 )
 
