@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from measuring.ceilings import measure_ceilings
 from measuring.floors import NetworkSize, update_floor
-from measuring.works import relabeled_lengths
+from measuring.works import relabeled_batches
 
 from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
@@ -92,15 +92,15 @@ def make_config(args: argparse.Namespace) -> Config:
 
 
 class Updates:
-    """A learner and batches in memory, measured in updates.
+    """A learner and batches in memory, each of other lengths if several are given, measured in updates.
 
     Raises: ConfigError if the settings do not fit each other.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec, lengths: Sequence[int], *, device: str = "cpu") -> None:
+    def __init__(self, config: Config, spec: EnvSpec, lengths: Sequence[Sequence[int]], *, device: str = "cpu") -> None:
         rng = np.random.default_rng(0)
-        self._batches = [make_batch(spec, list(lengths), rng) for _ in range(3)]
-        self.num_tokens = self._batches[0].num_tokens
+        self._batches = [make_batch(spec, list(each), rng) for each in lengths]
+        self.num_tokens = round(statistics.mean(batch.num_tokens for batch in self._batches))
         self.learner = Learner(config, spec, device=device)
         self.device = device
         self._count = 0
@@ -147,9 +147,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    lengths = [args.length] * args.batch_size
+    lengths: Sequence[Sequence[int]] = [[args.length] * args.batch_size]
     if args.mean_share < 1:
-        lengths = list(relabeled_lengths(args.batch_size, args.length, args.mean_share))
+        lengths = relabeled_batches(args.batch_size, args.length, args.mean_share)
     updates = Updates(make_config(args), make_spec(args.length, args.continuous), lengths, device=args.device)
     times_ms = [updates.update_ms() for _ in range(args.warmup + args.updates)][args.warmup :]
     size = NetworkSize(19, args.encoder_width, args.encoder_output, args.width, args.layers, NUM_ACTIONS)
@@ -165,7 +165,7 @@ def main() -> None:
         "median_ms": statistics.median(times_ms),
         "min_ms": min(times_ms),
         "max_ms": max(times_ms),
-        "gflop": size.update_flops(lengths) / 1e9,
+        "gflop": size.mean_update_flops(lengths) / 1e9,
         "torch": torch.__version__,
         "processor": platform.processor() or platform.machine(),
     }

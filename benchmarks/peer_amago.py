@@ -9,6 +9,7 @@ buffers of its spectral reparametrisation to be contiguous, which is all that is
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -201,9 +202,9 @@ def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
 
 @contextmanager
 def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
-    """Milliseconds of one of its updates on a batch in memory, padded by its own collate function.
+    """Milliseconds of one of its updates on batches in memory, padded by its own collate function.
 
-    Where the case names a device, the batch lies there already: its transfer is not counted.
+    Where the case names a device, the batches lie there already: their transfer is not counted.
     """
     work, device = case["work"], torch.device(case.get("device", "cpu"))
     if device.type == "cpu":
@@ -221,23 +222,28 @@ def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]
             attention=case.get("attention", "vanilla"),
             parallel_actors=1,
             env_mode="sync",
-            batch_size=len(work["lengths"]),
+            batch_size=len(work["lengths"][0]),
             mixed_precision={"float32": "no", "bfloat16": "bf16"}[case.get("precision", "float32")],
         )
         experiment.policy_aclr.train()
-        batch = RLData_pad_collate([make_sequence(length) for length in work["lengths"]]).to(experiment.DEVICE)
+        batches = itertools.cycle(
+            [
+                RLData_pad_collate([make_sequence(length) for length in lengths]).to(experiment.DEVICE)
+                for lengths in work["lengths"]
+            ]
+        )
         if experiment.DEVICE.type != device.type:
             raise RuntimeError(f"expected to run on {device.type}, found that accelerate chose {experiment.DEVICE}")
 
         def update() -> None:
-            experiment.train_step(batch, log_step=False)
+            experiment.train_step(next(batches), log_step=False)
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
         began = time.perf_counter()
         update()
         first_s = time.perf_counter() - began
-        for _ in range(2):
+        for _ in range(max(2, len(work["lengths"]))):
             update()
 
         def measure(seconds: float) -> dict[str, Any]:

@@ -110,11 +110,12 @@ class EpisodeColumns:
         offsets: npt.NDArray[np.int32],
     ) -> None:
         assert self._goal_values is not None
-        counts = np.diff(offsets)
-        starts = np.where(rows == 0, 0, self._goal_offsets[indices, rows])
-        self._goal_offsets[indices, rows] = starts
-        self._goal_offsets[indices, rows + 1] = starts + counts
-        while (starts + counts).max(initial=0) > self._goal_values.shape[1]:
+        counts = offsets[1:] - offsets[:-1]
+        # An episode's goals begin at 0, which stands there from the start; each row writes where the next one begins.
+        starts = self._goal_offsets[indices, rows]
+        ends = starts + counts
+        self._goal_offsets[indices, rows + 1] = ends
+        while ends.max(initial=0) > self._goal_values.shape[1]:
             self._goal_values = _doubled(self._goal_values)
         # Row r of `values` belongs to environment `owner[r]` and is the `position[r]`-th goal of its episode.
         owner = np.repeat(np.arange(len(indices)), counts)

@@ -25,8 +25,8 @@ ABOUT = (
     "original switches on where it finds flash_attn. Target: 3 x at 256 x 3, 24 x 250."
 )
 HERE = Path(__file__).parent.parent
-WORK = LearningWork("24 x 250, 256 x 3", (250,) * 24, 250, 3.0, width=256)
-TINY = LearningWork("2 x 8, 32 x 1", (8, 8), 8, 3.0, width=32, layers=1)
+WORK = LearningWork("24 x 250, 256 x 3", ((250,) * 24,), 250, 3.0, width=256)
+TINY = LearningWork("2 x 8, 32 x 1", ((8, 8),), 8, 3.0, width=32, layers=1)
 # Precision, the original's attention, ours.
 PAIRS = (
     ("float32", "vanilla", "sdpa"),

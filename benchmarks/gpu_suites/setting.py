@@ -85,4 +85,4 @@ class LearnerSize:
 
     def updates(self, device: Device, lengths: Sequence[int] | None = None) -> Updates:
         """A learner of this size, and batches of these lengths in memory."""
-        return Updates(self.config, self.spec, lengths or self.lengths, device=device.kind)
+        return Updates(self.config, self.spec, [lengths or self.lengths], device=device.kind)

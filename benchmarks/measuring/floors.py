@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 CACHE_ITEM_BYTES = 2
 
@@ -42,6 +43,10 @@ class NetworkSize:
         heads = (1 + self.num_critics) * self.head_macs(self.num_discounts)
         return 2 * (3 * (self.trunk_macs + heads) + heads) * num_tokens + self.attention_flops(lengths)
 
+    def mean_update_flops(self, batches: Sequence[Sequence[int]]) -> float:
+        """The same, on average over batches."""
+        return mean(self.update_flops(lengths) for lengths in batches)
+
     def attention_flops(self, lengths: Sequence[int]) -> float:
         """Those of an update's products that attention makes; half of them lie where causality hides the result."""
         return 2 * 3 * sum(self.layers * 2 * self.width * (length + 1) ** 2 for length in lengths)
@@ -64,9 +69,9 @@ class Ceilings:
     read_bytes_per_s: float
 
 
-def update_floor(size: NetworkSize, lengths: Sequence[int], ceilings: Ceilings) -> dict[str, float]:
-    """The least milliseconds of an update."""
-    flops = size.update_flops(lengths)
+def update_floor(size: NetworkSize, batches: Sequence[Sequence[int]], ceilings: Ceilings) -> dict[str, float]:
+    """The least milliseconds of an update, on average over batches of these lengths."""
+    flops = size.mean_update_flops(batches)
     return {
         "limit": flops / ceilings.flops_per_s * 1e3,
         "gflop": flops / 1e9,

@@ -40,11 +40,11 @@ class ActingWork:
 
 @dataclass(frozen=True)
 class LearningWork:
-    """Updates on a batch in memory that looks like MazeRunner's."""
+    """Updates on batches in memory that look like MazeRunner's."""
 
     name: str
-    lengths: tuple[int, ...]
-    """Transitions of each sequence."""
+    lengths: tuple[tuple[int, ...], ...]
+    """Transitions of each sequence, for each batch; updates take the batches in turn."""
     context_length: int
     target: float
     width: int = 128
@@ -112,13 +112,18 @@ def relabeled_lengths(num_sequences: int, longest: int, mean_share: float = 1 / 
     return tuple(int(length) for length in np.clip(np.round(longest * shares), 1, longest))
 
 
+def relabeled_batches(num_sequences: int, longest: int, mean_share: float = 1 / 3) -> tuple[tuple[int, ...], ...]:
+    """Lengths of several such batches: as in training, hardly any two have the same number of tokens."""
+    return tuple(relabeled_lengths(num_sequences, longest, mean_share, seed) for seed in range(32))
+
+
 LEARNING = (
-    LearningWork("24 x 250, 128 x 3", (250,) * 24, 250, 3.0),
-    LearningWork("24 x 250 relabeled, 128 x 3", relabeled_lengths(24, 250), 250, 6.0),
-    LearningWork("8 x 500, 128 x 3", (500,) * 8, 500, 2.5),
-    LearningWork("8 x 1000, 128 x 3", (1000,) * 8, 1000, 5.0),
-    LearningWork("24 x 250, 256 x 3", (250,) * 24, 250, 2.0, width=256),
-    LearningWork("16 x 50, 64 x 2", (50,) * 16, 50, 4.0, width=64, layers=2),
+    LearningWork("24 x 250, 128 x 3", ((250,) * 24,), 250, 3.0),
+    LearningWork("24 x 250 relabeled, 128 x 3", relabeled_batches(24, 250), 250, 6.0),
+    LearningWork("8 x 500, 128 x 3", ((500,) * 8,), 500, 2.5),
+    LearningWork("8 x 1000, 128 x 3", ((1000,) * 8,), 1000, 5.0),
+    LearningWork("24 x 250, 256 x 3", ((250,) * 24,), 250, 2.0, width=256),
+    LearningWork("16 x 50, 64 x 2", ((50,) * 16,), 50, 4.0, width=64, layers=2),
 )
 
 SOLVING = (

@@ -26,7 +26,7 @@ def test_padding_is_not_work():
 
 
 def test_the_limit_of_an_update_is_its_work_over_the_rate():
-    floor = update_floor(SIZE, [9], Ceilings(flops_per_s=SIZE.update_flops([9]) * 4, read_bytes_per_s=1.0))
+    floor = update_floor(SIZE, [[9]], Ceilings(flops_per_s=SIZE.update_flops([9]) * 4, read_bytes_per_s=1.0))
     assert floor["limit"] == pytest.approx(250.0)
 
 
