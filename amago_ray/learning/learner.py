@@ -24,10 +24,10 @@ from amago_ray.learning.loss_metrics import detailed_metrics, loss_metrics
 from amago_ray.learning.malloc import keep_freed_memory
 from amago_ray.learning.metric_sums import MetricSums
 from amago_ray.learning.optimizer import AgentOptimizer
-from amago_ray.learning.precision import compiles_for_each_size, network_dtype
+from amago_ray.learning.precision import network_dtype
 from amago_ray.learning.running_statistics import RunningStatistics
 from amago_ray.learning.schedules import warmed_up
-from amago_ray.learning.static_shapes import fill_up
+from amago_ray.learning.static_shapes import compiles_for_each_size, fill_up
 from amago_ray.learning.training_state import state_from_files, state_hash, state_to_files
 
 _CHUNK_ENTRIES = 1024
@@ -75,7 +75,7 @@ class Learner:
         self._statistics = RunningStatistics(self.agent)
         self._generator = torch.Generator(self.device)
         self._precision = network_dtype(config.learner.precision, self.device)
-        self._fills_up = compiles_for_each_size(self.device, self._precision)
+        self._fills_up = compiles_for_each_size(self.agent, self.device, self._precision)
         self._pending: list[SequenceBatch] = []
         self._loss_metrics, self._detailed_metrics = MetricSums(), MetricSums()
         # (in a row, in total), as floats on the device.

@@ -24,11 +24,3 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-
-
-def compiles_for_each_size(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products of this format run kernels that are generated when a size is first met, and then remembered.
-
-    On CPUs oneDNN multiplies bfloat16 so: packed batches, each of another size, would train at half the speed.
-    """
-    return device.type == "cpu" and dtype == torch.bfloat16

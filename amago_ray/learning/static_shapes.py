@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from amago_ray.data.sequence_batch import SequenceBatch
 
@@ -45,6 +47,16 @@ def fill_up(batch: SequenceBatch) -> SequenceBatch:
         policy_versions=_append(batch.policy_versions, 1),
         action_mask=None if mask is None else np.concatenate([mask, np.ones((length, *mask.shape[1:]), np.bool_)]),
     )
+
+
+def compiles_for_each_size(network: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the network runs kernels that are generated when a size is first met, and kept.
+
+    On CPUs oneDNN does so for convolutions and for all products of bfloat16: packed batches, each of another size,
+    would train at half the speed and fill a gigabyte with kernels.
+    """
+    has_convolutions = any(isinstance(module, nn.Conv2d) for module in network.modules())
+    return device.type == "cpu" and (dtype == torch.bfloat16 or has_convolutions)
 
 
 def _next_size(num_tokens: int) -> int:

@@ -4,7 +4,7 @@ import torch
 from helpers.batches import make_batch, make_config, make_spec, select
 
 from amago_ray.learning.learner import Learner
-from amago_ray.learning.static_shapes import fill_up
+from amago_ray.learning.static_shapes import compiles_for_each_size, fill_up
 
 
 @pytest.mark.parametrize("action", ["discrete", "multi_discrete", "multi_binary", "box"])
@@ -41,6 +41,15 @@ def test_sizes_are_few_and_little_is_added(smallest, largest, num_sizes):
     if smallest >= 512:
         assert max(added) < 0.16
         assert np.mean(added) < 0.08
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(2, 2), torch.nn.Conv2d(1, 1, 1)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_compiles_for_each_size(layer, device, dtype):
+    expected = device == "cpu" and (dtype == torch.bfloat16 or isinstance(layer, torch.nn.Conv2d))
+    network = torch.nn.Sequential(layer)
+    assert compiles_for_each_size(network, torch.device(device), dtype) == expected
 
 
 def test_equal_lengths_stay_as_they_are():
