@@ -44,6 +44,7 @@ KERNELS = [
     Extension(
         f"amago_ray.nets.native._{name}",
         [f"amago_ray/nets/native/{name}.c"],
+        depends=["amago_ray/nets/native/vectors.h"],
         # Sums may be reordered, so that they vectorise; not all of -ffast-math, which would change the whole process.
         extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"],
         extra_link_args=["-pthread"],

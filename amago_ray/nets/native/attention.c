@@ -14,19 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "vectors.h"
 
-#define LANES 16
 #define ROWS 8
 #define MAX_THREADS 64
-
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 typedef struct {
     const float *q, *k, *v; /* [rows, heads, dim], heads and channels contiguous */
@@ -49,32 +40,10 @@ typedef struct {
 
 INLINE int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* e^x for x <= 0 within 2 units in the last place, and 0 far below. */
-INLINE void exp_negative(const float *from, float shift, float *to) {
-    vec x = *(const vec *)from - shift;
-    ivec keep = ~(x < -87.0f); /* not a number stays one */
-    x = (vec)((ivec)x & keep);
-    ivec exponent = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);
-    vec n = __builtin_convertvector(exponent, vec);
-    vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    ivec power = (exponent + 127) << 23;
-    *(vec *)to = (vec)((ivec)(p * (vec)power) & keep);
-}
-
 /* The largest of `count` numbers, a multiple of LANES. */
 INLINE float largest(const float *from, int64_t count) {
-    vec most = *(const vec *)from;
-    for (int64_t j = LANES; j < count; j += LANES) {
-        vec x = *(const vec *)(from + j);
-        ivec more = x > most;
-        most = (vec)(((ivec)x & more) | ((ivec)most & ~more));
-    }
+    vector most = *(const vector *)from;
+    for (int64_t j = LANES; j < count; j += LANES) most = larger(*(const vector *)(from + j), most);
     float highest = most[0];
     for (int lane = 1; lane < LANES; lane++) highest = most[lane] > highest ? most[lane] : highest;
     return highest;
@@ -99,12 +68,12 @@ INLINE void transpose(const int dim, const int width, const float *rows, int64_t
 INLINE void products(const int dim, const int width, const float *a, const float *b, int64_t padded, int64_t first,
                      int64_t last, float *to) {
     for (int64_t j = first; j < last; j += LANES) {
-        vec sums[ROWS] = {0};
+        vector sums[ROWS] = {0};
         for (int d = 0; d < dim; d++) {
-            vec column = *(const vec *)(b + d * padded + j);
+            vector column = *(const vector *)(b + d * padded + j);
             for (int r = 0; r < ROWS; r++) sums[r] += column * a[r * width + d];
         }
-        for (int r = 0; r < ROWS; r++) *(vec *)(to + r * padded + j) = sums[r];
+        for (int r = 0; r < ROWS; r++) *(vector *)(to + r * padded + j) = sums[r];
     }
 }
 
@@ -112,12 +81,12 @@ INLINE void products(const int dim, const int width, const float *a, const float
 INLINE void weighted_sums(const int width, const float *weights, const float *rows, int64_t padded, int64_t first,
                           int64_t last, float *to) {
     for (int c = 0; c < width; c += LANES) {
-        vec sums[ROWS] = {0};
+        vector sums[ROWS] = {0};
         for (int64_t j = first; j < last; j++) {
-            vec row = *(const vec *)(rows + j * width + c);
+            vector row = *(const vector *)(rows + j * width + c);
             for (int r = 0; r < ROWS; r++) sums[r] += row * weights[r * padded + j];
         }
-        for (int r = 0; r < ROWS; r++) *(vec *)(to + r * width + c) = sums[r];
+        for (int r = 0; r < ROWS; r++) *(vector *)(to + r * width + c) = sums[r];
     }
 }
 
@@ -125,12 +94,12 @@ INLINE void weighted_sums(const int width, const float *weights, const float *ro
 INLINE void scatter_sums(const int width, const float *weights, const float *rows, int64_t padded, int64_t first,
                          int64_t last, float *to) {
     for (int c = 0; c < width; c += LANES) {
-        vec held[ROWS];
-        for (int r = 0; r < ROWS; r++) held[r] = *(const vec *)(rows + r * width + c);
+        vector held[ROWS];
+        for (int r = 0; r < ROWS; r++) held[r] = *(const vector *)(rows + r * width + c);
         for (int64_t j = first; j < last; j++) {
-            vec sum = *(const vec *)(to + j * width + c);
+            vector sum = *(const vector *)(to + j * width + c);
             for (int r = 0; r < ROWS; r++) sum += held[r] * weights[r * padded + j];
-            *(vec *)(to + j * width + c) = sum;
+            *(vector *)(to + j * width + c) = sum;
         }
     }
 }
@@ -171,10 +140,10 @@ INLINE void forward(const int dim, const Call *call, const Buffers *b, int64_t r
         block_scores(dim, width, call, b, queries, start, padded, &first, &last);
         for (int r = 0; r < ROWS; r++) {
             float *scores = b->scores + r * padded, highest = largest(scores + first, last - first);
-            vec sum = {0};
+            vector sum = {0};
             for (int64_t j = first; j < last; j += LANES) {
-                exp_negative(scores + j, highest, scores + j);
-                sum += *(vec *)(scores + j);
+                *(vector *)(scores + j) = exp_negative(*(vector *)(scores + j) - highest);
+                sum += *(vector *)(scores + j);
             }
             total[r] = 0.0f;
             for (int lane = 0; lane < LANES; lane++) total[r] += sum[lane];
@@ -215,8 +184,8 @@ INLINE void backward(const int dim, const Call *call, const Buffers *b, int64_t 
                 logsumexp = call->logsumexp[head * call->num_rows + row + start + r];
             }
             for (int64_t j = first; j < last; j += LANES) {
-                exp_negative(scores + j, logsumexp, scores + j);
-                *(vec *)(gradients + j) = *(vec *)(scores + j) * (*(vec *)(gradients + j) - mean);
+                *(vector *)(scores + j) = exp_negative(*(vector *)(scores + j) - logsumexp);
+                *(vector *)(gradients + j) = *(vector *)(scores + j) * (*(vector *)(gradients + j) - mean);
             }
         }
         scatter_sums(width, b->scores, above, padded, first, last, b->value_sums);

@@ -10,22 +10,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "vectors.h"
 
-#define LANES 16
 /* Rows of a product computed together: with one vector each they fit into sixteen registers. */
 #define ROWS 6
 #define MAX_HEAD_DIM 256
 /* Slots whose scores, and whose shares of the result, are summed independently, to hide the latency of adding. */
 #define CHAINS 4
 
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t integers __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int16_t short_integers __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 typedef union {
     float number;
@@ -61,27 +53,6 @@ typedef struct {
     int64_t half, num_slots;
     const int64_t *slot, *live;
 } Cache;
-
-INLINE vector larger(vector a, vector b) {
-    integers first = a > b;
-    return (vector)(((integers)a & first) | ((integers)b & ~first));
-}
-
-/* exp(x) for x <= 0 within 2 units in the last place: 2^n * p(r). */
-INLINE vector exp_negative(vector x) {
-    x = larger(x, (vector){0} - 87.0f);
-    /* Conversion cuts towards zero: for these x this rounds to the nearest. */
-    integers exponent = __builtin_convertvector(x * 1.44269504f - 0.5f, integers);
-    vector n = __builtin_convertvector(exponent, vector);
-    vector r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (vector)((exponent + 127) << 23);
-}
 
 INLINE void product(const int rows, const float *x, int64_t x_stride, const Linear *map, int64_t output, float slope,
                     float *y) {
@@ -201,7 +172,8 @@ INLINE void attend(const int dim, const int half, const float *q, const float *k
     float highest = high[0], total = 0.0f;
     for (int lane = 1; lane < LANES; lane++) highest = high[lane] > highest ? high[lane] : highest;
     for (i = 0; i < num_vectors; i++) {
-        vectors[i] = exp_negative(vectors[i] - highest);
+        /* Scores beyond float32 differ by what is not a number: that counts as little, too. */
+        vectors[i] = exp_negative(larger(vectors[i] - highest, (vector){0} - 87.0f));
         sum += vectors[i];
     }
     for (int lane = 0; lane < LANES; lane++) total += sum[lane];
