@@ -52,9 +52,10 @@ def test_what_compiles_for_each_size(layer, device, dtype):
     assert compiles_for_each_size(network, torch.device(device), dtype) == expected
 
 
-def test_equal_lengths_stay_as_they_are():
+def test_equal_lengths_stay_as_they_are_but_not_a_sequence_alone():
     batch = make_batch(make_spec(), [7, 7, 7])
     assert fill_up(batch) is batch
+    assert fill_up(make_batch(make_spec(), [7])).num_sequences == 2
 
 
 def test_a_learner_in_bfloat16_meets_few_sizes_and_reports_what_it_was_given(monkeypatch):
