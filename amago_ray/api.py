@@ -248,7 +248,8 @@ def _stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         trainer.request_stop("stopped by the user")
         for each, handler in before.items():
-            signal.signal(each, handler)
+            # A shell's background job ignores Ctrl-C: who has sent one signal to it means the second one, too.
+            signal.signal(each, signal.default_int_handler if handler is signal.SIG_IGN else handler)
 
     for number in before:
         signal.signal(number, ask)

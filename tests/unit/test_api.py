@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,19 +222,22 @@ def test_one_signal_checkpoints_and_ends(
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.getsignal(signal.SIGINT)
-
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def test_a_second_ctrl_c_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Callable[..., object] | signal.Handlers
+) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
-        # Python handles signals between instructions, and two that wait there as one: no one's fingers are as fast.
-        time.sleep(0.05)
         signal.raise_signal(signal.SIGINT)
 
     at_step(monkeypatch, 7, twice)
-    with pytest.raises(KeyboardInterrupt):
-        amago_ray.train(tiny_config(tmp_path), local=True)
-    assert signal.getsignal(signal.SIGINT) is before
+    own = signal.signal(signal.SIGINT, before)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            amago_ray.train(tiny_config(tmp_path), local=True)
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, own)
     assert not Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1).exists()
 
 
