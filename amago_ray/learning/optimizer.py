@@ -56,9 +56,8 @@ class AgentOptimizer:
         The order is the original's: targets lag one update more than they would after the step. `skip` is a float32
         scalar on the device; where it is 1.0 rather than 0.0, weights, targets and moments stay as they are.
         """
-        change = torch._foreach_sub(self._online, self._targets)
-        torch._foreach_mul_(change, self._agent.config.tau * (1.0 - skip))
-        torch._foreach_add_(self._targets, change)
+        tau = self._agent.config.tau * (1.0 - skip)
+        torch._foreach_lerp_(self._targets, self._online, [tau] * len(self._targets))
         self._num_steps += 1.0 - skip
         parameters, grads, exp_avgs, exp_avg_sqs = self._reached()
         torch._fused_adamw_(

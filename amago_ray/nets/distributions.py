@@ -155,7 +155,7 @@ class DiscreteDistribution(PolicyDistribution):
 
     def _clamped_probabilities(self, params: Tensor, mask: Tensor | None) -> Tensor:
         """Clamped but not renormalised; exactly 0 where masked."""
-        probs = _mask_logits(params, mask).softmax(-1).clamp(self._low, self._high)
+        probs = _softmax(_mask_logits(params, mask)).clamp(self._low, self._high)
         return probs if mask is None else probs * _some_allowed(mask)
 
 
@@ -345,6 +345,11 @@ def _mask_logits(params: Tensor, mask: Tensor | None) -> Tensor:
     return params if mask is None else params.masked_fill(~_some_allowed(mask), -torch.inf)
 
 
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the last axis. On a CPU a softmax over a few adjacent numbers is 20 times slower than one across rows."""
+    return logits.movedim(-1, 0).softmax(0).movedim(0, -1).contiguous()
+
+
 def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """Index `[...]` drawn from `probs [..., A]`, which need not sum to 1, by `uniform [...]` in [0, 1).
 
@@ -366,6 +371,6 @@ def _straight_through(probs: Tensor, gumbel: Tensor, temperature: float = 0.5) -
     """
     allowed = probs > 0
     logits = probs.clamp_min(_MIN_PROBABILITY).log().masked_fill(~allowed, -torch.inf)
-    soft = ((logits + gumbel) / temperature).softmax(-1)
+    soft = _softmax((logits + gumbel) / temperature)
     hard = functional.one_hot(soft.argmax(-1), probs.shape[-1]).to(soft.dtype)
     return hard - soft.detach() + soft
