@@ -94,9 +94,10 @@ class EpsilonExploration:
             scale = epsilon.reshape(-1, *[1] * len(self._action.shape))
             noisy = actions.astype(np.float64) + scale * rng.standard_normal(actions.shape)
             return np.clip(noisy, -1.0, 1.0).astype(np.float32)
-        random = random_actions(self._action, len(actions), action_mask, rng)
         explore = rng.random(actions.shape) < epsilon.reshape(-1, *[1] * (actions.ndim - 1))
-        return np.where(explore, random, actions)
+        if not explore.any():
+            return actions
+        return np.where(explore, random_actions(self._action, len(actions), action_mask, rng), actions)
 
 
 class NoExploration:
