@@ -173,9 +173,9 @@ def _check_parts(config: Config, spec: EnvSpec) -> None:
 
 
 def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Backend:
-    from amago_ray.learning.threads import limit_threads
+    from amago_ray.learning.process import prepare_process
 
-    limit_threads(config.learner)
+    prepare_process(config.learner)
     from amago_ray.training.local import LocalBackend
 
     return LocalBackend(config, spec, Path(config.replay.directory or directory.replay))

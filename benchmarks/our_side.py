@@ -18,7 +18,7 @@ from typing import Any
 from measuring.protocol import Measure, serve
 
 from amago_ray.config.learner import LearnerConfig
-from amago_ray.learning.threads import limit_threads
+from amago_ray.learning.process import prepare_process
 
 ENVIRONMENTS = {
     "maze_runner": "MazeRunner",
@@ -60,7 +60,7 @@ def acting(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
 def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]]:
     """Milliseconds of one update on batches in memory."""
     # As in a run's learner process, with all cores.
-    limit_threads(LearnerConfig(num_threads=os.cpu_count()))
+    prepare_process(LearnerConfig(num_threads=os.cpu_count()))
     import torch
     from bench_learner import Updates, make_config, make_spec
     from measuring.ceilings import measure_ceilings

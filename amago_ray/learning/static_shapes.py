@@ -15,7 +15,7 @@ from amago_ray.data.sequence_batch import SequenceBatch
 
 _SMALLEST_SIZE = 16
 _SIZES_PER_OCTAVE = 5
-"""Each size costs tens of megabytes of kernels and a moment to generate them; each token added costs its work."""
+"""Each size costs ten megabytes of kernels and a moment to generate them; each token added costs its work."""
 
 
 def fill_up(batch: SequenceBatch) -> SequenceBatch:
@@ -53,7 +53,7 @@ def compiles_for_each_size(network: nn.Module, device: torch.device, dtype: torc
     """Whether the network runs kernels that are generated when a size is first met, and kept.
 
     On CPUs oneDNN does so for convolutions and for all products of bfloat16: packed batches, each of another size,
-    would train at half the speed and fill a gigabyte with kernels.
+    would train at half the speed.
     """
     has_convolutions = any(isinstance(module, nn.Conv2d) for module in network.modules())
     return device.type == "cpu" and (dtype == torch.bfloat16 or has_convolutions)

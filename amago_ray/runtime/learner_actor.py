@@ -13,7 +13,7 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
-from amago_ray.learning.threads import limit_threads
+from amago_ray.learning.process import prepare_process
 from amago_ray.runtime.actors import get
 from amago_ray.runtime.messages import STOP, LearnerBeat
 
@@ -35,7 +35,7 @@ class LearnerActor:
         files: Mapping[str, bytes] | None,
     ) -> None:
         # Before what loads torch. The driver, which names this class, needs no torch.
-        limit_threads(config.learner)
+        prepare_process(config.learner)
         from amago_ray.learning.learner import Learner
 
         self._config = config
