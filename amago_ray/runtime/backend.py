@@ -50,7 +50,9 @@ class RayBackend:
         self._warnings: list[str] = []
         self._counters = Counters()
         self._base_env_steps = 0
+        # What a learner that starts goes on from: a checkpoint's files and its updates.
         self._files: Mapping[str, bytes] | None = None
+        self._files_steps = 0
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Create all actors; they start in parallel."""
@@ -61,6 +63,7 @@ class RayBackend:
             )
             self._base_env_steps = self._counters.env_steps
             self._files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
+            self._files_steps = self._counters.learner_steps
         base = {
             "env_steps": self._counters.env_steps,
             "learner_steps": self._counters.learner_steps,
@@ -134,7 +137,7 @@ class RayBackend:
     def capture(self) -> Capture:
         """The learner's files; replay is on disk already, and is not cut back to a checkpoint."""
         learner_steps, files = get(self._learner.capture.remote())
-        self._files = files
+        self._files, self._files_steps = files, learner_steps
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
         return Capture(counters, files, {})
 
@@ -258,7 +261,7 @@ class RayBackend:
         self._pauses_s[name] = min(max(2 * pause_s, 0.25), _LONGEST_RESTART_PAUSE_S)
         if name == "learner":
             # It goes on from the newest checkpoint's files.
-            get(self._control.learner_lost.remote(self._counters.learner_steps))
+            get(self._control.learner_lost.remote(self._files_steps))
             self._start_learner()
         else:
             self._start_runner(self._runners[name])

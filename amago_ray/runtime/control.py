@@ -159,6 +159,7 @@ class ControlActor:
     async def learner_lost(self, learner_steps: int) -> None:
         """The learner starts again from a checkpoint of this step; what it had reserved is void."""
         self._learner_steps = learner_steps
+        self._last_counts = (self._last_counts[0], learner_steps)
         self._governor.rebase()
         await self._notify()
 

@@ -196,6 +196,20 @@ def test_a_report_sums_the_run_and_starts_afresh() -> None:
     run(scene())
 
 
+def test_a_lost_learner_counts_on_from_the_checkpoint_it_begins_with() -> None:
+    async def scene() -> None:
+        control = ControlActor(config(), BASE)
+        await control.beat_learner(learner_beat(1, 50))
+        await control.collect()
+        await control.learner_lost(30)
+        await control.beat_learner(learner_beat(2, 31))
+        report = await control.collect()
+        assert report.learner_steps == 31
+        assert report.metrics["time/learner_steps_per_s"] > 0, "what is done anew is no step backwards"
+
+    run(scene())
+
+
 def test_replay_metrics_wait_for_every_shard() -> None:
     async def scene() -> None:
         control = ControlActor(config("replay.num_shards=2"), BASE)
