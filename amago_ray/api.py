@@ -18,7 +18,7 @@ from amago_ray.config.validate import validate, validate_horizon
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import AmagoRayError, ConfigError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
-from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger
+from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger, read_metrics
 from amago_ray.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -212,13 +212,16 @@ def _trainer(
     from amago_ray.training.trainer import Trainer
 
     loggers: list[MetricLogger] = []
+    reports = directory.path / "metrics.jsonl"
     if "jsonl" in config.report.loggers:
-        keep = None if checkpoint is None else _precedes(checkpoint)
-        loggers.append(JsonlLogger(directory.path / "metrics.jsonl", keep))
+        loggers.append(JsonlLogger(reports, None if checkpoint is None else _precedes(checkpoint)))
     if "tensorboard" in config.report.loggers:
-        # The report that the checkpoint followed stays.
-        first_env_step = None if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0)) + 1
-        loggers.append(TensorBoardLogger(directory.path, first_env_step))
+        env_steps = None if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0))
+        # TensorBoard hides by env steps alone: of the checkpoint's own step, what precedes it is written again.
+        kept = read_metrics(reports) if checkpoint is not None and "jsonl" in config.report.loggers else []
+        again = [report for report in kept if report["env_steps"] == env_steps]
+        first = env_steps if env_steps is None or again else env_steps + 1
+        loggers.append(TensorBoardLogger(directory.path, first, again))
     console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
     return Trainer(config, backend, directory, spec, console, LoggerGroup(loggers), by_steps=local)
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
+_STAMPS = ("unix_time_s", "env_steps")
+"""What a line of JSON has beside a report's metrics."""
+
+
 class MetricLogger(Protocol):
     """Takes reports."""
 
@@ -91,13 +95,17 @@ class TensorBoardLogger:
     """Writes scalars to a TensorBoard event file in `directory`.
 
     Written with TensorBoard's own event writer: the writers of torch and tensorboardX both load torch.
-    `first_env_step`, the counter that a resumed run goes on from, hides what an earlier session logged beyond it.
+    `first_env_step`, where a resumed run goes on, hides what an earlier session logged from there on, but for `again`:
+    reports of that step, which are written again.
     The file is begun by the first report, when a run's processes have been started: TensorBoard takes time to import.
     """
 
-    def __init__(self, directory: Path, first_env_step: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, first_env_step: int | None = None, again: Sequence[Mapping[str, float]] = ()
+    ) -> None:
         self._directory = directory
         self._first_env_step = first_env_step
+        self._again = again
         self._writer: EventFileWriter | None = None
 
     def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
@@ -120,6 +128,8 @@ class TensorBoardLogger:
             self._writer = EventFileWriter(str(self._directory), flush_secs=5)
             if self._first_env_step is not None:
                 self._add(self._first_env_step, session_log=SessionLog(status=SessionLog.START))
+                for report in self._again:
+                    self.log(self._first_env_step, {name: report[name] for name in report if name not in _STAMPS})
         self._writer.add_event(Event(wall_time=time.time(), step=step, **what))
 
 

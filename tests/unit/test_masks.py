@@ -142,7 +142,7 @@ def test_a11_runs_never_take_nor_train_on_a_forbidden_action(kwargs, relabel, ki
     config = tiny_config(
         tmp_path,
         env={"id": "helpers.masked_goal_env:MaskedGoalEnv", "kwargs": kwargs},
-        stop={"learner_steps": 12},
+        stop={"learner_steps": 16},
         exploration={"kind": "bilevel", "epsilon_start": 1.0, "epsilon_final": 0.5},
         relabel={"weighting": "uniform", **relabel},
         agent={"kind": kind, "num_bins": 8},
