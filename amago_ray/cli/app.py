@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -139,6 +140,8 @@ def status(run: RunArgument, debug: DebugOption = False) -> None:
     from amago_ray.training.run_directory import RunDirectory
 
     newest = flatten(RunDirectory.open(run).read_status())
+    if "unix_time_s" in newest:
+        newest["written"] = f"{datetime.fromtimestamp(newest.pop('unix_time_s')):%Y-%m-%d %H:%M:%S}"
     shown = {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()}
     _print_pairs(str(run), shown)
 

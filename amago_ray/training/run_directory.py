@@ -98,7 +98,7 @@ class RunDirectory:
         """
         path = self.path / "status.json"
         try:
-            write_atomically(path, json.dumps({**status, "time": time.time()}, indent=1).encode())
+            write_atomically(path, json.dumps({**status, "unix_time_s": time.time()}, indent=1).encode())
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -55,8 +55,8 @@ class SlowRun:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self._process.communicate()[0]
-            status = json.loads(self._status.read_text()) if self._status.exists() else {"time": 0.0}
-            if status["time"] > since and "bottleneck/learner_share" in status.get("metrics", {}):
+            status = json.loads(self._status.read_text()) if self._status.exists() else {"unix_time_s": 0.0}
+            if status["unix_time_s"] > since and "bottleneck/learner_share" in status.get("metrics", {}):
                 return status
             time.sleep(0.02)
         raise AssertionError("no report")

@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import yaml
 
 import amago_ray
 from amago_ray.cli.app import main
+from amago_ray.config import Config
+from amago_ray.config.env import EnvConfig
 from amago_ray.errors import AmagoRayError, ConfigError
+from amago_ray.training.run_directory import RunDirectory
 
 COMMANDS = ["train", "eval", "record", "import-checkpoint", "status", "config", "envs", "doctor"]
 
@@ -80,6 +84,20 @@ def test_resume_and_overwrite_exclude_each_other(capsys: pytest.CaptureFixture[s
 def test_a_run_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status", str(tmp_path / "nothing")) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_status_says_how_far_a_run_is_and_since_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config(env=EnvConfig(id="some-env"), name="mine", runs_dir=str(tmp_path))
+    directory = RunDirectory.create(config, resume=False, overwrite=False)
+    directory.write_status({"state": "running", "metrics": {"env_steps": 1234.0}})
+    directory.release()
+    assert run("status", str(directory.path)) == 0
+    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
+    assert shown == {"state": "running", "metrics/env_steps": "1,234"}
+    directory.write_status({})
+    assert run("status", str(directory.path)) == 0
+    written = capsys.readouterr().out.split("written")[1].strip()
+    assert abs(datetime.fromisoformat(written) - datetime.now()) < timedelta(minutes=1)
 
 
 def test_config_prints_every_setting_as_resolved(capsys: pytest.CaptureFixture[str]) -> None:
