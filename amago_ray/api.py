@@ -219,7 +219,7 @@ def _trainer(
         env_steps = None if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0))
         # TensorBoard hides by env steps alone: of the checkpoint's own step, what precedes it is written again.
         kept = read_metrics(reports) if checkpoint is not None and "jsonl" in config.report.loggers else []
-        again = [report for report in kept if report["env_steps"] == env_steps]
+        again = [report for report in kept if report.get("env_steps") == env_steps]
         first = env_steps if env_steps is None or again else env_steps + 1
         loggers.append(TensorBoardLogger(directory.path, first, again))
     console = ConsoleReporter(config.name) if "console" in config.report.loggers else None

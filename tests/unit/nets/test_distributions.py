@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from amago_ray.config.agent import AgentConfig
 from amago_ray.data.specs import ActionSpec
-from amago_ray.nets.distributions import _inverse_cdf, make_distribution
+from amago_ray.nets.distributions import _inverse_cdf, _softmax, make_distribution
 
 LOW, HIGH = 0.001, 0.99
 
@@ -29,6 +29,19 @@ def test_acts_in_storage_form(kind, greedy):
     actions = family.act(torch.randn(7, family.num_params), generator=generator(), greedy=greedy)
     assert actions.shape == (7, *spec.shape)
     assert str(actions.dtype) == f"torch.{spec.dtype}"
+
+
+@pytest.mark.parametrize("num_actions", [1, 5, 15, 16, 40])
+def test_few_and_many_probabilities_are_those_of_a_softmax(num_actions):
+    logits = torch.randn(6, 3, num_actions, requires_grad=True)
+    with torch.no_grad():
+        logits[0, 0, 1:] = -torch.inf  # what a mask forbids
+    above = torch.randn_like(logits)
+    found, expected = _softmax(logits), logits.softmax(-1)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous()
+    gradients = (torch.autograd.grad(each, logits, above)[0] for each in (found, expected))
+    torch.testing.assert_close(*gradients)
 
 
 def test_boxes_keep_their_shape():
