@@ -27,12 +27,11 @@ class Evaluator:
 
     def __init__(self, config: Config) -> None:
         evaluation = config.evaluation
-        envs = config.envs if evaluation.env is None else evaluation.env
         self._num_episodes = evaluation.num_episodes
         num_envs = min(evaluation.num_envs, evaluation.num_episodes)
         self._runners = [
             make_evaluation_runner(config, env, num_envs, number, greedy=evaluation.greedy)
-            for number, env in enumerate(envs if isinstance(envs, list) else [envs])
+            for number, env in enumerate(config.evaluation_envs)
         ]
 
     def evaluate(self, number: int, snapshot: Snapshot) -> list[EpisodeStats]:

@@ -48,3 +48,11 @@ class Config:
     def envs(self) -> list[EnvConfig]:
         """The mixture as a list, of one entry where `env` is a single environment."""
         return list(self.env) if isinstance(self.env, list) else [self.env]
+
+    @property
+    def evaluation_envs(self) -> list[EnvConfig]:
+        """The environments to evaluate in: those of training unless `evaluation.env` says otherwise."""
+        env = self.evaluation.env
+        if env is None:
+            return self.envs
+        return list(env) if isinstance(env, list) else [env]

@@ -1,0 +1,121 @@
+"""The composition root: from settings to a run that is ready to train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from amago_ray.acting.exploration import make_exploration
+from amago_ray.config import Config
+from amago_ray.config.validate import validate, validate_horizon
+from amago_ray.data.specs import EnvSpec
+from amago_ray.envs.make import make_spec
+from amago_ray.relabel.make import make_relabeler
+from amago_ray.telemetry.console import ConsoleReporter
+from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger, read_metrics
+from amago_ray.training.checkpoints import Checkpoint, Checkpoints
+from amago_ray.training.ports import Backend
+from amago_ray.training.run_directory import RunDirectory
+from amago_ray.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run that is ready to train: its parts, and the checkpoint it goes on from (None from scratch)."""
+
+    directory: RunDirectory
+    trainer: Trainer
+    checkpoint: Checkpoint | None
+
+
+@contextmanager
+def launch(config: Config, *, local: bool, resume: bool = False, overwrite: bool = False) -> Iterator[Launch]:
+    """Put a run together: spec, directory, backend, loggers, trainer; its directory and Ray are let go at the end.
+
+    local: in this process, without Ray. resume: go on with the run in its directory. overwrite: replace it.
+
+    Raises:
+        AmagoRayError: the settings are wrong, the directory is not free, or Ray cannot be reached.
+    """
+    validate(config)
+    spec = make_spec(config.envs)
+    _check_parts(config, spec)
+    directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
+    with ExitStack() as stack:
+        stack.callback(directory.release)
+        checkpoint = _newest_checkpoint(directory) if resume else None
+        backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
+        console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
+        loggers = LoggerGroup(_make_loggers(config, directory, checkpoint))
+        trainer = Trainer(config, backend, directory, spec, console, loggers, by_steps=local)
+        yield Launch(directory, trainer, checkpoint)
+
+
+def _check_parts(config: Config, spec: EnvSpec) -> None:
+    """Raise what the run's parts would, before anything is written: a wrong setting leaves no run directory behind."""
+    validate_horizon(config, spec.horizon, spec.name)
+    make_exploration(config.exploration, spec, config.rollout.num_envs_per_env_runner)
+    make_relabeler(config.relabel, spec)
+    if config.evaluation.num_episodes and config.evaluation.env is not None:
+        for env in config.evaluation_envs:
+            make_spec([env])
+
+
+def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Backend:
+    from amago_ray.learning.process import prepare_process
+
+    prepare_process(config.learner)
+    from amago_ray.training.local import LocalBackend
+
+    return LocalBackend(config, spec, Path(config.replay.directory or directory.replay))
+
+
+def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack) -> Backend:
+    from amago_ray.runtime.backend import RayBackend
+    from amago_ray.runtime.session import ray_session
+
+    stack.enter_context(ray_session(config))
+    return RayBackend(config, spec, directory.path, directory.session)
+
+
+def _newest_checkpoint(directory: RunDirectory) -> Checkpoint | None:
+    checkpoints = Checkpoints(directory.checkpoints, keep=1)
+    if checkpoints.exists():
+        return checkpoints.load()
+    _log.warning("%s: no checkpoint yet: the run begins anew", directory.path)
+    (directory.path / "metrics.jsonl").unlink(missing_ok=True)
+    return None
+
+
+def _make_loggers(config: Config, directory: RunDirectory, checkpoint: Checkpoint | None) -> list[MetricLogger]:
+    loggers: list[MetricLogger] = []
+    reports = directory.path / "metrics.jsonl"
+    if "jsonl" in config.report.loggers:
+        loggers.append(JsonlLogger(reports, None if checkpoint is None else _precedes(checkpoint)))
+    if "tensorboard" in config.report.loggers:
+        env_steps = None if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0))
+        # TensorBoard hides by env steps alone: of the checkpoint's own step, what precedes it is written again.
+        kept = read_metrics(reports) if checkpoint is not None and "jsonl" in config.report.loggers else []
+        again = [report for report in kept if report.get("env_steps") == env_steps]
+        first = env_steps if env_steps is None or again else env_steps + 1
+        loggers.append(TensorBoardLogger(directory.path, first, again))
+    return loggers
+
+
+def _precedes(checkpoint: Checkpoint) -> Callable[[Mapping[str, float]], bool]:
+    """Tells which reports a run had made when it was saved; what a killed session reported later happens anew."""
+    env_steps, learner_steps = (int(checkpoint.metadata.get(name, 0)) for name in ("env_steps", "learner_steps"))
+    is_evaluated_anew = checkpoint.metadata.get("trainer", {}).get("evaluating", False)
+
+    def precedes(report: Mapping[str, float]) -> bool:
+        now = (report.get("env_steps", 0), report.get("learner_steps", 0))
+        if now == (env_steps, learner_steps) and is_evaluated_anew and "eval/env_steps" in report:
+            return False
+        return now[0] <= env_steps and now[1] <= learner_steps
+
+    return precedes
