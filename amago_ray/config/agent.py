@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from amago_ray.config.ranges import (
+    ABOVE_ZERO_TO_ONE,
+    AT_LEAST_TWO,
+    BELOW_ONE,
+    DISCOUNT,
+    DISCOUNTS,
+    FINITE,
+    NON_NEGATIVE,
+    POSITIVE,
+    POSITIVE_INTEGER,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,80 +24,80 @@ class AgentConfig:
 
     kind: Literal["actor_critic", "multi_task"] = "actor_critic"
     """"actor_critic": critics regress PopArt-normalised values; "multi_task": critics classify over value bins."""
-    auxiliary_discounts: tuple[float, ...] = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995)
+    auxiliary_discounts: Annotated[tuple[float, ...], DISCOUNTS] = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995)
     """Discounts learned beside the acting one."""
-    acting_discount: float = 0.999
+    acting_discount: Annotated[float, DISCOUNT] = 0.999
     """The discount whose policy acts; the last of the G discounts."""
-    reward_multiplier: float = 10.0
+    reward_multiplier: Annotated[float, POSITIVE] = 10.0
     """Factor on rewards in targets; 100 suits sparse tasks."""
-    num_critics: int = 4
+    num_critics: Annotated[int, POSITIVE_INTEGER] = 4
     """C, critics of the ensemble."""
-    num_critics_in_target: int = 2
+    num_critics_in_target: Annotated[int, POSITIVE_INTEGER] = 2
     """Critics drawn (with replacement) for each target."""
-    online_coefficient: float = 1.0
+    online_coefficient: Annotated[float, NON_NEGATIVE] = 1.0
     """Weight of the policy-gradient-through-the-critic term."""
-    offline_coefficient: float = 0.1
+    offline_coefficient: Annotated[float, NON_NEGATIVE] = 0.1
     """Weight of the filtered behaviour-cloning term."""
-    online_coefficient_final: float | None = None
+    online_coefficient_final: Annotated[float, NON_NEGATIVE] | None = None
     """Online weight after `coefficient_anneal_steps` updates, reached linearly; None keeps `online_coefficient`."""
-    offline_coefficient_final: float | None = None
+    offline_coefficient_final: Annotated[float, NON_NEGATIVE] | None = None
     """Offline weight after `coefficient_anneal_steps` updates, reached linearly; None keeps `offline_coefficient`."""
-    coefficient_anneal_steps: int = 100_000
+    coefficient_anneal_steps: Annotated[int, POSITIVE_INTEGER] = 100_000
     """Learner steps over which the two weights above go from their first to their final value."""
-    critic_coefficient: float = 10.0
+    critic_coefficient: Annotated[float, POSITIVE] = 10.0
     """Weight of the critics' loss."""
     advantage_filter: Literal["binary", "exponential", "leaky", "none"] = "binary"
     """f(A) of the behaviour-cloning term; "none" imitates everything alike. Without online term, "none" is plain
     behaviour cloning: critics are not trained, since nothing reads them."""
-    binary_filter_threshold: float = 0.0
+    binary_filter_threshold: Annotated[float, FINITE] = 0.0
     """Binary filter: advantage above which a transition is imitated."""
-    exponential_filter_beta: float = 1.0
+    exponential_filter_beta: Annotated[float, POSITIVE] = 1.0
     """Exponential filter: temperature."""
-    exponential_filter_clip_low: float | None = None
+    exponential_filter_clip_low: Annotated[float, FINITE] | None = None
     """Exponential filter: lower clip of the advantage."""
-    exponential_filter_clip_high: float | None = 5.0
+    exponential_filter_clip_high: Annotated[float, FINITE] | None = 5.0
     """Exponential filter: upper clip of the advantage."""
-    exponential_filter_weight_low: float | None = 1e-7
+    exponential_filter_weight_low: Annotated[float, NON_NEGATIVE] | None = 1e-7
     """Exponential filter: lower clip of the weight."""
-    exponential_filter_weight_high: float | None = None
+    exponential_filter_weight_high: Annotated[float, POSITIVE] | None = None
     """Exponential filter: upper clip of the weight."""
-    leaky_filter_scale: float = 2.0
+    leaky_filter_scale: Annotated[float, POSITIVE] = 2.0
     """Leaky filter: advantage over which the ramp rises by one."""
-    leaky_filter_offset: float = 0.01
+    leaky_filter_offset: Annotated[float, FINITE] = 0.01
     """Leaky filter: advantage at which the ramp has its knee."""
-    leaky_filter_slope: float = 0.05
+    leaky_filter_slope: Annotated[float, NON_NEGATIVE] = 0.05
     """Leaky filter: slope of the ramp below its knee, relative to that above."""
-    leaky_filter_weight_at_zero: float = 0.01
+    leaky_filter_weight_at_zero: Annotated[float, FINITE] = 0.01
     """Leaky filter: weight of the ramp at advantage zero."""
-    leaky_filter_weight_low: float | None = 1e-7
+    leaky_filter_weight_low: Annotated[float, NON_NEGATIVE] | None = 1e-7
     """Leaky filter: lower clip of the ramp."""
-    leaky_filter_weight_high: float | None = 10.0
+    leaky_filter_weight_high: Annotated[float, POSITIVE] | None = 10.0
     """Leaky filter: upper clip of the ramp."""
     leaky_filter_adds_binary: bool = True
     """Leaky filter: add 1 where the advantage is positive."""
-    num_action_samples_in_critic_loss: int = 1
+    num_action_samples_in_critic_loss: Annotated[int, POSITIVE_INTEGER] = 1
     """K, sampled actions for the target's expectation (continuous actions, multi-task)."""
-    num_action_samples_in_policy_loss: int = 1
+    num_action_samples_in_policy_loss: Annotated[int, POSITIVE_INTEGER] = 1
     """K, sampled actions for the policy's value (the paper's multi-task agent uses 3)."""
-    n_step: int = 1
+    n_step: Annotated[int, POSITIVE_INTEGER] = 1
     """Rewards summed before bootstrapping."""
-    tau: float = 0.003
+    tau: Annotated[float, ABOVE_ZERO_TO_ONE] = 0.003
     """Step size of the target networks."""
     use_target_policy: bool = True
     """Targets take actions from a slow copy of the policy head."""
     popart: bool = True
     """Normalise targets by running moments while preserving outputs."""
-    num_bins: int = 128
+    num_bins: Annotated[int, AT_LEAST_TWO] = 128
     """Multi-task: value bins."""
-    min_return: float = -1e5
+    min_return: Annotated[float, FINITE] = -1e5
     """Multi-task: lowest bin, in (multiplied) return units."""
-    max_return: float = 1e5
+    max_return: Annotated[float, FINITE] = 1e5
     """Multi-task: highest bin, in (multiplied) return units."""
     labels: Literal["two_hot", "hl_gauss"] = "two_hot"
     """Multi-task: how a scalar target becomes a distribution over bins."""
-    discrete_probability_low: float = 0.001
+    discrete_probability_low: Annotated[float, BELOW_ONE] = 0.001
     """Discrete policies: probabilities are clamped from below, then renormalised."""
-    discrete_probability_high: float = 0.99
+    discrete_probability_high: Annotated[float, ABOVE_ZERO_TO_ONE] = 0.99
     """Discrete policies: probabilities are clamped from above, then renormalised."""
 
     def after(self, learner_steps: int) -> AgentConfig:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.model import ModelConfig
+from amago_ray.config.ranges import COUNT, FOLDER_NAME, NOT_EMPTY
 from amago_ray.config.replay import RelabelConfig, ReplayConfig
 from amago_ray.config.rollout import ExplorationConfig, RolloutConfig
 from amago_ray.config.training import (
@@ -25,11 +27,11 @@ class Config:
 
     env: EnvConfig | list[EnvConfig]
     """The environment, or a mixture of environments of equal spaces."""
-    name: str = "run"
+    name: Annotated[str, FOLDER_NAME] = "run"
     """Name of the run; its directory is `runs_dir/name`."""
-    runs_dir: str = "runs"
+    runs_dir: Annotated[str, NOT_EMPTY] = "runs"
     """Where run directories live."""
-    seed: int = 0
+    seed: Annotated[int, COUNT] = 0
     """Seed of everything random."""
     stop: StopConfig = field(default_factory=lambda: StopConfig(env_steps=1_000_000))
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

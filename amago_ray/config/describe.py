@@ -7,16 +7,17 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from amago_ray.config.config import Config
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.hints import expected, hints_of, is_env
 from amago_ray.config.tree import show
 
 
 @dataclass(frozen=True)
 class FieldDescription:
-    """One setting: its dotted path, type as written, default as YAML, and meaning."""
+    """One setting: its dotted path, type and range in words, default as YAML, and meaning."""
 
     path: str
     type: str
@@ -31,7 +32,7 @@ def describe_fields() -> list[FieldDescription]:
 
 def _describe(kind: type, prefix: str) -> Iterator[FieldDescription]:
     meanings = _meanings(kind)
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     for entry in fields(kind):
         path = f"{prefix}{entry.name}"
         hint = hints[entry.name]
@@ -39,8 +40,8 @@ def _describe(kind: type, prefix: str) -> Iterator[FieldDescription]:
             assert isinstance(hint, type)
             yield from _describe(hint, f"{path}.")
             continue
-        yield FieldDescription(path, str(entry.type), _default(entry), meanings[entry.name])
-        if EnvConfig in get_args(hint) and not prefix:
+        yield FieldDescription(path, expected(hint), _default(entry), meanings[entry.name])
+        if is_env(hint) and not prefix:
             yield from _describe(EnvConfig, f"{path}.")
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from amago_ray.config.ranges import NOT_EMPTY, POSITIVE, POSITIVE_INTEGER
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
     """One environment. In YAML also written as its bare `id`; `env` may be a list of these, a mixture."""
 
-    id: str
+    id: Annotated[str, NOT_EMPTY]
     """A registered Gymnasium id ("amago_ray/MazeRunner-v0"), "module:EnvId-v0", or "module:attr" (a class or
     factory)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the environment's constructor."""
     name: str | None = None
     """Name in metrics; the id where not given."""
-    share: float = 1.0
+    share: Annotated[float, POSITIVE] = 1.0
     """Share of a runner's environments in a mixture, relative to the other entries."""
-    max_episode_steps: int | None = None
+    max_episode_steps: Annotated[int, POSITIVE_INTEGER] | None = None
     """Cut episodes (truncated) after this many steps."""
     truncation_is_termination: bool = False
     """Treat reaching the time limit as a terminal state, for tasks whose horizon is part of the task."""
@@ -27,5 +29,5 @@ class EnvConfig:
     """The id names a native vector environment (`gymnasium.vector.VectorEnv`), made with `num_envs`."""
     autoreset_mode: Literal["next_step", "same_step", "disabled"] | None = None
     """How a native vector environment resets, where its metadata does not declare it; undeclared is refused."""
-    step_timeout_s: float | None = None
+    step_timeout_s: Annotated[float, POSITIVE] | None = None
     """An environment whose step takes longer counts as hung and is rebuilt; None waits for ever."""

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 import difflib
-import sys
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from amago_ray.config.config import Config
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.hints import alternatives, expected, hints_of, is_env
 from amago_ray.config.tree import expand_aliases, override, parse_overrides, read_tree, show
-from amago_ray.config.validate import RANGES, range_path, validate
+from amago_ray.config.validate import validate
 from amago_ray.errors import ConfigError
 
 
@@ -125,7 +124,7 @@ def _build(kind: type, tree: Any, path: str) -> Any:
     """An instance of the dataclass `kind` from a mapping; errors speak of `path`."""
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {show(tree)}")
-    hints = _hints(kind)
+    hints = hints_of(kind)
     values = {}
     for key, value in tree.items():
         where = f"{path}.{key}" if path else str(key)
@@ -135,13 +134,13 @@ def _build(kind: type, tree: Any, path: str) -> Any:
     for entry in fields(kind):
         if entry.name not in values and entry.default is MISSING and entry.default_factory is MISSING:
             where = f"{path}.{entry.name}" if path else entry.name
-            raise ConfigError(f"{where}: expected {_expected(hints[entry.name], where)}, got nothing")
+            raise ConfigError(f"{where}: expected {expected(hints[entry.name])}, got nothing")
     return kind(**values)
 
 
 def _convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the type `hint` of the field at `path`."""
-    if _is_env(hint):
+    if is_env(hint):
         if value is None and type(None) in get_args(hint):
             return None
         if isinstance(value, list):
@@ -151,12 +150,12 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         assert isinstance(hint, type)
         return _build(hint, {} if value is None else value, path)
     # pydantic would take true for 1.
-    if not (isinstance(value, bool) and bool not in _alternatives(hint) and Any not in _alternatives(hint)):
+    if not (isinstance(value, bool) and bool not in alternatives(hint) and Any not in alternatives(hint)):
         try:
             return _adapter(hint).validate_python(value)
         except ValidationError:
             pass
-    raise ConfigError(f"{path}: expected {_expected(hint, path)}, got {show(value)}")
+    raise ConfigError(f"{path}: expected {expected(hint)}, got {show(value)}")
 
 
 def _build_env(value: Any, path: str) -> EnvConfig:
@@ -168,44 +167,8 @@ def _build_env(value: Any, path: str) -> EnvConfig:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind, vars(sys.modules[kind.__module__]))
-
-
-@cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _is_env(hint: Any) -> bool:
-    return EnvConfig in _alternatives(hint)
-
-
-def _expected(hint: Any, path: str) -> str:
-    """The field's type and range in words."""
-    words = []
-    for kind in _alternatives(hint):
-        if kind is type(None):
-            words.append("null")
-        elif kind is EnvConfig:
-            words.append("an environment's id or mapping")
-        elif get_origin(kind) is Literal:
-            words.append("one of " + ", ".join(f'"{choice}"' for choice in get_args(kind)))
-        elif range_path(path) in RANGES:
-            words.append(RANGES[range_path(path)].expected)
-        elif get_origin(kind) in (tuple, list):
-            item = get_args(kind)[0]
-            of_these = f" of {_expected(item, path)}" if get_origin(item) is Literal else ""
-            words.append("a list of them" if item is EnvConfig else f"a list{of_these}")
-        elif get_origin(kind) is dict:
-            words.append("a mapping")
-        else:
-            words.append({bool: "true or false", int: "an integer", float: "a number", str: "a text"}[kind])
-    return " or ".join(words)
 
 
 def _suggestion(key: str, path: str, siblings: list[str]) -> str:
@@ -222,7 +185,7 @@ def _suggestion(key: str, path: str, siblings: list[str]) -> str:
 
 def _all_paths(kind: type, prefix: str) -> list[str]:
     paths = []
-    for name, hint in _hints(kind).items():
+    for name, hint in hints_of(kind).items():
         if is_dataclass(hint):
             assert isinstance(hint, type)
             paths += _all_paths(hint, f"{prefix}{name}.")

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from amago_ray.config.ranges import NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER, PROBABILITY
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig:
     """Replay shards: append-only Arrow segments of whole episodes on disk."""
 
-    num_shards: int = 1
+    num_shards: Annotated[int, POSITIVE_INTEGER] = 1
     """Shard processes; under `--local` the shards live in the driver's process."""
-    capacity_timesteps: int = 5_000_000
+    capacity_timesteps: Annotated[int, POSITIVE_INTEGER] = 5_000_000
     """Timesteps stored over all shards; the oldest segments go first."""
-    capacity_bytes: int | None = None
+    capacity_bytes: Annotated[int, POSITIVE_INTEGER] | None = None
     """Bytes on disk over all shards; None sets no limit."""
     directory: str | None = None
     """Where shards write; None is `replay/` in the run directory of the shard's node. Give a shared path to
     survive node loss."""
-    segment_bytes: int = 32 * 1024 * 1024
+    segment_bytes: Annotated[int, POSITIVE_INTEGER] = 32 * 1024 * 1024
     """A segment file is closed and a new one begun past this size; eviction removes whole segments."""
     fsync: Literal["never", "segment", "add"] = "never"
     """When acknowledged episodes are forced from the page cache to the disk."""
     sampling: Literal["episodes", "timesteps"] = "episodes"
     """"episodes": each stored episode is drawn with equal probability; "timesteps": in proportion to its length."""
-    min_timesteps: int = 1
+    min_timesteps: Annotated[int, POSITIVE_INTEGER] = 1
     """Training starts when this many timesteps are stored."""
-    samples_per_insert: float | None = 400.0
+    samples_per_insert: Annotated[float, POSITIVE] | None = 400.0
     """Timesteps trained per timestep inserted, held by the governor; None lets both sides run free."""
-    samples_per_insert_tolerance: float = 0.1
+    samples_per_insert_tolerance: Annotated[float, POSITIVE] = 0.1
     """How far either side may run ahead, as a share of the timesteps inserted (and at least one batch)."""
-    num_cpus_per_shard: float = 0.5
+    num_cpus_per_shard: Annotated[float, NON_NEGATIVE] = 0.5
     """Logical CPUs that Ray reserves for each shard."""
 
 
@@ -45,14 +47,14 @@ class RelabelConfig:
     strategy: Literal["all", "some", "all_or_nothing", "none"] = "some"
     """Instruction: how many of the k - n unmet goals are replaced: all; uniform in 0..k-n; all with
     `all_probability` else none; none."""
-    all_probability: float = 0.8
+    all_probability: Annotated[float, PROBABILITY] = 0.8
     """Instruction, "all_or_nothing": probability of replacing all."""
     weighting: Literal["uniform", "rarity_per_step", "rarity_per_episode"] = "uniform"
     """Instruction: which achieved goals become new ones: any, or rare ones more often, rarity
     counted per step or per episode."""
-    rarity_exponent: float = 4.0
+    rarity_exponent: Annotated[float, NON_NEGATIVE] = 4.0
     """Weight of a goal is (-log10 of its frequency) to this power."""
     her_strategy: Literal["future", "final"] = "future"
     """HER: the new goal is one achieved later in the episode, or the last one."""
-    her_probability: float = 0.8
+    her_probability: Annotated[float, PROBABILITY] = 0.8
     """HER: probability that a sampled episode is relabeled."""

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.ranges import COUNT, FINITE, POSITIVE, POSITIVE_INTEGER, POSITIVE_OR_INFINITE, PROBABILITY
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopConfig:
     """The run ends when the first of these is reached; at least one must be set."""
 
-    env_steps: int | None = None
+    env_steps: Annotated[int, POSITIVE_INTEGER] | None = None
     """Environment steps summed over all runners."""
-    learner_steps: int | None = None
+    learner_steps: Annotated[int, POSITIVE_INTEGER] | None = None
     """Updates."""
-    time_s: float | None = None
+    time_s: Annotated[float, POSITIVE_OR_INFINITE] | None = None
     """Seconds of wall time of this session."""
-    eval_success_rate: float | None = None
+    eval_success_rate: Annotated[float, PROBABILITY] | None = None
     """Success of an evaluation."""
-    eval_return: float | None = None
+    eval_return: Annotated[float, FINITE] | None = None
     """Mean return of an evaluation."""
 
 
@@ -28,13 +29,13 @@ class StopConfig:
 class EvaluationConfig:
     """Evaluation: a fixed number of whole episodes in environments of its own, never written to replay."""
 
-    num_episodes: int = 100
+    num_episodes: Annotated[int, COUNT] = 100
     """Episodes per evaluation and environment; 0 switches evaluation off."""
-    interval_env_steps: int = 20_000
+    interval_env_steps: Annotated[int, POSITIVE_INTEGER] = 20_000
     """Env steps between evaluations."""
     at_start: bool = True
     """Evaluate the untrained agent once."""
-    num_envs: int = 50
+    num_envs: Annotated[int, POSITIVE_INTEGER] = 50
     """Environments stepped together."""
     greedy: bool = False
     """Take the most likely action; the default samples, as the original does."""
@@ -48,11 +49,11 @@ class EvaluationConfig:
 class CheckpointConfig:
     """Checkpoints of everything needed to go on."""
 
-    interval_s: float = 300.0
+    interval_s: Annotated[float, POSITIVE_OR_INFINITE] = 300.0
     """Seconds between checkpoints over Ray."""
-    interval_learner_steps: int | None = None
+    interval_learner_steps: Annotated[int, POSITIVE_INTEGER] | None = None
     """Updates between checkpoints instead of seconds; `--local` always counts updates (1000 where None)."""
-    keep: int = 3
+    keep: Annotated[int, POSITIVE_INTEGER] = 3
     """Newest checkpoints kept; the best by evaluation stays too."""
 
 
@@ -60,7 +61,7 @@ class CheckpointConfig:
 class ReportConfig:
     """Metrics."""
 
-    interval_s: float = 2.0
+    interval_s: Annotated[float, POSITIVE] = 2.0
     """Seconds between reports."""
     loggers: tuple[Literal["console", "jsonl", "tensorboard"], ...] = ("console", "jsonl", "tensorboard")
     """Where metrics go."""
@@ -72,7 +73,7 @@ class ClusterConfig:
 
     address: str | None = None
     """Address of a running cluster ("auto" finds a local one); None starts Ray on this machine for the run."""
-    num_cpus: int | None = None
+    num_cpus: Annotated[int, POSITIVE_INTEGER] | None = None
     """Logical CPUs of the embedded local Ray; None takes the machine's."""
     dashboard: bool = True
     """Start the Ray dashboard with an embedded Ray."""

@@ -1,161 +1,16 @@
-"""What the values of settings must be: ranges of single fields, and rules between fields."""
+"""What settings must be beside their ranges: rules between fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from math import isfinite
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from amago_ray.config.config import Config
+from amago_ray.config.hints import hints_of, range_of
+from amago_ray.config.ranges import Range
 from amago_ray.config.tree import show
 from amago_ray.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Range:
-    """A range of values: how an error message calls it, and the test."""
-
-    expected: str
-    holds: Callable[[Any], bool]
-
-
-POSITIVE_INTEGER = Range("a positive integer", lambda x: x > 0)
-INTEGER = Range("an integer", lambda x: True)
-COUNT = Range("an integer of at least 0", lambda x: x >= 0)
-POSITIVE = Range("a positive number", lambda x: x > 0 and isfinite(x))
-POSITIVE_OR_INFINITE = Range("a positive number", lambda x: x > 0)
-NON_NEGATIVE = Range("a number of at least 0", lambda x: x >= 0 and isfinite(x))
-FINITE = Range("a finite number", isfinite)
-PROBABILITY = Range("a number from 0 to 1", lambda x: 0 <= x <= 1)
-STEP_SIZE = Range("a number above 0 and at most 1", lambda x: 0 < x <= 1)
-DISCOUNT = Range("a discount above 0 and below 1", lambda x: 0 < x < 1)
-DISCOUNTS = Range("a list of discounts above 0 and below 1", lambda xs: all(0 < x < 1 for x in xs))
-POSITIVE_INTEGERS = Range("a list of positive integers", lambda xs: len(xs) > 0 and all(x > 0 for x in xs))
-NOT_EMPTY = Range("a text that is not empty", lambda x: bool(x.strip()))
-FOLDER_NAME = Range(
-    "a name that can be a folder's", lambda x: bool(x) and x not in (".", "..") and not set(x) & set("/\\\0")
-)
-
-RANGES: dict[str, Range] = {
-    "env.id": NOT_EMPTY,
-    "env.share": POSITIVE,
-    "env.max_episode_steps": POSITIVE_INTEGER,
-    "env.step_timeout_s": POSITIVE,
-    "name": FOLDER_NAME,
-    "runs_dir": NOT_EMPTY,
-    "seed": COUNT,
-    "stop.env_steps": POSITIVE_INTEGER,
-    "stop.learner_steps": POSITIVE_INTEGER,
-    "stop.time_s": POSITIVE_OR_INFINITE,
-    "stop.eval_success_rate": PROBABILITY,
-    "stop.eval_return": FINITE,
-    "rollout.num_env_runners": POSITIVE_INTEGER,
-    "rollout.num_envs_per_env_runner": POSITIVE_INTEGER,
-    "rollout.num_cpus_per_env_runner": NON_NEGATIVE,
-    "rollout.num_gpus_per_env_runner": NON_NEGATIVE,
-    "rollout.episodes_per_add": POSITIVE_INTEGER,
-    "rollout.max_unacknowledged_adds": POSITIVE_INTEGER,
-    "rollout.stuck_policy_alarm_s": POSITIVE_OR_INFINITE,
-    "exploration.epsilon_start": PROBABILITY,
-    "exploration.epsilon_final": PROBABILITY,
-    "exploration.episode_end_epsilon_start": PROBABILITY,
-    "exploration.episode_end_epsilon_final": PROBABILITY,
-    "exploration.anneal_env_steps": POSITIVE_INTEGER,
-    "exploration.horizon": POSITIVE_INTEGER,
-    "replay.num_shards": POSITIVE_INTEGER,
-    "replay.capacity_timesteps": POSITIVE_INTEGER,
-    "replay.capacity_bytes": POSITIVE_INTEGER,
-    "replay.segment_bytes": POSITIVE_INTEGER,
-    "replay.min_timesteps": POSITIVE_INTEGER,
-    "replay.samples_per_insert": POSITIVE,
-    "replay.samples_per_insert_tolerance": POSITIVE,
-    "replay.num_cpus_per_shard": NON_NEGATIVE,
-    "relabel.all_probability": PROBABILITY,
-    "relabel.rarity_exponent": NON_NEGATIVE,
-    "relabel.her_probability": PROBABILITY,
-    "model.timestep_encoder.num_layers": COUNT,
-    "model.timestep_encoder.hidden_dim": POSITIVE_INTEGER,
-    "model.timestep_encoder.output_dim": POSITIVE_INTEGER,
-    "model.timestep_encoder.token_low": INTEGER,
-    "model.timestep_encoder.token_high": INTEGER,
-    "model.timestep_encoder.token_embedding_dim": POSITIVE_INTEGER,
-    "model.timestep_encoder.token_hidden_dim": POSITIVE_INTEGER,
-    "model.timestep_encoder.token_output_dim": POSITIVE_INTEGER,
-    "model.timestep_encoder.cnn_channels": POSITIVE_INTEGERS,
-    "model.timestep_encoder.cnn_kernel_sizes": POSITIVE_INTEGERS,
-    "model.timestep_encoder.cnn_strides": POSITIVE_INTEGERS,
-    "model.timestep_encoder.image_dim": POSITIVE_INTEGER,
-    "model.timestep_encoder.rl2_dim": POSITIVE_INTEGER,
-    "model.timestep_encoder.random_shift_pixels": COUNT,
-    "model.sequence_model.context_length": POSITIVE_INTEGER,
-    "model.sequence_model.d_model": POSITIVE_INTEGER,
-    "model.sequence_model.num_layers": POSITIVE_INTEGER,
-    "model.sequence_model.num_heads": POSITIVE_INTEGER,
-    "model.sequence_model.d_ff": POSITIVE_INTEGER,
-    "model.sequence_model.dropout": Range("a number from 0 to below 1", lambda x: 0 <= x < 1),
-    "model.sequence_model.attention_window": POSITIVE_INTEGER,
-    "model.sequence_model.max_time_index": POSITIVE_INTEGER,
-    "model.sequence_model.gru_hidden_dim": POSITIVE_INTEGER,
-    "model.policy_head.num_layers": COUNT,
-    "model.policy_head.hidden_dim": POSITIVE_INTEGER,
-    "model.critic.num_layers": COUNT,
-    "model.critic.hidden_dim": POSITIVE_INTEGER,
-    "agent.auxiliary_discounts": DISCOUNTS,
-    "agent.acting_discount": DISCOUNT,
-    "agent.reward_multiplier": POSITIVE,
-    "agent.num_critics": POSITIVE_INTEGER,
-    "agent.num_critics_in_target": POSITIVE_INTEGER,
-    "agent.online_coefficient": NON_NEGATIVE,
-    "agent.offline_coefficient": NON_NEGATIVE,
-    "agent.online_coefficient_final": NON_NEGATIVE,
-    "agent.offline_coefficient_final": NON_NEGATIVE,
-    "agent.coefficient_anneal_steps": POSITIVE_INTEGER,
-    "agent.critic_coefficient": POSITIVE,
-    "agent.binary_filter_threshold": FINITE,
-    "agent.exponential_filter_beta": POSITIVE,
-    "agent.exponential_filter_clip_low": FINITE,
-    "agent.exponential_filter_clip_high": FINITE,
-    "agent.exponential_filter_weight_low": NON_NEGATIVE,
-    "agent.exponential_filter_weight_high": POSITIVE,
-    "agent.leaky_filter_scale": POSITIVE,
-    "agent.leaky_filter_offset": FINITE,
-    "agent.leaky_filter_slope": NON_NEGATIVE,
-    "agent.leaky_filter_weight_at_zero": FINITE,
-    "agent.leaky_filter_weight_low": NON_NEGATIVE,
-    "agent.leaky_filter_weight_high": POSITIVE,
-    "agent.num_action_samples_in_critic_loss": POSITIVE_INTEGER,
-    "agent.num_action_samples_in_policy_loss": POSITIVE_INTEGER,
-    "agent.n_step": POSITIVE_INTEGER,
-    "agent.tau": STEP_SIZE,
-    "agent.num_bins": Range("an integer of at least 2", lambda x: x >= 2),
-    "agent.min_return": FINITE,
-    "agent.max_return": FINITE,
-    "agent.discrete_probability_low": Range("a number from 0 to below 1", lambda x: 0 <= x < 1),
-    "agent.discrete_probability_high": Range("a number above 0 and at most 1", lambda x: 0 < x <= 1),
-    "learner.batch_size": POSITIVE_INTEGER,
-    "learner.learning_rate": POSITIVE,
-    "learner.weight_decay": NON_NEGATIVE,
-    "learner.max_grad_norm": POSITIVE_OR_INFINITE,
-    "learner.warmup_steps": COUNT,
-    "learner.batches_per_update": POSITIVE_INTEGER,
-    "learner.max_consecutive_nonfinite_updates": POSITIVE_INTEGER,
-    "learner.num_cpus_per_learner": NON_NEGATIVE,
-    "learner.num_threads": POSITIVE_INTEGER,
-    "learner.num_gpus_per_learner": NON_NEGATIVE,
-    "learner.prefetch": POSITIVE_INTEGER,
-    "learner.broadcast_interval": POSITIVE_INTEGER,
-    "learner.metrics_interval": POSITIVE_INTEGER,
-    "evaluation.num_episodes": COUNT,
-    "evaluation.interval_env_steps": POSITIVE_INTEGER,
-    "evaluation.num_envs": POSITIVE_INTEGER,
-    "checkpoint.interval_s": POSITIVE_OR_INFINITE,
-    "checkpoint.interval_learner_steps": POSITIVE_INTEGER,
-    "checkpoint.keep": POSITIVE_INTEGER,
-    "report.interval_s": POSITIVE,
-    "cluster.num_cpus": POSITIVE_INTEGER,
-}
-"""The range of each numeric field by its dotted path. A null where the type allows it needs no range."""
 
 KINDS: dict[str, tuple[str, ...]] = {
     "exploration.kind": ("bilevel", "epsilon_greedy", "last_step", "none"),
@@ -166,20 +21,13 @@ KINDS: dict[str, tuple[str, ...]] = {
 """Built-in parts of fields that also take a `module:attr`."""
 
 
-def range_path(path: str) -> str:
-    """The path under which `RANGES` knows a field: without list indices, evaluation's environments as `env`."""
-    plain = ".".join(key for key in path.split(".") if not key.isdecimal())
-    return plain.removeprefix("evaluation.") if plain.startswith("evaluation.env") else plain
-
-
 def validate(config: Config) -> None:
     """Check every range and every rule between fields.
 
     Raises:
         ConfigError: the first broken rule: the field's dotted path, what was expected, what was found.
     """
-    for path, value in _walk(config, ""):
-        check = RANGES.get(range_path(path))
+    for path, value, check in _walk(config, ""):
         if value is not None and check is not None and not check.holds(value):
             raise ConfigError(f"{path}: expected {check.expected}, got {show(value)}")
         kinds = KINDS.get(path)
@@ -282,8 +130,10 @@ def _validate_relations(config: Config) -> None:
         )
 
 
-def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Dotted paths and values of all fields that are not sections."""
+def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, Range | None]]:
+    """Dotted paths, values and ranges of all fields that are not sections."""
+    kind: type = type(node)
+    hints = hints_of(kind)
     for entry in fields(node):
         value = getattr(node, entry.name)
         path = f"{prefix}{entry.name}"
@@ -293,7 +143,7 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             for index, item in enumerate(value):
                 yield from _walk(item, f"{path}.{index}.")
         else:
-            yield path, value
+            yield path, value, range_of(hints[entry.name])
 
 
 def _is_module_attr(text: str) -> bool:

@@ -1,15 +1,16 @@
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import pytest
 from helpers.one_line import one_line
 
 from amago_ray.config import Config
-from amago_ray.config.describe import describe_fields
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.hints import alternatives, hints_of, is_env, range_of
 from amago_ray.config.load import config_from_dict
-from amago_ray.config.validate import RANGES, range_path, validate, validate_horizon
+from amago_ray.config.validate import validate, validate_horizon
 from amago_ray.errors import ConfigError
 
 
@@ -24,25 +25,33 @@ def config(path: str = "", value: Any = None) -> Config:
     return config_from_dict(tree)
 
 
-def test_every_numeric_setting_has_a_range() -> None:
-    numeric = {field.path for field in describe_fields() if {"int", "float"} & set(field.type.split(" | "))}
+def settings(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and annotation of every setting."""
+    for name, hint in hints_of(kind).items():
+        if is_dataclass(hint):
+            yield from settings(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+            if is_env(hint) and not prefix:
+                yield from settings(EnvConfig, f"{name}.")
 
-    assert numeric - set(RANGES) == set()
+
+NUMERIC = {
+    path: hint
+    for path, hint in settings()
+    if {int, float, tuple[int, ...], tuple[float, ...]} & set(alternatives(hint))
+}
 
 
-def test_every_range_belongs_to_a_setting() -> None:
-    assert set(RANGES) - {field.path for field in describe_fields()} == set()
+@pytest.mark.parametrize("path", NUMERIC)
+def test_every_numeric_setting_has_a_range_and_nan_is_in_none(path: str) -> None:
+    in_range = range_of(NUMERIC[path])
 
-
-@pytest.mark.parametrize("path", sorted(RANGES))
-def test_no_range_lets_nan_pass(path: str) -> None:
-    hint = next(field.type for field in describe_fields() if field.path == path)
-    if "float" in hint and "tuple" not in hint:
-        assert not RANGES[path].holds(math.nan)
-    elif "tuple" in hint:
-        assert not RANGES[path].holds((math.nan,))
-    else:
-        assert hint.split(" ")[0] in ("int", "str")
+    assert in_range is not None
+    if float in alternatives(NUMERIC[path]):
+        assert not in_range.holds(math.nan)
+    if tuple[float, ...] in alternatives(NUMERIC[path]):
+        assert not in_range.holds((math.nan,))
 
 
 @pytest.mark.parametrize(
@@ -145,10 +154,7 @@ def test_custom_parts_are_named_as_module_attr(value: str) -> None:
     assert config("relabel.kind", value).relabel.kind == value
 
 
-def test_ranges_of_a_mixture_are_found_by_their_field() -> None:
-    assert range_path("env.12.share") == "env.share"
-    assert range_path("evaluation.env.3.share") == "env.share"
-    assert range_path("evaluation.num_envs") == "evaluation.num_envs"
+def test_each_environment_of_a_mixture_has_the_ranges_of_its_fields() -> None:
     with pytest.raises(ConfigError, match=r"^env\.1\.share: expected a positive number, got 0\.0"):
         validate(Config(env=[EnvConfig(id="A-v0"), EnvConfig(id="B-v0", share=0.0)]))
 
