@@ -30,7 +30,7 @@ from amago_ray.config.model import ModelConfig, SequenceModelConfig, TimestepEnc
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.learning.learner import Learner
-from amago_ray.nets.attention import BackendName
+from amago_ray.nets.attention.backend import BackendName
 
 NUM_ACTIONS = 5
 

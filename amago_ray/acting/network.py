@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,13 @@ from amago_ray.agent.weights import to_tensors
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import CheckpointError
-from amago_ray.nets.decoders import DecoderState, make_decoder
+from amago_ray.nets.decoding.decoder import DecoderState
 from amago_ray.nets.distributions import make_distribution
-from amago_ray.nets.folding import fold_mlp, fold_timestep_encoder, mlp_layers
+from amago_ray.nets.encoders.make import build_timestep_encoder
+from amago_ray.nets.folding import fold_mlp, mlp_layers
 from amago_ray.nets.heads import PolicyHead
 from amago_ray.nets.layout import SequenceLayout
-from amago_ray.nets.sequence_models import build_sequence_model
-from amago_ray.nets.timestep_encoders import build_timestep_encoder
+from amago_ray.nets.sequence.make import build_sequence_model
 from amago_ray.nets.tokens import TokenColumns
 
 _REBUILD_TOKENS = 4096
@@ -111,8 +110,8 @@ class ActingNetwork:
     def _fold(self) -> None:
         """Prepare the present weights for stepping."""
         with torch.inference_mode():
-            self._encode = fold_timestep_encoder(self._encoder)
-            self._decoder: Any = make_decoder(self._model, self.context_length, self._cache_dtype)
+            self._encode = self._encoder.fold()
+            self._decoder = self._model.make_decoder(self.context_length, self._cache_dtype)
             *rest, (weight, bias) = mlp_layers(self._head.mlp)
             assert bias is not None
             acting = slice(-self.num_params, None)

@@ -15,10 +15,10 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import SpaceError
 from amago_ray.nets.contracts import SequenceModel, TimestepEncoder
 from amago_ray.nets.distributions import PolicyDistribution, make_distribution
+from amago_ray.nets.encoders.make import build_timestep_encoder
 from amago_ray.nets.heads import PolicyHead, StateActionCritics, StateCritics
 from amago_ray.nets.layout import SequenceLayout
-from amago_ray.nets.sequence_models import build_sequence_model
-from amago_ray.nets.timestep_encoders import build_timestep_encoder
+from amago_ray.nets.sequence.make import build_sequence_model
 from amago_ray.nets.tokens import TokenColumns
 
 ACTING_PREFIXES = ("timestep_encoder.", "sequence_model.", "policy_head.")

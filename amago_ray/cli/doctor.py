@@ -76,7 +76,7 @@ def _gpu() -> tuple[bool, str]:
 
 
 def _kernels() -> tuple[bool, str]:
-    from amago_ray.nets.native_decoder import load_decode_kernel
+    from amago_ray.nets.native.decode import load_decode_kernel
 
     if load_decode_kernel() is None:
         return True, "not built (no C compiler at install): acting runs on torch alone, slower"
@@ -85,7 +85,8 @@ def _kernels() -> tuple[bool, str]:
 
 def _attention() -> tuple[bool, str]:
     from amago_ray.errors import ConfigError
-    from amago_ray.nets.attention import BackendName, build_attention
+    from amago_ray.nets.attention.backend import BackendName
+    from amago_ray.nets.attention.make import build_attention
 
     found = []
     for name in get_args(BackendName):

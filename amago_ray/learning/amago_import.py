@@ -18,7 +18,7 @@ from torch import Tensor
 
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.errors import CheckpointError
-from amago_ray.nets.transformer import SelfAttention, channel_major_rows, head_major_rows
+from amago_ray.nets.sequence.transformer import SelfAttention, channel_major_rows, head_major_rows
 
 LAGGING_PREFIX = "maximized_critics."
 """Names of the original's copy of its critics that lags one update."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amago_ray.nets.contracts import SequenceModel, TimestepEncoder
+    from amago_ray.nets.encoders.make import build_timestep_encoder
     from amago_ray.nets.layout import SequenceLayout
-    from amago_ray.nets.sequence_models import build_sequence_model
-    from amago_ray.nets.timestep_encoders import build_timestep_encoder
+    from amago_ray.nets.sequence.make import build_sequence_model
     from amago_ray.nets.tokens import TokenColumns
 
 _HOMES = {
@@ -21,8 +21,8 @@ _HOMES = {
     "SequenceModel": "contracts",
     "TimestepEncoder": "contracts",
     "TokenColumns": "tokens",
-    "build_sequence_model": "sequence_models",
-    "build_timestep_encoder": "timestep_encoders",
+    "build_sequence_model": "sequence.make",
+    "build_timestep_encoder": "encoders.make",
 }
 
 __all__ = [

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
+from amago_ray.nets.decoding.decoder import Decoder
+from amago_ray.nets.decoding.window import WindowDecoder
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.tokens import TokenColumns
 
@@ -22,6 +28,10 @@ class TimestepEncoder(nn.Module):
         """`[N, D_enc]` of N tokens; `weight [N]` says how rows count in running statistics (training mode)."""
         raise NotImplementedError
 
+    def fold(self) -> Callable[[TokenColumns], Tensor]:
+        """The encoder in eval mode with its present weights, as acting calls it: here itself, or something faster."""
+        return self.eval()
+
 
 class SequenceModel(nn.Module):
     """Reads each sequence causally. Custom ones are made by `attr(config, input_dim, horizon)`.
@@ -36,3 +46,11 @@ class SequenceModel(nn.Module):
     def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
         """`[N, D]` of packed timestep vectors `x [N, D_enc]` with the episode's step count `time_index [N]`."""
         raise NotImplementedError
+
+    def make_decoder(self, context_length: int, cache_dtype: torch.dtype = torch.float32) -> Decoder[Any]:
+        """The model in eval mode with its present weights, for acting: here by a window of the context.
+
+        A model that keeps what it needs of the past in a state of its own returns its own `Decoder`. cache_dtype: of
+        states that hold one entry per timestep, where that is worth it.
+        """
+        return WindowDecoder(self.eval(), context_length)

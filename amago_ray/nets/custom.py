@@ -13,15 +13,17 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def load_custom_module(where: str, name: str, contract: type[ModuleT], *args: Any) -> ModuleT:
-    """Import `module:attr` and call it with `args`; the result is a module with an `output_dim`.
+    """Import `module:attr` and call it with `args`; the result is a `contract` with an `output_dim`.
 
     Raises:
         ConfigError: `name` is no `module:attr`, cannot be imported, or makes something else.
     """
     module = load_module_attr(where, name)(*args)
-    if not isinstance(module, nn.Module) or not isinstance(getattr(module, "output_dim", None), int):
+    output_dim = getattr(module, "output_dim", None)
+    if not isinstance(module, contract) or not isinstance(output_dim, int):
+        found = type(module).__name__ if not isinstance(module, contract) else f"{output_dim!r} for it"
         raise ConfigError(
-            f'{where}: expected "{name}" to make a torch module with an integer output_dim (see {contract.__name__}), '
-            f"found {type(module).__name__}"
+            f'{where}: expected "{name}" to make a {contract.__name__} (a class of amago_ray.nets) with an integer '
+            f"output_dim, found {found}"
         )
-    return module  # type: ignore[return-value]  # any module of the contract's shape will do, subclass or not
+    return module

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amago_ray.nets.contracts import TimestepEncoder
+from amago_ray.nets.folded import Linear, Norm
 from amago_ray.nets.mlp import Mlp, activate
-from amago_ray.nets.native_decoder import NativeMlp, load_mlp_kernel
-from amago_ray.nets.timestep_encoders import MlpTimestepEncoder
-from amago_ray.nets.tokens import TokenColumns
-
-Linear = tuple[Tensor, Tensor | None]
-"""weight `[out, in]` and bias."""
-Norm = tuple[Tensor, Tensor]
-"""gain and shift of a layer norm."""
-
-
-@dataclass(frozen=True, eq=False)
-class FoldedLayer:
-    """A Transformer layer's weights with sigma-reparametrisation, head scales and the gains of pre-norms folded in.
-
-    Rows of `qkv` are ordered q (head, channel), with the factor 1/sqrt(head_dim), then keys and values
-    (head, which of the two, channel).
-    """
-
-    qkv: Linear
-    output: Linear
-    output_norm: Norm
-    expand: Linear
-    contract: Linear
+from amago_ray.nets.native.decode import NativeMlp, load_mlp_kernel
 
 
 def fold_mlp(layers: Sequence[Linear], norm: Norm | None = None) -> Callable[[Tensor], Tensor]:
@@ -70,23 +46,3 @@ def fold_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[
 def plain_norm(x: Tensor) -> Tensor:
     """LayerNorm without gain and shift."""
     return functional.layer_norm(x, x.shape[-1:])
-
-
-@torch.no_grad()
-def fold_timestep_encoder(encoder: TimestepEncoder) -> Callable[[TokenColumns], Tensor]:
-    """`encoder` in eval mode as a function of tokens, with its present weights.
-
-    Of an `InputNorm` only the division goes into the first layer: folding the mean too would cancel digits where a
-    feature's mean is large against its deviation, and the clamp needs the centred value.
-    """
-    if not isinstance(encoder, MlpTimestepEncoder) or encoder.input_norm is None or encoder.token_embedder is not None:
-        return encoder.eval()
-    features = encoder.features
-    mean, divisor, limit = (x.clone() for x in encoder.input_norm.affine())
-    (weight, bias), *rest = mlp_layers(encoder.mlp)
-    mlp = fold_mlp([(weight / divisor, bias), *rest], norm_weights(encoder.output_norm))
-
-    def encode(tokens: TokenColumns) -> Tensor:
-        return mlp(torch.clamp(features(tokens).sub_(mean), -limit, limit))
-
-    return encode

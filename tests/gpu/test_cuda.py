@@ -22,7 +22,8 @@ from amago_ray.data.snapshot import Snapshot
 from amago_ray.errors import ConfigError
 from amago_ray.learning.learner import Learner
 from amago_ray.learning.training_state import state_hash
-from amago_ray.nets.attention import SdpaAttention, build_attention
+from amago_ray.nets.attention.make import build_attention
+from amago_ray.nets.attention.sdpa import SdpaAttention
 from amago_ray.nets.layout import SequenceLayout
 
 pytestmark = [

@@ -20,7 +20,7 @@ from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig,
 from amago_ray.config.validate import validate
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
-from amago_ray.nets.attention import BackendName
+from amago_ray.nets.attention.backend import BackendName
 
 POSITIONS = {
     "fixed": "sinusoidal",

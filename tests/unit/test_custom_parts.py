@@ -12,7 +12,6 @@ import amago_ray
 from amago_ray.config.model import SequenceModelConfig
 from amago_ray.config.module_attr import load_module_attr
 from amago_ray.errors import ConfigError
-from amago_ray.nets.decoders import make_decoder
 from amago_ray.nets.layout import SequenceLayout
 
 PARTS = {
@@ -42,7 +41,7 @@ def test_a_run_with_parts_of_one_s_own(parts: list[str], tmp_path: Path) -> None
 def test_acting_with_a_sequence_model_of_one_s_own_equals_its_full_forward() -> None:
     torch.manual_seed(0)
     model = DecayingSum(SequenceModelConfig(d_model=8), 8, None)
-    decoder = make_decoder(model, context_length=8)
+    decoder = model.make_decoder(context_length=8)
     x, time = torch.randn(6, 2, 8), torch.arange(6)
     state = decoder.initial_state(2)
     with torch.no_grad():

@@ -23,11 +23,11 @@ from amago_ray.data.episode import Episode, PolicyVersion, validate_episode
 from amago_ray.data.specs import ActionSpec
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.envs.vector_batch import VectorBatch
-from amago_ray.nets.kv_cache import KvCache
+from amago_ray.nets.decoding.kv_cache import KvCache
 from amago_ray.nets.layout import SequenceLayout
-from amago_ray.nets.native_decoder import load_decode_kernel
+from amago_ray.nets.native.decode import load_decode_kernel
+from amago_ray.nets.sequence.transformer import Transformer
 from amago_ray.nets.tokens import TokenColumns
-from amago_ray.nets.transformer import Transformer
 
 
 def make_runner(

@@ -19,15 +19,16 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig, TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import CheckpointError
-from amago_ray.nets import folding, transformer_decoder
+from amago_ray.nets import folding
 from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.decoding import transformer as decoding_transformer
+from amago_ray.nets.encoders.make import build_timestep_encoder
 from amago_ray.nets.heads import PolicyHead
 from amago_ray.nets.layout import SequenceLayout
-from amago_ray.nets.sequence_models import build_sequence_model
-from amago_ray.nets.sigma_reparam import SigmaReparamLinear, reparametrised_weights
-from amago_ray.nets.timestep_encoders import build_timestep_encoder
+from amago_ray.nets.sequence.make import build_sequence_model
+from amago_ray.nets.sequence.sigma_reparam import SigmaReparamLinear, reparametrised_weights
+from amago_ray.nets.sequence.transformer import Transformer
 from amago_ray.nets.tokens import TokenColumns
-from amago_ray.nets.transformer import Transformer
 
 CONTEXT = 6
 NUM_ENVS = 4
@@ -81,7 +82,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Every test runs with the compiled kernels, where a compiler could build them, and without."""
     if request.param == "torch":
         monkeypatch.setattr(folding, "load_mlp_kernel", lambda: None)
-        monkeypatch.setattr(transformer_decoder, "load_decode_kernel", lambda: None)
+        monkeypatch.setattr(decoding_transformer, "load_decode_kernel", lambda: None)
 
 
 def make_config(**options: Any) -> Config:

@@ -2,8 +2,8 @@ import torch
 
 from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
-from amago_ray.nets.folding import fold_norm, fold_timestep_encoder, plain_norm
-from amago_ray.nets.timestep_encoders import build_timestep_encoder
+from amago_ray.nets.encoders.make import build_timestep_encoder
+from amago_ray.nets.folding import fold_norm, plain_norm
 from amago_ray.nets.tokens import TokenColumns
 
 
@@ -30,4 +30,4 @@ def test_folded_encoder_keeps_clamps_unstable_features_and_digits_of_large_means
     observation = torch.tensor([1000.0, 3.0, 0.0, 0.0]) + torch.randn(20, 4)
     observation[0, 2], observation[1, 3] = 1e7, -1e7
     tokens = TokenColumns({"o": observation}, torch.randn(20, 2), torch.randn(20), torch.arange(20))
-    torch.testing.assert_close(fold_timestep_encoder(encoder)(tokens), encoder(tokens), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoder.fold()(tokens), encoder(tokens), atol=1e-5, rtol=1e-5)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from amago_ray.config.model import SequenceModelConfig
 from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.custom import load_custom_module
-from amago_ray.nets.feed_forward import FeedForwardSequenceModel
-from amago_ray.nets.recurrent import GruSequenceModel
-from amago_ray.nets.transformer import Transformer
+from amago_ray.nets.sequence.feed_forward import FeedForwardSequenceModel
+from amago_ray.nets.sequence.gru import GruSequenceModel
+from amago_ray.nets.sequence.transformer import Transformer
 
 
 def build_sequence_model(config: SequenceModelConfig, input_dim: int, horizon: int | None) -> SequenceModel:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from amago_ray.config.model import SequenceModelConfig
 from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.decoding.decoder import Indices
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.mlp import activate
 
@@ -34,6 +36,10 @@ class FeedForwardSequenceModel(SequenceModel):
         output: Tensor = self.output_norm(self.output(x))
         return output
 
+    def make_decoder(self, context_length: int, cache_dtype: torch.dtype = torch.float32) -> FeedForwardDecoder:
+        """See `SequenceModel`."""
+        return FeedForwardDecoder(self)
+
 
 class ResidualBlock(nn.Module):
     """x + act(contract(act(expand(x))))."""
@@ -46,3 +52,28 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[N, D]` to `[N, D]`."""
         return x + activate(self.contract(activate(self.expand(x))))
+
+
+class NoState:
+    """The state of a model without memory."""
+
+    def reset(self, indices: Indices) -> None:
+        """See `DecoderState`."""
+
+
+class FeedForwardDecoder:
+    """A model without memory."""
+
+    def __init__(self, model: FeedForwardSequenceModel) -> None:
+        self._model = model
+
+    def initial_state(self, batch_size: int) -> NoState:
+        """See `Decoder`."""
+        return NoState()
+
+    def step(self, x: Tensor, time_index: Tensor, state: NoState) -> Tensor:
+        """See `Decoder`."""
+        return self._model.run(x)
+
+    def rebuild(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, indices: Indices, state: NoState) -> None:
+        """See `Decoder`; there is nothing to rebuild."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from amago_ray.nets.layout import SequenceLayout, to_device
-from amago_ray.nets.native_decoder import round_up
+from amago_ray.nets.native.decode import round_up
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.nets.contracts import TimestepEncoder
+from amago_ray.nets.encoders.token_embedder import split_token_leaves
 from amago_ray.nets.mlp import NEGATIVE_SLOPE, activate
-from amago_ray.nets.token_embedder import split_token_leaves
 from amago_ray.nets.tokens import TokenColumns, TokenFeatures
 
 

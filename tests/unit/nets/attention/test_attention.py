@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from amago_ray.errors import ConfigError
-from amago_ray.nets import attention, native_attention
-from amago_ray.nets.attention import AutoAttention, BackendName, FlashAttention, SdpaAttention, build_attention
+from amago_ray.nets.attention import sdpa
+from amago_ray.nets.attention.backend import BackendName
+from amago_ray.nets.attention.cuda import FlashAttention
+from amago_ray.nets.attention.make import AutoAttention, build_attention
+from amago_ray.nets.attention.sdpa import SdpaAttention
 from amago_ray.nets.layout import SequenceLayout
+from amago_ray.nets.native import attention as native_attention
 
 LAYOUTS = {"one": [5], "equal": [6, 6, 6], "ragged": [3, 9, 1, 9, 4], "spread": [2, 40, 3, 38]}
 
@@ -185,7 +189,7 @@ def test_half_precision_backend_refuses_float32(monkeypatch: pytest.MonkeyPatch)
 def test_windows_in_blocks_equal_the_naive_reference(
     monkeypatch: pytest.MonkeyPatch, lengths: list[int], window: int
 ) -> None:
-    monkeypatch.setattr(attention, "_SHORTEST_BLOCK", 8)
+    monkeypatch.setattr(sdpa, "_SHORTEST_BLOCK", 8)
     torch.manual_seed(0)
     layout = SequenceLayout.from_lengths(lengths)
     qkv = torch.randn(layout.num_tokens, 3, 2, 4, dtype=torch.float64, requires_grad=True)
@@ -201,13 +205,13 @@ def test_windows_in_blocks_equal_the_naive_reference(
 
 def test_work_of_a_window_grows_with_the_length_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    sdpa = attention.functional.scaled_dot_product_attention
+    attend = sdpa.functional.scaled_dot_product_attention
 
     def counted(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
         seen.append(q.shape[:-1].numel() * k.shape[2])
-        return sdpa(q, k, v, **options)
+        return attend(q, k, v, **options)
 
-    monkeypatch.setattr(attention.functional, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(sdpa.functional, "scaled_dot_product_attention", counted)
     pairs = []
     for length in (1024, 4096):
         seen.clear()

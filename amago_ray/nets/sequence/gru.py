@@ -1,6 +1,8 @@
-"""`GruSequenceModel`: a GRU over the timesteps of an episode."""
+"""`GruSequenceModel`: a GRU over the timesteps of an episode, acting with its hidden state."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from amago_ray.config.model import SequenceModelConfig
 from amago_ray.nets.contracts import SequenceModel
+from amago_ray.nets.decoding.decoder import Indices
 from amago_ray.nets.layout import SequenceLayout, to_device
 
 
@@ -39,6 +42,44 @@ class GruSequenceModel(SequenceModel):
             states = states.data.index_select(0, inverse)
         output: Tensor = self.output_norm(self.output(states))
         return output, hidden
+
+    def make_decoder(self, context_length: int, cache_dtype: torch.dtype = torch.float32) -> GruDecoder:
+        """See `SequenceModel`; the hidden state reaches back to the start of the episode."""
+        return GruDecoder(self)
+
+
+@dataclass
+class GruState:
+    """hidden: `[layers, E, hidden_dim]`."""
+
+    hidden: Tensor
+
+    def reset(self, indices: Indices) -> None:
+        """See `DecoderState`."""
+        self.hidden[:, to_device(indices, self.hidden.device)] = 0
+
+
+class GruDecoder:
+    """A GRU, one timestep at a time."""
+
+    def __init__(self, model: GruSequenceModel) -> None:
+        self._model = model
+
+    def initial_state(self, batch_size: int) -> GruState:
+        """See `Decoder`."""
+        rnn = self._model.rnn
+        device = self._model.output.weight.device
+        return GruState(torch.zeros(rnn.num_layers, batch_size, rnn.hidden_size, device=device))
+
+    def step(self, x: Tensor, time_index: Tensor, state: GruState) -> Tensor:
+        """See `Decoder`."""
+        states, state.hidden = self._model.rnn(x[:, None], state.hidden)
+        output: Tensor = self._model.output_norm(self._model.output(states[:, 0]))
+        return output
+
+    def rebuild(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, indices: Indices, state: GruState) -> None:
+        """See `Decoder`."""
+        state.hidden[:, to_device(indices, x.device)] = self._model.run(x, layout)[1]
 
 
 def _time_major(layout: SequenceLayout) -> tuple[Tensor, Tensor, Tensor, Tensor]:

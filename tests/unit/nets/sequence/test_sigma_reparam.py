@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from amago_ray.nets.sigma_reparam import SigmaReparamLinear, reparametrised_weights
+from amago_ray.nets.sequence.sigma_reparam import SigmaReparamLinear, reparametrised_weights
 
 
 def test_initial_vectors_are_the_leading_singular_ones() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from amago_ray.nets.dropout import dropout
+from amago_ray.nets.sequence.dropout import dropout
 
 
 def test_nothing_is_dropped_outside_training() -> None:

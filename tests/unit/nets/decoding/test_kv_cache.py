@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from amago_ray.nets.kv_cache import KvCache, decode_attention
+from amago_ray.nets.decoding.kv_cache import KvCache, decode_attention
 from amago_ray.nets.layout import SequenceLayout
 
 

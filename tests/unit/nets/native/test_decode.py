@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from amago_ray.config.model import SequenceModelConfig
-from amago_ray.nets import folding, transformer_decoder
-from amago_ray.nets.folding import Linear, fold_mlp
-from amago_ray.nets.native_decoder import NativeMlp, load_decode_kernel, load_mlp_kernel
-from amago_ray.nets.transformer import Transformer
-from amago_ray.nets.transformer_decoder import TransformerDecoder
+from amago_ray.nets import folding
+from amago_ray.nets.decoding import transformer as decoding_transformer
+from amago_ray.nets.folded import Linear
+from amago_ray.nets.folding import fold_mlp
+from amago_ray.nets.native.decode import NativeMlp, load_decode_kernel, load_mlp_kernel
+from amago_ray.nets.sequence.transformer import Transformer
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="kernels are built where there is a C compiler")
 
@@ -59,9 +60,9 @@ def test_transformers(
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
         model.layers[0].attention.qkv.gamma.mul_(3)
-    native = TransformerDecoder(model, 21)
-    monkeypatch.setattr(transformer_decoder, "load_decode_kernel", lambda: None)
-    plain = TransformerDecoder(model, 21)
+    native = model.make_decoder(21)
+    monkeypatch.setattr(decoding_transformer, "load_decode_kernel", lambda: None)
+    plain = model.make_decoder(21)
     assert native._native is not None
     assert plain._native is None
     states = native.initial_state(rows), plain.initial_state(rows)
@@ -82,7 +83,7 @@ def test_transformers(
 def test_a_float16_cache_rounds_keys_and_values_and_changes_the_result_by_little(num_heads: int) -> None:
     torch.manual_seed(0)
     model = Transformer(SequenceModelConfig(d_model=128, num_heads=num_heads, num_layers=3, context_length=21), 9, None)
-    decoders = [TransformerDecoder(model, 21, dtype) for dtype in (torch.float32, torch.float16)]
+    decoders = [model.make_decoder(21, dtype) for dtype in (torch.float32, torch.float16)]
     states = [decoder.initial_state(5) for decoder in decoders]
     assert [state.keys.dtype for state in states] == [torch.float32, torch.float16]
     with torch.inference_mode():
@@ -102,7 +103,7 @@ def test_the_kernel_rounds_to_float16_as_torch_does_and_stays_finite(scale: floa
     model = Transformer(SequenceModelConfig(d_model=16, num_heads=2, num_layers=1), 3, None)
     with torch.no_grad():
         model.layers[0].attention.qkv.gamma.mul_(scale)
-    decoders = [TransformerDecoder(model, 8, dtype) for dtype in (torch.float32, torch.float16)]
+    decoders = [model.make_decoder(8, dtype) for dtype in (torch.float32, torch.float16)]
     states = [decoder.initial_state(4) for decoder in decoders]
     x, now = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
     with torch.inference_mode():
@@ -116,7 +117,7 @@ def test_the_kernel_rounds_to_float16_as_torch_does_and_stays_finite(scale: floa
 
 def test_nan_of_a_broken_observation_stays_in_its_environment_and_episode() -> None:
     torch.manual_seed(0)
-    decoder = TransformerDecoder(Transformer(SequenceModelConfig(d_model=16, num_heads=2), 3, None), 8)
+    decoder = Transformer(SequenceModelConfig(d_model=16, num_heads=2), 3, None).make_decoder(8)
     state, now = decoder.initial_state(2), torch.zeros(2, dtype=torch.int64)
     with torch.inference_mode():
         decoder.step(torch.randn(2, 3), now, state)

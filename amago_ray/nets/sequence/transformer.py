@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,13 +11,17 @@ from torch.nn import functional
 
 from amago_ray.config.model import SequenceModelConfig
 from amago_ray.errors import ConfigError
-from amago_ray.nets.attention import AttentionBackend, build_attention
+from amago_ray.nets.attention.backend import AttentionBackend
+from amago_ray.nets.attention.make import build_attention
 from amago_ray.nets.contracts import SequenceModel
-from amago_ray.nets.dropout import dropout
+from amago_ray.nets.decoding.transformer import TransformerDecoder
+from amago_ray.nets.folded import FoldedLayer, FoldedTransformer
+from amago_ray.nets.folding import fold_norm, norm_weights
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.mlp import activate
 from amago_ray.nets.positions import LearnedPositions, SinusoidalPositions, rotary_tables, rotate
-from amago_ray.nets.sigma_reparam import SigmaReparamLinear, reparametrised_weights
+from amago_ray.nets.sequence.dropout import dropout
+from amago_ray.nets.sequence.sigma_reparam import SigmaReparamLinear, reparametrised_weights
 
 Projection = SigmaReparamLinear | nn.Linear
 
@@ -73,6 +78,28 @@ class Transformer(SequenceModel):
         output: Tensor = self.output_norm(x)
         return output
 
+    def make_decoder(self, context_length: int, cache_dtype: torch.dtype = torch.float32) -> TransformerDecoder:
+        """See `SequenceModel`; the state is a k/v cache."""
+        return TransformerDecoder(self.fold(), context_length, cache_dtype)
+
+    @torch.no_grad()
+    def fold(self) -> FoldedTransformer:
+        """The model in eval mode with its present weights."""
+        self.eval()
+        return FoldedTransformer(
+            embed=(self.embed.weight.detach(), self.embed.bias.detach()),
+            positions=self.positions,
+            rotary=self.rotary,
+            layers=[
+                layer.fold(weights)
+                for layer, weights in zip(self.layers, layer_weights(self.layers), strict=True)
+                if isinstance(layer, TransformerLayer)
+            ],
+            output_norm=norm_weights(self.output_norm),
+            num_heads=self.output_dim // self.head_dim,
+            attention_window=self.attention_window,
+        )
+
 
 class TransformerLayer(nn.Module):
     """x <- x + LN(Attention(LN x)); x <- x + Contract(LN(act(Expand(LN x))))."""
@@ -103,6 +130,26 @@ class TransformerLayer(nn.Module):
         expanded = functional.linear(self.feed_forward_norm(x), weights.expand, self.expand.bias)
         contracted = functional.linear(self.hidden_norm(activate(expanded)), weights.contract, self.contract.bias)
         return x + dropout(contracted, self.dropout, training=self.training)
+
+    def fold(self, weights: LayerWeights) -> FoldedLayer:
+        """The layer with its present weights, of which `weights` are those that its projections apply."""
+        attention, output_bias = self.attention, self.attention.output.bias
+        assert output_bias is not None
+        num_heads = attention.num_heads
+        weight, bias = fold_norm(self.attention_norm, weights.qkv, None)
+        head_dim = len(weight) // (3 * num_heads)
+        q, k, v = weight.view(3, num_heads, head_dim, -1)
+        q_bias, k_bias, v_bias = bias.view(3, num_heads, head_dim)
+        scale = 1 / math.sqrt(head_dim)
+        qkv_weight = torch.cat(((q * scale).flatten(0, 1), torch.stack((k, v), 1).flatten(0, 2)))
+        qkv_bias = torch.cat(((q_bias * scale).flatten(), torch.stack((k_bias, v_bias), 1).flatten()))
+        return FoldedLayer(
+            qkv=(qkv_weight, qkv_bias),
+            output=(attention.scale_heads(weights.output), output_bias.detach().clone()),
+            output_norm=norm_weights(self.attention_output_norm),
+            expand=fold_norm(self.feed_forward_norm, weights.expand, self.expand.bias),
+            contract=fold_norm(self.hidden_norm, weights.contract, self.contract.bias),
+        )
 
 
 class SelfAttention(nn.Module):

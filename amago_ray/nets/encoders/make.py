@@ -1,44 +1,14 @@
-"""Timestep encoders: from one timestep's observation, previous reward and previous action to a vector."""
+"""Making the timestep encoder that the settings ask for."""
 
 from __future__ import annotations
-
-import torch
-from torch import Tensor, nn
 
 from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
-from amago_ray.nets.cnn_encoder import CnnTimestepEncoder
 from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.custom import load_custom_module
-from amago_ray.nets.input_norm import InputNorm
-from amago_ray.nets.mlp import Mlp
-from amago_ray.nets.token_embedder import split_token_leaves
-from amago_ray.nets.tokens import TokenColumns, TokenFeatures
-
-
-class MlpTimestepEncoder(TimestepEncoder):
-    """Flat features → InputNorm, embedded token leaves beside them → MLP → LayerNorm."""
-
-    def __init__(self, config: TimestepEncoderConfig, leaves: dict[str, ObservationSpec], spec: EnvSpec) -> None:
-        super().__init__()
-        self.token_embedder, others = split_token_leaves(config, leaves)
-        self.features = TokenFeatures(others, spec.action)
-        self.input_norm = InputNorm(self.features.num_features) if config.normalize_inputs else None
-        width = self.features.num_features + (0 if self.token_embedder is None else self.token_embedder.output_dim)
-        self.mlp = Mlp(width, config.hidden_dim, config.num_layers, config.output_dim)
-        self.output_norm = nn.LayerNorm(config.output_dim)
-        self.output_dim = config.output_dim
-
-    def forward(self, tokens: TokenColumns, weight: Tensor | None = None) -> Tensor:
-        """See `TimestepEncoder`."""
-        x = self.features(tokens)
-        if self.input_norm is not None:
-            x = self.input_norm(x, weight)
-        if self.token_embedder is not None:
-            x = torch.cat((x, self.token_embedder(tokens.observations)), dim=-1)
-        output: Tensor = self.output_norm(self.mlp(x))
-        return output
+from amago_ray.nets.encoders.cnn import CnnTimestepEncoder
+from amago_ray.nets.encoders.mlp import MlpTimestepEncoder
 
 
 def build_timestep_encoder(config: TimestepEncoderConfig, spec: EnvSpec) -> TimestepEncoder:

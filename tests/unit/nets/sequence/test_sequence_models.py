@@ -8,8 +8,8 @@ from amago_ray.config.model import SequenceModelConfig
 from amago_ray.errors import ConfigError
 from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.layout import SequenceLayout
-from amago_ray.nets.sequence_models import build_sequence_model
-from amago_ray.nets.transformer import Transformer, channel_major_rows, head_major_rows
+from amago_ray.nets.sequence.make import build_sequence_model
+from amago_ray.nets.sequence.transformer import Transformer, channel_major_rows, head_major_rows
 
 SMALL: dict[str, Any] = {"d_model": 16, "num_layers": 2, "num_heads": 4, "d_ff": 24, "context_length": 8}
 KINDS: dict[str, dict[str, Any]] = {

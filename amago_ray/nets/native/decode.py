@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from amago_ray.nets.folded import FoldedTransformer, Linear, Norm
 from amago_ray.nets.mlp import NEGATIVE_SLOPE
 from amago_ray.nets.native import load_kernel
-
-if TYPE_CHECKING:
-    from amago_ray.nets.folding import FoldedLayer, Linear, Norm
-    from amago_ray.nets.kv_cache import KvCache
 
 MAX_HEAD_DIM = 256
 """`MAX_HEAD_DIM` of the C file."""
@@ -141,53 +140,61 @@ class NativeMlp:
 class NativeTransformer:
     """A folded Transformer, one token of each environment at a time; float32 on the host, the cache may be float16."""
 
-    def __init__(
-        self, embed: Linear, layers: Sequence[FoldedLayer], output_norm: Norm, num_heads: int, kernel: Any
-    ) -> None:
+    def __init__(self, model: FoldedTransformer, kernel: Any) -> None:
         weights = self._weights = _Weights()
-        self._layers = (_Layer * len(layers))(
+        self._layers = (_Layer * len(model.layers))(
             *[
                 _Layer(
                     *[weights.linear(linear) for linear in (layer.qkv, layer.output, layer.expand, layer.contract)],
                     weights.norm(layer.output_norm),
                 )
-                for layer in layers
+                for layer in model.layers
             ]
         )
-        self._width, hidden_width = len(embed[0]), len(layers[0].expand[0])
+        self._width, hidden_width = model.width, len(model.layers[0].expand[0])
         self._model = _Transformer(
-            weights.linear(embed),
+            weights.linear(model.embed),
             self._layers,
-            len(layers),
+            len(model.layers),
             self._width,
             hidden_width,
-            num_heads,
-            self._width // num_heads,
-            weights.norm(output_norm),
+            model.num_heads,
+            model.head_dim,
+            weights.norm(model.output_norm),
         )
         self._scratch_width = 3 * round_up(self._width) + round_up(max(3 * self._width, hidden_width))
         self._scratch = _Scratch()
         self._kernel = kernel
 
     def __call__(
-        self, x: Tensor, positions: Tensor | None, turn: tuple[Tensor, Tensor] | None, cache: KvCache
+        self,
+        x: Tensor,
+        positions: Tensor | None,
+        turn: tuple[Tensor, Tensor] | None,
+        keys: Tensor,
+        values: Tensor,
+        slot: npt.NDArray[np.int64],
+        live: npt.NDArray[np.int64],
     ) -> Tensor:
-        """`[E, D]` of the next timestep's vectors `x [E, in]`; advances `cache`."""
-        x, step = _readable(x), cache.advance()
+        """`[E, D]` of the next timestep's vectors `x [E, in]`, whose keys and values go into a `KvCache`'s own.
+
+        slot, live `[E]`: as in `CacheStep`.
+        """
+        x = _readable(x)
         rows = len(x)
         out = torch.empty(rows, round_up(self._width))
-        num_slots = cache.values.shape[3]
+        num_slots = values.shape[3]
         cosines, sines = (None, None) if turn is None else turn
         self._kernel(
             ctypes.byref(self._model),
             ctypes.byref(
                 _Cache(
-                    cache.keys.data_ptr(),
-                    cache.values.data_ptr(),
-                    cache.keys.dtype == torch.float16,
+                    keys.data_ptr(),
+                    values.data_ptr(),
+                    keys.dtype == torch.float16,
                     num_slots,
-                    step.slot.ctypes.data,
-                    step.live.ctypes.data,
+                    slot.ctypes.data,
+                    live.ctypes.data,
                 )
             ),
             NEGATIVE_SLOPE,

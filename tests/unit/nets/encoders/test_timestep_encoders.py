@@ -7,9 +7,10 @@ from torch import Tensor
 from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
-from amago_ray.nets.cnn_encoder import CnnTimestepEncoder, delta_orthogonal_, random_shift, symlog
 from amago_ray.nets.contracts import TimestepEncoder
-from amago_ray.nets.timestep_encoders import MlpTimestepEncoder, build_timestep_encoder
+from amago_ray.nets.encoders.cnn import CnnTimestepEncoder, delta_orthogonal_, random_shift, symlog
+from amago_ray.nets.encoders.make import build_timestep_encoder
+from amago_ray.nets.encoders.mlp import MlpTimestepEncoder
 from amago_ray.nets.tokens import TokenColumns
 
 BOX = ObservationSpec("box", (3,), "float32")
@@ -152,7 +153,7 @@ def test_custom_encoder_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "my_encoders", module)
     config = TimestepEncoderConfig(**SMALL, kind="my_encoders:EveryThird")
     assert isinstance(build_timestep_encoder(config, spec(a=BOX)), EveryThird)
-    with pytest.raises(ConfigError, match=r"expected .* to make a torch module .* found int"):
+    with pytest.raises(ConfigError, match=r"expected .* to make a TimestepEncoder .* found int"):
         build_timestep_encoder(TimestepEncoderConfig(**SMALL, kind="my_encoders:number"), spec(a=BOX))
 
 

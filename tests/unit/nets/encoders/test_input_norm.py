@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from amago_ray.nets.input_norm import InputNorm
+from amago_ray.nets.encoders.input_norm import InputNorm
 
 
 def test_moments_move_by_the_float32_step_before_use() -> None:

@@ -6,8 +6,7 @@ import torch
 from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
-from amago_ray.nets.folding import fold_timestep_encoder
-from amago_ray.nets.timestep_encoders import build_timestep_encoder
+from amago_ray.nets.encoders.make import build_timestep_encoder
 from amago_ray.nets.tokens import TokenColumns
 
 WORDS = ObservationSpec("multi_discrete", (4,), "int64", (7, 7, 7, 7))
@@ -37,9 +36,7 @@ def test_the_order_of_words_matters_and_other_leaves_stay_features() -> None:
     other = encoder(columns(words=torch.tensor([[3, 2, 1, 0]] * 3), state=state))
     assert first.shape == (3, 8)
     assert not torch.allclose(first, other)
-    assert torch.equal(
-        first, fold_timestep_encoder(encoder)(columns(words=torch.tensor([[0, 1, 2, 3]] * 3), state=state))
-    )
+    assert torch.equal(first, encoder.fold()(columns(words=torch.tensor([[0, 1, 2, 3]] * 3), state=state)))
 
 
 def test_the_formula_of_a_token_leaf() -> None:

@@ -1,0 +1,1 @@
+"""Timestep encoders: from one timestep's observation, previous reward and previous action to a vector."""

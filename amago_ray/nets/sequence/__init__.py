@@ -1,0 +1,1 @@
+"""Sequence models: causal, over the timesteps of each sequence of a packed batch."""
