@@ -13,7 +13,9 @@ from amago_ray.envs.make import make_spec
 from amago_ray.learning.amago_import import read_amago_weights
 from amago_ray.learning.learner import Learner
 from amago_ray.training.checkpoints import CONFIG_FILE, IMPORTED, SPEC_FILE, Checkpoints
+from amago_ray.training.ports import Counters
 from amago_ray.training.run_directory import RunDirectory
+from amago_ray.training.state import TrainerState
 
 
 def import_checkpoint(weights: str | Path, config: Config, out: str | Path, *, overwrite: bool = False) -> Path:
@@ -41,25 +43,11 @@ def import_checkpoint(weights: str | Path, config: Config, out: str | Path, *, o
         CONFIG_FILE: dump_yaml(config).encode(),
         SPEC_FILE: spec_to_json(spec).encode(),
     }
-    evaluates = config.evaluation.num_episodes > 0 and config.evaluation.at_start
-    metadata = {
-        "env_steps": 0,
-        "learner_steps": 0,
-        "episodes": 0,
-        "state": {},
-        IMPORTED: str(weights),
-        "trainer": {
-            "next_evaluation": config.evaluation.interval_env_steps,
-            "num_evaluations": int(evaluates),
-            # A run that goes on from here evaluates first, as a fresh one does.
-            "evaluating": evaluates,
-            "before": {},
-            "after": {},
-            "after_steps": -1,
-            "best": None,
-            "window": [],
-        },
-    }
+    state = TrainerState.fresh(config)
+    if config.evaluation.num_episodes and config.evaluation.at_start:
+        # A run that goes on from here evaluates first, as a fresh one does.
+        state.begin_evaluation()
+    metadata = {**state.metadata(Counters(), {}), IMPORTED: str(weights)}
     directory = RunDirectory.create(config, resume=False, overwrite=overwrite)
     try:
         return Checkpoints(directory.checkpoints, config.checkpoint.keep).save(0, files, metadata)

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from amago_ray.config import Config
-from amago_ray.data.episode import PolicyVersion
-from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import CheckpointError, RunDirectoryError, TrainingError
-from amago_ray.telemetry.bottleneck import Verdict, verdict
-from amago_ray.telemetry.console import ConsoleReporter, Progress, RunOutcome
+from amago_ray.errors import RunDirectoryError, TrainingError
+from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
-from amago_ray.telemetry.metrics import EpisodeWindow, episode_metrics
 from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints
-from amago_ray.training.ports import Backend, Counters, EvaluationResult, Report
+from amago_ray.training.ports import Backend, Counters, EvaluationResult
+from amago_ray.training.reporting import Reporter, evaluation_metrics
 from amago_ray.training.run_directory import RunDirectory
+from amago_ray.training.schedule import Schedule
+from amago_ray.training.state import TrainerState
 
-_LOCAL_CHECKPOINT_INTERVAL = 1000
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step of the trainer tells: totals, the newest value of every metric, and why the run ended with it.
+
+    reason: None while the run goes on.
+    """
+
+    counters: Counters
+    metrics: Mapping[str, float]
+    reason: str | None
 
 
 class Trainer:
     """Runs a backend until a stop criterion is met; never touches episode data, and alone writes the run directory.
+
+    `start`, then `step` until it names a reason, `save` in between, and `stop` whatever happened: `run` is that.
 
     by_steps: checkpoint by updates instead of seconds, as a deterministic backend needs.
     """
@@ -46,228 +56,181 @@ class Trainer:
         self._backend = backend
         self._directory = directory
         self._spec = spec
-        self._console = console
-        self._loggers = loggers
         self._checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
-        self._checkpoint_steps = config.checkpoint.interval_learner_steps or (
-            _LOCAL_CHECKPOINT_INTERVAL if by_steps else None
-        )
-        self._window: EpisodeWindow[EpisodeStats] = EpisodeWindow()
-        self._last_checkpoint = (0.0, 0)
-        self._status: dict[str, Any] = {}
-        self._limit: Verdict | None = None
-        self._counters = Counters()
-        self._shown: dict[str, float] = {}
-        self._before: dict[str, float] = {}
-        self._after: dict[str, float] = {}
-        self._after_steps = -1
-        self._best: tuple[float, ...] | None = None
-        self._num_evaluations = 0
-        self._evaluating = False
-        self._next_evaluation = 0
-        self._stop_reason: str | None = None
+        self._schedule = Schedule(config, by_steps=by_steps)
+        self._reporter = Reporter(directory, console, loggers, self._schedule)
+        self._state = TrainerState.fresh(config)
+        self._reason: str | None = None
+        self._failure: str | None = None
         self._is_interrupted = False
         self._checkpoint_path: Path | None = None
-        self._saved_at: tuple[Counters, int, bool] | None = None
+        self._saved_mark: tuple[Counters, int, bool] | None = None
 
     @property
     def is_interrupted(self) -> bool:
         """Whether someone asked to stop: nothing is done then but to save."""
         return self._is_interrupted
 
+    @property
+    def counters(self) -> Counters:
+        """Totals of the run as last reported."""
+        return self._state.counters
+
     def request_stop(self, reason: str) -> None:
         """Checkpoint and end at the next opportunity; safe to call from a signal handler."""
         self._is_interrupted = True
         self._end(reason)
 
-    def _end(self, reason: str) -> None:
-        self._stop_reason = self._stop_reason or reason
-
     def run(self, checkpoint: Checkpoint | None = None) -> RunOutcome:
         """Train, from scratch or from a checkpoint, until a stop criterion, `request_stop` or an error.
 
-        Raises: CheckpointError if the checkpoint does not fit; TrainingError if training cannot go on.
+        Raises:
+            CheckpointError: the checkpoint does not fit.
+            TrainingError: training cannot go on.
         """
-        began = time.monotonic()
         try:
-            self._directory.write_status({"state": "starting"})
-            self._start(checkpoint, began)
-            # A resumed run may have reached its end before.
-            if self._stop_reason is None:
-                try:
-                    self._train(began)
-                except TrainingError as error:
-                    raise TrainingError(f"{error}; {self._way_back}") from error
-            self._directory.write_status({"state": "ended", "reason": self._stop_reason, **self._status})
-        except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
-            # A status that cannot be written must not hide why the run failed.
-            with suppress(RunDirectoryError):
-                self._directory.write_status({"state": "failed", "reason": reason, **self._status})
-            raise
+            with self._noting_failure():
+                self.start(checkpoint)
+                while self._reason is None:
+                    self.step()
         finally:
-            with ExitStack() as stack:
-                # Last in, first out; each is called, whatever the others raise.
-                if self._console is not None:
-                    stack.callback(self._console.close)
-                stack.callback(self._loggers.close)
-                stack.callback(self._backend.stop)
-        assert self._stop_reason is not None
+            self.stop()
+        assert self._reason is not None
         return RunOutcome(
-            reason=self._stop_reason,
-            time_s=time.monotonic() - began,
+            reason=self._reason,
+            time_s=self._schedule.elapsed_s,
             run_directory=self._directory.path,
-            before=self._before,
-            after=self._after,
+            before=self._state.before,
+            after=self._state.after,
             checkpoint=self._checkpoint_path,
         )
 
-    def _start(self, checkpoint: Checkpoint | None, began: float) -> None:
-        self._backend.start(checkpoint)
-        if checkpoint is not None:
-            self._restore(checkpoint)
-            self._check_criteria(began)
-            return
-        self._next_evaluation = self._config.evaluation.interval_env_steps
-        if self._config.evaluation.num_episodes and self._config.evaluation.at_start:
-            self._request_evaluation()
+    def start(self, checkpoint: Checkpoint | None = None) -> None:
+        """Start the working parts, from scratch or from a checkpoint, whose run may have reached its end before.
 
-    def _train(self, began: float) -> None:
-        self._last_checkpoint = (time.monotonic(), self._counters.learner_steps)
-        while self._stop_reason is None:
-            self._take(self._backend.advance(self._config.report.interval_s), began)
-            if self._stop_reason is None:
-                self._schedule()
-        if self._wants_last_evaluation():
-            # The last checkpoint holds the weights that are evaluated last.
-            self._backend.finish()
-            self._await_evaluation(began)
-            self._request_evaluation()
-            self._await_evaluation(began)
-        if self._saved_at != self._progress_mark:
-            self._save_checkpoint()
+        Raises:
+            CheckpointError: the checkpoint does not fit.
+        """
+        with self._noting_failure():
+            self._schedule.begin()
+            self._reporter.write_status("starting")
+            self._backend.start(checkpoint)
+            if checkpoint is not None:
+                self._restore(checkpoint)
+            elif self._schedule.evaluates_first():
+                self._request_evaluation()
+            self._schedule.note_checkpoint(self._state.counters.learner_steps)
 
-    def _schedule(self) -> None:
-        """Begin an evaluation or save a checkpoint if it is time."""
-        evaluation = self._config.evaluation
-        if evaluation.num_episodes and not self._evaluating and self._counters.env_steps >= self._next_evaluation:
-            self._next_evaluation = (
-                self._counters.env_steps // evaluation.interval_env_steps + 1
-            ) * evaluation.interval_env_steps
-            self._request_evaluation()
-        saved_at, saved_steps = self._last_checkpoint
-        if self._checkpoint_steps is not None:
-            due = self._counters.learner_steps - saved_steps >= self._checkpoint_steps
-        else:
-            due = time.monotonic() - saved_at >= self._config.checkpoint.interval_s
-        if due:
-            self._save_checkpoint()
+    def step(self) -> StepReport:
+        """Train until the next report. The step that names a reason is the last: it also evaluates and saves the end.
 
-    def _request_evaluation(self) -> None:
-        self._evaluating = True
-        self._backend.request_evaluation(self._num_evaluations)
-        self._num_evaluations += 1
+        Raises:
+            TrainingError: training cannot go on.
+        """
+        with self._noting_failure():
+            try:
+                self._advance()
+                if self._reason is None:
+                    self._do_what_is_due()
+                if self._reason is not None:
+                    self._conclude()
+            except TrainingError as error:
+                raise TrainingError(f"{error}; {self._way_back}") from error
+        return StepReport(self._state.counters, self._reporter.metrics, self._reason)
 
-    def _await_evaluation(self, began: float) -> None:
-        while self._evaluating:
-            self._take(self._backend.advance(self._config.report.interval_s), began)
+    def save(self) -> Path:
+        """Write a checkpoint of everything; returns its directory.
 
-    def _wants_last_evaluation(self) -> bool:
-        is_stale = self._after_steps < self._counters.learner_steps
-        is_wanted = self._config.evaluation.num_episodes > 0 and not self._is_interrupted
-        return is_wanted and is_stale and not self._reached_by_eval()
+        Raises:
+            CheckpointError: it cannot be written; earlier ones stay.
+        """
+        capture = self._backend.capture()
+        self._checkpoint_path = self._checkpoints.save(
+            capture.counters.learner_steps,
+            {**capture.files, **self._common_files()},
+            self._state.metadata(capture.counters, capture.state),
+        )
+        self._schedule.note_checkpoint(capture.counters.learner_steps)
+        self._saved_mark = self._state.mark
+        return self._checkpoint_path
 
-    def _take(self, report: Report, began: float) -> None:
-        """Turn a report into metrics, and see whether the run should end."""
-        self._counters = report.counters
-        self._window.add(report.episodes)
-        metrics: dict[str, float] = {**report.metrics, **self._window.metrics("rollout")}
-        metrics |= {
-            "learner_steps": float(report.counters.learner_steps),
-            "episodes": float(report.counters.episodes),
-        }
-        lags = [_lag(report.counters, episode.policy_version) for episode in report.episodes]
-        known = [lag for lag in lags if lag is not None]
-        if known:
-            metrics["time/policy_lag"] = sum(known) / len(known)
+    def stop(self) -> None:
+        """Say in the status how the run ended, and release everything; each part, whatever the others raise.
+
+        Raises:
+            RunDirectoryError: the status of a run that did not fail cannot be written.
+        """
+        with ExitStack() as stack:
+            # Last in, first out.
+            stack.callback(self._reporter.close)
+            stack.callback(self._backend.stop)
+            if self._failure is None:
+                self._reporter.write_status("ended", self._reason)
+                return
+            # A status that cannot be written must not hide why the run failed.
+            with suppress(RunDirectoryError):
+                self._reporter.write_status("failed", self._failure)
+
+    def _end(self, reason: str | None) -> None:
+        self._reason = self._reason or reason
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """What is raised here is how the run ended."""
+        try:
+            yield
+        except BaseException as error:
+            self._failure = self._failure or f"{type(error).__name__}: {error}"
+            raise
+
+    def _advance(self) -> None:
+        """Let the backend work until its next report, and see whether the run should end."""
+        report = self._backend.advance(self._config.report.interval_s)
+        self._state.counters = report.counters
+        self._state.window.add(report.episodes)
+        evaluated: dict[str, float] = {}
         for result in report.evaluations:
-            self._evaluating = False
-            metrics |= self._take_evaluation(result)
-        if report.sides:
-            self._limit = verdict(report.sides)
-            metrics |= self._limit.metrics()
-        written = self._loggers.log(report.counters.env_steps, metrics)
-        self._shown |= {**written, "env_steps": float(report.counters.env_steps)}
-        progress = self._progress(began)
-        if self._console is not None:
-            for warning in report.warnings:
-                self._console.message(f"warning: {warning}")
-            self._console.report(self._shown, progress, self._limit)
-        self._status = {
-            "metrics": self._shown,
-            "fraction": progress.fraction,
-            "time_left_s": progress.time_left_s,
-            "bottleneck": None if self._limit is None else str(self._limit),
-        }
-        self._directory.write_status({"state": "running", **self._status})
+            evaluated |= self._take_evaluation(result)
+        self._reporter.report(report, self._state, evaluated)
         if report.stop_requested:
             self.request_stop("stopped on request")
-        self._check_criteria(began)
+        self._end(self._schedule.reason_to_end(self._state))
+
+    def _do_what_is_due(self) -> None:
+        if self._schedule.evaluation_is_due(self._state):
+            self._state.next_evaluation = self._schedule.next_evaluation(self._state.counters.env_steps)
+            self._request_evaluation()
+        if self._schedule.checkpoint_is_due(self._state.counters.learner_steps):
+            self.save()
+
+    def _conclude(self) -> None:
+        """Evaluate and save what training ended with."""
+        if not self._is_interrupted and self._schedule.last_evaluation_is_due(self._state):
+            # The last checkpoint holds the weights that are evaluated last.
+            self._backend.finish()
+            self._await_evaluation()
+            self._request_evaluation()
+            self._await_evaluation()
+        if self._saved_mark != self._state.mark:
+            self.save()
+
+    def _request_evaluation(self) -> None:
+        self._backend.request_evaluation(self._state.begin_evaluation())
+
+    def _await_evaluation(self) -> None:
+        while self._state.is_evaluating:
+            self._advance()
 
     def _take_evaluation(self, result: EvaluationResult) -> dict[str, float]:
-        metrics = episode_metrics(result.episodes, "eval")
-        metrics["eval/learner_steps"] = float(result.counters.learner_steps)
-        metrics["eval/env_steps"] = float(result.counters.env_steps)
-        metrics["time/evaluation_s"] = result.time_s
-        if result.number == 0 and self._config.evaluation.at_start:
-            self._before = metrics
-        self._after, self._after_steps = metrics, result.counters.learner_steps
-        score = (metrics.get("eval/success_rate", 0.0), metrics["eval/return_mean"])
-        if result.policy is not None and (self._best is None or score >= self._best):
-            self._best = score
+        metrics = evaluation_metrics(result)
+        is_before = result.number == 0 and self._config.evaluation.at_start
+        if self._state.take_evaluation(result, metrics, is_before=is_before) and result.policy is not None:
             self._checkpoints.save_best(
                 result.counters.learner_steps,
                 {POLICY_FILE: result.policy, **self._common_files()},
                 {"env_steps": result.counters.env_steps, "learner_steps": result.counters.learner_steps, **metrics},
             )
         return metrics
-
-    def _check_criteria(self, began: float) -> None:
-        stop, counters = self._config.stop, self._counters
-        if stop.env_steps is not None and counters.env_steps >= stop.env_steps:
-            self._end(f"reached {stop.env_steps:,} env steps")
-        if stop.learner_steps is not None and counters.learner_steps >= stop.learner_steps:
-            self._end(f"reached {stop.learner_steps:,} learner steps")
-        if stop.time_s is not None and time.monotonic() - began >= stop.time_s:
-            self._end(f"reached {stop.time_s:g} s")
-        if self._reached_by_eval():
-            self._end("evaluation reached the goal")
-
-    def _reached_by_eval(self) -> bool:
-        stop = self._config.stop
-        goals = (
-            (stop.eval_success_rate, self._after.get("eval/success_rate")),
-            (stop.eval_return, self._after.get("eval/return_mean")),
-        )
-        return any(goal is not None and value is not None and value >= goal for goal, value in goals)
-
-    def _progress(self, began: float) -> Progress:
-        """The nearest of the criteria that can be foreseen."""
-        stop, counters = self._config.stop, self._counters
-        elapsed = time.monotonic() - began
-        candidates: list[tuple[float, float | None]] = []
-        for goal, value, rate in (
-            (stop.env_steps, counters.env_steps, self._shown.get("time/env_steps_per_s")),
-            (stop.learner_steps, counters.learner_steps, self._shown.get("time/learner_steps_per_s")),
-            (stop.time_s, elapsed, 1.0),
-        ):
-            if goal is not None:
-                left = max(goal - value, 0.0)
-                candidates.append((min(value / goal, 1.0), left / rate if rate else None))
-        if not candidates:
-            return Progress()
-        fraction, left_s = max(candidates, key=lambda candidate: candidate[0])
-        return Progress(fraction, left_s)
 
     def _common_files(self) -> dict[str, bytes]:
         """What `load_policy` needs beside the weights."""
@@ -276,29 +239,6 @@ class Trainer:
             SPEC_FILE: spec_to_json(self._spec).encode(),
         }
 
-    def _save_checkpoint(self) -> None:
-        capture = self._backend.capture()
-        state = {
-            "env_steps": capture.counters.env_steps,
-            "learner_steps": capture.counters.learner_steps,
-            "episodes": capture.counters.episodes,
-            "state": capture.state,
-            "trainer": {
-                "next_evaluation": self._next_evaluation,
-                "num_evaluations": self._num_evaluations,
-                "evaluating": self._evaluating,
-                "before": self._before,
-                "after": self._after,
-                "after_steps": self._after_steps,
-                "best": self._best,
-                "window": [_plain(episode) for episode in self._window.episodes],
-            },
-        }
-        files = {**capture.files, **self._common_files()}
-        self._checkpoint_path = self._checkpoints.save(capture.counters.learner_steps, files, state)
-        self._last_checkpoint = (time.monotonic(), capture.counters.learner_steps)
-        self._saved_at = self._progress_mark
-
     @property
     def _way_back(self) -> str:
         """What is left to go on from when training cannot."""
@@ -306,50 +246,14 @@ class Trainer:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is {self._checkpoint_path}, from which --resume goes on"
 
-    @property
-    def _progress_mark(self) -> tuple[Counters, int, bool]:
-        """Changes whenever there is something new to save."""
-        return self._counters, self._num_evaluations, self._evaluating
-
     def _restore(self, checkpoint: Checkpoint) -> None:
-        try:
-            state: Mapping[str, Any] = checkpoint.metadata["trainer"]
-            self._counters = Counters(
-                *(int(checkpoint.metadata[name]) for name in ("env_steps", "learner_steps", "episodes"))
-            )
-            self._next_evaluation = state["next_evaluation"]
-            self._num_evaluations = state["num_evaluations"]
-            self._before, self._after = dict(state["before"]), dict(state["after"])
-            self._after_steps = state["after_steps"]
-            self._best = None if state["best"] is None else tuple(state["best"])
-            self._window.add(_episode(episode) for episode in state["window"])
-            was_evaluating = state["evaluating"]
-        except KeyError as error:
-            raise CheckpointError(f"{checkpoint.path}: its metadata lacks {error}") from error
+        self._state = TrainerState.of(checkpoint)
         self._checkpoint_path = checkpoint.path
-        if was_evaluating and self._config.evaluation.num_episodes:
+        if self._state.is_evaluating:
             # Its result was not in the checkpoint yet.
-            self._num_evaluations -= 1
-            self._request_evaluation()
-        self._saved_at = self._progress_mark
-
-
-def _lag(counters: Counters, version: PolicyVersion) -> float | None:
-    """Updates made since the weights that ended an episode; None for untrained weights of no learner."""
-    return None if version.learner_steps < 0 else float(max(counters.learner_steps - version.learner_steps, 0))
-
-
-def _plain(episode: EpisodeStats) -> dict[str, Any]:
-    return {
-        "env_name": episode.env_name,
-        "episode_return": episode.episode_return,
-        "length": episode.length,
-        "counter": episode.counter,
-        "policy_version": list(episode.policy_version),
-        "success": episode.success,
-        "events": dict(episode.events),
-    }
-
-
-def _episode(plain: Mapping[str, Any]) -> EpisodeStats:
-    return EpisodeStats(**{**plain, "policy_version": PolicyVersion(*plain["policy_version"])})
+            self._state.is_evaluating = False
+            if self._config.evaluation.num_episodes:
+                self._state.num_evaluations -= 1
+                self._request_evaluation()
+        self._saved_mark = self._state.mark
+        self._end(self._schedule.reason_to_end(self._state))

@@ -138,14 +138,15 @@ def test_a_run_stopped_by_hand_at_a_checkpoint_and_resumed_equals_the_uninterrup
 
     config = tiny_config(tmp_path)
     with monkeypatch.context() as patch:
-        original = Trainer._save_checkpoint
+        original = Trainer.save
 
-        def save_and_stop(self: Trainer) -> None:
-            original(self)
-            if self._counters.learner_steps == 20:
+        def save_and_stop(self: Trainer) -> Path:
+            path = original(self)
+            if self.counters.learner_steps == 20:
                 self.request_stop("stopped by the user")
+            return path
 
-        patch.setattr(Trainer, "_save_checkpoint", save_and_stop)
+        patch.setattr(Trainer, "save", save_and_stop)
         assert train(config, local=True).reason == "stopped by the user"
     train(config, local=True, resume=True)
     assert_same(outcome_of(config), uninterrupted("one shard"))

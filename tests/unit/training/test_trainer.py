@@ -159,6 +159,46 @@ def test_everything_is_closed_even_if_the_backend_fails_to_stop(tmp_path: Path) 
     assert closed == ["loggers"]
 
 
+# --- by steps -------------------------------------------------------------------------------------------------------
+
+
+def test_started_stepped_saved_and_stopped_by_hand_it_does_what_run_does(tmp_path: Path) -> None:
+    whole, stepped = make_config(tmp_path / "whole"), make_config(tmp_path / "stepped")
+    expected = run(whole, FakeBackend())
+    backend = FakeBackend()
+    trainer = make_trainer(stepped, backend)
+    trainer.start()
+    seen = [trainer.step()]
+    while seen[-1].reason is None:
+        seen.append(trainer.step())
+    trainer.stop()
+    assert seen[-1].reason == expected.reason
+    assert seen[-1].counters == backend.counters
+    assert seen[-1].metrics["eval/learner_steps"] == 100
+    assert reports(stepped) == reports(whole)
+    assert (
+        checkpoints_of(stepped).load().metadata["sha256"].keys()
+        == checkpoints_of(whole).load().metadata["sha256"].keys()
+    )
+    assert backend.is_stopped
+
+
+def test_a_save_in_between_can_be_resumed(tmp_path: Path) -> None:
+    config = make_config(tmp_path, evaluation=EvaluationConfig(num_episodes=0))
+    trainer = make_trainer(config, FakeBackend())
+    trainer.start()
+    trainer.step()
+    path = trainer.save()
+    trainer.stop()
+    assert path.name == "step_000000010"
+    assert RunDirectory.open(tmp_path / "fake").read_status()["state"] == "ended"
+    backend = FakeBackend()
+    resumed = make_trainer(config, backend, resume=True)
+    resumed.start(checkpoints_of(config).load())
+    assert resumed.step().counters.env_steps == 200
+    resumed.stop()
+
+
 # --- evaluations ----------------------------------------------------------------------------------------------------
 
 
@@ -227,19 +267,6 @@ def test_the_end_does_not_save_twice_what_was_just_saved(tmp_path: Path) -> None
     assert [call[1] for call in backend.of_kind("capture")] == [30]
     assert outcome.checkpoint is not None
     assert outcome.checkpoint.name == "step_000000030"
-
-
-def test_over_ray_checkpoints_come_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("amago_ray.training.trainer.time.monotonic", lambda: now[0])
-
-    def tick(backend: FakeBackend) -> None:
-        now[0] += 4.0
-
-    config = make_config(tmp_path, checkpoint=CheckpointConfig(interval_s=10.0))
-    backend = FakeBackend(on_advance=tick, evaluation_delay=1)
-    run(config, backend, by_steps=False)
-    assert [call[1] for call in backend.of_kind("capture")] == [30, 60, 90, 100]
 
 
 def test_a_local_run_counts_updates_even_if_seconds_are_set(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""`Reporter`: hands what happened to the loggers, the console and the status file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from amago_ray.data.episode import PolicyVersion
+from amago_ray.telemetry.bottleneck import Verdict, verdict
+from amago_ray.telemetry.console import ConsoleReporter
+from amago_ray.telemetry.loggers import LoggerGroup
+from amago_ray.telemetry.metrics import episode_metrics
+from amago_ray.training.ports import Counters, EvaluationResult, Report
+from amago_ray.training.run_directory import RunDirectory
+from amago_ray.training.schedule import Schedule
+from amago_ray.training.state import TrainerState
+
+
+class Reporter:
+    """Turns reports into metrics and shows them everywhere."""
+
+    def __init__(
+        self, directory: RunDirectory, console: ConsoleReporter | None, loggers: LoggerGroup, schedule: Schedule
+    ) -> None:
+        self._directory = directory
+        self._console = console
+        self._loggers = loggers
+        self._schedule = schedule
+        self._limit: Verdict | None = None
+        self._status: dict[str, Any] = {}
+        self._shown: dict[str, float] = {}
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The newest value of every metric."""
+        return self._shown
+
+    def report(self, report: Report, state: TrainerState, evaluated: Mapping[str, float]) -> None:
+        """Show and log a report, and what evaluations brought with it."""
+        metrics = {**_metrics(report, state), **evaluated}
+        if report.sides:
+            self._limit = verdict(report.sides)
+            metrics |= self._limit.metrics()
+        written = self._loggers.log(report.counters.env_steps, metrics)
+        self._shown |= {**written, "env_steps": float(report.counters.env_steps)}
+        progress = self._schedule.progress(report.counters, self._shown)
+        if self._console is not None:
+            for warning in report.warnings:
+                self._console.message(f"warning: {warning}")
+            self._console.report(self._shown, progress, self._limit)
+        self._status = {
+            "metrics": self._shown,
+            "fraction": progress.fraction,
+            "time_left_s": progress.time_left_s,
+            "bottleneck": None if self._limit is None else str(self._limit),
+        }
+        self.write_status("running")
+
+    def write_status(self, state: str, reason: str | None = None) -> None:
+        """Note in which state the run is, beside the newest metrics.
+
+        Raises:
+            RunDirectoryError: it cannot be written.
+        """
+        why = {} if reason is None else {"reason": reason}
+        self._directory.write_status({"state": state, **why, **self._status})
+
+    def close(self) -> None:
+        """Close loggers and console, each whatever the other raises."""
+        with ExitStack() as stack:
+            # Last in, first out.
+            if self._console is not None:
+                stack.callback(self._console.close)
+            stack.callback(self._loggers.close)
+
+
+def evaluation_metrics(result: EvaluationResult) -> dict[str, float]:
+    """`eval/...` of a finished evaluation."""
+    return {
+        **episode_metrics(result.episodes, "eval"),
+        "eval/learner_steps": float(result.counters.learner_steps),
+        "eval/env_steps": float(result.counters.env_steps),
+        "time/evaluation_s": result.time_s,
+    }
+
+
+def _metrics(report: Report, state: TrainerState) -> dict[str, float]:
+    metrics = {
+        **report.metrics,
+        **state.window.metrics("rollout"),
+        "learner_steps": float(report.counters.learner_steps),
+        "episodes": float(report.counters.episodes),
+    }
+    lags = [_lag(report.counters, episode.policy_version) for episode in report.episodes]
+    known = [lag for lag in lags if lag is not None]
+    if known:
+        metrics["time/policy_lag"] = sum(known) / len(known)
+    return metrics
+
+
+def _lag(counters: Counters, version: PolicyVersion) -> float | None:
+    """Updates made since the weights that ended an episode; None for untrained weights of no learner."""
+    return None if version.learner_steps < 0 else float(max(counters.learner_steps - version.learner_steps, 0))

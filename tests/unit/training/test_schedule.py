@@ -1,0 +1,81 @@
+"""When a run evaluates, saves and ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amago_ray.config import Config
+from amago_ray.config.env import EnvConfig
+from amago_ray.config.training import CheckpointConfig, EvaluationConfig, StopConfig
+from amago_ray.telemetry.console import Progress
+from amago_ray.training.ports import Counters
+from amago_ray.training.schedule import Schedule
+from amago_ray.training.state import TrainerState
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def make_schedule(clock: Clock | None = None, *, by_steps: bool = False, **sections: Any) -> Schedule:
+    return Schedule(Config(env=EnvConfig(id="fake"), **sections), by_steps=by_steps, clock=clock or Clock())
+
+
+def state_at(env_steps: int = 0, learner_steps: int = 0, **fields: Any) -> TrainerState:
+    return TrainerState(**{"next_evaluation": 300, "counters": Counters(env_steps, learner_steps, 0), **fields})
+
+
+def test_over_ray_checkpoints_come_by_the_clock() -> None:
+    clock = Clock()
+    schedule = make_schedule(clock, checkpoint=CheckpointConfig(interval_s=10.0))
+    due = []
+    for _ in range(6):
+        clock.now_s += 4.0
+        due.append(schedule.checkpoint_is_due(10**6))
+        if due[-1]:
+            schedule.note_checkpoint(10**6)
+    assert due == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize(("by_steps", "interval", "expected"), [(True, None, 1000), (True, 30, 30), (False, 30, 30)])
+def test_checkpoints_come_by_updates_where_these_are_set_or_needed(
+    by_steps: bool, interval: int | None, expected: int
+) -> None:
+    checkpoint = CheckpointConfig(interval_s=1e-9, interval_learner_steps=interval)
+    schedule = make_schedule(by_steps=by_steps, checkpoint=checkpoint)
+    schedule.note_checkpoint(50)
+    assert not schedule.checkpoint_is_due(50 + expected - 1)
+    assert schedule.checkpoint_is_due(50 + expected)
+
+
+def test_evaluations_come_at_multiples_of_their_interval_one_at_a_time() -> None:
+    schedule = make_schedule(evaluation=EvaluationConfig(interval_env_steps=300))
+    assert not schedule.evaluation_is_due(state_at(299))
+    assert schedule.evaluation_is_due(state_at(300))
+    assert not schedule.evaluation_is_due(state_at(300, is_evaluating=True))
+    assert [schedule.next_evaluation(env_steps) for env_steps in (0, 299, 300, 950)] == [300, 300, 600, 1200]
+    assert not make_schedule(evaluation=EvaluationConfig(num_episodes=0)).evaluation_is_due(state_at(300))
+
+
+def test_the_last_evaluation_is_of_weights_that_none_has_seen() -> None:
+    schedule = make_schedule(stop=StopConfig(eval_return=1.0))
+    assert schedule.last_evaluation_is_due(state_at(9, 5, after_steps=4))
+    assert not schedule.last_evaluation_is_due(state_at(9, 5, after_steps=5))
+    assert not schedule.last_evaluation_is_due(state_at(9, 5, after_steps=4, after={"eval/return_mean": 1.0}))
+
+
+def test_progress_is_that_of_the_nearest_criterion() -> None:
+    clock = Clock()
+    schedule = make_schedule(clock, stop=StopConfig(env_steps=1000, time_s=10.0))
+    clock.now_s += 2.0
+    assert schedule.progress(Counters(100), {}) == Progress(0.2, 8.0)
+    assert schedule.progress(Counters(500), {"time/env_steps_per_s": 50.0}) == Progress(0.5, 10.0)
+    assert make_schedule(stop=StopConfig(eval_return=1.0)).progress(Counters(500), {}) == Progress()
