@@ -1,7 +1,7 @@
 """Networks: timestep encoders, sequence models over packed sequences, attention backends, k/v cache, heads.
 
-Offers `SequenceLayout`, `TokenColumns`, the contracts `TimestepEncoder` and `SequenceModel`, and
-`build_timestep_encoder` and `build_sequence_model`.
+Offers `SequenceLayout`, `TokenColumns`, the contracts `TimestepEncoder`, `SequenceModel` and, for acting, `Decoder` and
+`DecoderState`; `build_timestep_encoder` and `build_sequence_model`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amago_ray.nets.contracts import SequenceModel, TimestepEncoder
+    from amago_ray.nets.decoding.decoder import Decoder, DecoderState
     from amago_ray.nets.encoders.make import build_timestep_encoder
     from amago_ray.nets.layout import SequenceLayout
     from amago_ray.nets.sequence.make import build_sequence_model
     from amago_ray.nets.tokens import TokenColumns
 
 _HOMES = {
+    "Decoder": "decoding.decoder",
+    "DecoderState": "decoding.decoder",
     "SequenceLayout": "layout",
     "SequenceModel": "contracts",
     "TimestepEncoder": "contracts",
@@ -26,6 +29,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Decoder",
+    "DecoderState",
     "SequenceLayout",
     "SequenceModel",
     "TimestepEncoder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,12 +39,49 @@ class DecayingSum(SequenceModel):
         self.output_dim = config.d_model
         self.linear = nn.Linear(input_dim, config.d_model)
 
-    def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
+    def sums(self, x: Tensor, layout: SequenceLayout) -> Tensor:
         rows = torch.arange(layout.num_tokens)
         age = rows[:, None] - rows
         same = layout.sequence_index[:, None] == layout.sequence_index
-        weight = torch.where(same & (age >= 0), 0.5 ** age.clamp_min(0).float(), 0.0)
-        return self.linear(weight @ x)
+        return torch.where(same & (age >= 0), 0.5 ** age.clamp_min(0).float(), 0.0) @ x
+
+    def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
+        return self.linear(self.sums(x, layout))
+
+
+class RunningSum(DecayingSum):
+    """The same, acting with the sum itself instead of a window of the past."""
+
+    def make_decoder(self, context_length: int, cache_dtype: torch.dtype = torch.float32) -> RunningSumDecoder:
+        return RunningSumDecoder(self.eval())
+
+
+@dataclass
+class Sums:
+    """The state of E episodes: `[E, D_enc]`."""
+
+    values: Tensor
+
+    def reset(self, indices: np.ndarray) -> None:
+        self.values[indices] = 0
+
+
+class RunningSumDecoder:
+    """A `Decoder`: one timestep of every episode at a time."""
+
+    def __init__(self, model: RunningSum) -> None:
+        self.model = model
+
+    def initial_state(self, batch_size: int) -> Sums:
+        return Sums(torch.zeros(batch_size, self.model.linear.in_features))
+
+    def step(self, x: Tensor, time_index: Tensor, state: Sums) -> Tensor:
+        state.values = state.values / 2 + x
+        return self.model.linear(state.values)
+
+    def rebuild(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, indices: np.ndarray, state: Sums) -> None:
+        last = layout.cu_seqlens[1:].long() - 1
+        state.values[indices] = self.model.sums(x, layout)[last]
 
 
 class Halved:

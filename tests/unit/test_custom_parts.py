@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.custom_parts import DecayingSum, Linear
+from helpers.custom_parts import DecayingSum, Linear, RunningSum
 from helpers.local_runs import TINY, tiny_config
 
 import amago_ray
@@ -38,9 +38,10 @@ def test_a_run_with_parts_of_one_s_own(parts: list[str], tmp_path: Path) -> None
     assert (kinds[1] is DecayingSum) == ("sequence_model" in parts)
 
 
-def test_acting_with_a_sequence_model_of_one_s_own_equals_its_full_forward() -> None:
+@pytest.mark.parametrize("kind", [DecayingSum, RunningSum], ids=["a window", "a state of its own"])
+def test_acting_with_a_sequence_model_of_one_s_own_equals_its_full_forward(kind: type[DecayingSum]) -> None:
     torch.manual_seed(0)
-    model = DecayingSum(SequenceModelConfig(d_model=8), 8, None)
+    model = kind(SequenceModelConfig(d_model=8), 8, None)
     decoder = model.make_decoder(context_length=8)
     x, time = torch.randn(6, 2, 8), torch.arange(6)
     state = decoder.initial_state(2)

@@ -66,6 +66,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gru": {"kind": "gru", "gru_hidden_dim": 20},
     "feed_forward": {"kind": "feed_forward"},
     "custom": {"kind": "my_sequence_models:LastTwo"},
+    "custom with a state of its own": {"kind": "helpers.custom_parts:RunningSum"},
 }
 TRANSFORMERS = ["sinusoidal", "learned", "rotary", "plain projections", "windowed", "windowed rotary"]
 
