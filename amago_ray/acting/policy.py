@@ -131,7 +131,7 @@ class Policy:
         tokens = self._tokens(leaves, prev_action, prev_reward, time_index, action_mask)
         with torch.inference_mode():
             params = self.network.step(tokens, state)
-            actions = self._distribution.act(params, generator=self.generator, greedy=greedy, mask=tokens.action_mask)
+            actions = self._distribution.act(params, tokens.action_mask, None if greedy else self.generator)
         return actions.cpu().numpy()
 
     def rebuild(

@@ -57,23 +57,16 @@ class PolicyDistribution(ABC):
         """Noise for `sample` or, where `reparametrized`, for `rsample`, of distributions of leading axes `shape`."""
 
     @abstractmethod
-    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
-        """Features `[..., A]` of sampled actions, without gradient. Integer or bool noise is the outcome itself."""
-
-    @abstractmethod
     def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
         """Features `[..., A]` of sampled actions, with a gradient to the moments."""
 
+    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
+        """As `rsample`, without gradient. Integer or bool noise is the outcome itself."""
+        return self.rsample(tuple(moment.detach() for moment in moments), noise)
+
     @abstractmethod
-    def act(
-        self,
-        params: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        greedy: bool = False,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Actions in storage form of `params [E, P]`: sampled, or the most likely ones where `greedy`."""
+    def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Actions in storage form of `params [E, P]`: sampled with the generator, the most likely ones without."""
 
 
 def make_distribution(action: ActionSpec, config: AgentConfig) -> PolicyDistribution:
@@ -141,15 +134,8 @@ class DiscreteDistribution(PolicyDistribution):
         return _straight_through(moments[0], noise)
 
     @override
-    def act(
-        self,
-        params: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        greedy: bool = False,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        if greedy:
+    def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        if generator is None:
             return _mask_logits(params, mask).argmax(-1)
         probs = self._clamped_probabilities(params, mask)
         noise = torch.rand(params.shape[:-1], generator=generator, device=params.device)
@@ -172,12 +158,12 @@ class MultiDiscreteDistribution(PolicyDistribution):
 
     @override
     def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
-        parts = zip(self._parts, torch.split(params, self._sizes, -1), self._split(mask), strict=True)
+        parts = zip(self._parts, self._split(params), self._split_mask(mask), strict=True)
         return (torch.cat([part.moments(p, m)[0] for part, p, m in parts], -1),)
 
     @override
     def log_prob(self, moments: Moments, action: Tensor) -> Tensor:
-        parts = zip(self._parts, torch.split(moments[0], self._sizes, -1), action.unbind(-1), strict=True)
+        parts = zip(self._parts, self._split(moments[0]), action.unbind(-1), strict=True)
         return torch.stack([part.log_prob((p,), a) for part, p, a in parts]).sum(0)
 
     @override
@@ -193,28 +179,25 @@ class MultiDiscreteDistribution(PolicyDistribution):
 
     @override
     def sample(self, moments: Moments, noise: Tensor) -> Tensor:
-        parts = zip(self._parts, torch.split(moments[0], self._sizes, -1), noise.unbind(-1), strict=True)
+        parts = zip(self._parts, self._split(moments[0]), noise.unbind(-1), strict=True)
         return torch.cat([part.sample((p,), n) for part, p, n in parts], -1)
 
     @override
     def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
-        parts = zip(torch.split(moments[0], self._sizes, -1), torch.split(noise, self._sizes, -1), strict=True)
+        parts = zip(self._split(moments[0]), self._split(noise), strict=True)
         return torch.cat([_straight_through(p, n) for p, n in parts], -1)
 
     @override
-    def act(
-        self,
-        params: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        greedy: bool = False,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        parts = zip(self._parts, torch.split(params, self._sizes, -1), self._split(mask), strict=True)
-        return torch.stack([part.act(p, generator=generator, greedy=greedy, mask=m) for part, p, m in parts], -1)
+    def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        parts = zip(self._parts, self._split(params), self._split_mask(mask), strict=True)
+        return torch.stack([part.act(p, m, generator) for part, p, m in parts], -1)
 
-    def _split(self, mask: Tensor | None) -> Sequence[Tensor | None]:
-        return [None] * len(self._sizes) if mask is None else torch.split(mask, self._sizes, -1)
+    def _split(self, columns: Tensor) -> tuple[Tensor, ...]:
+        """Each part's share of `[..., P]`."""
+        return torch.split(columns, self._sizes, -1)
+
+    def _split_mask(self, mask: Tensor | None) -> Sequence[Tensor | None]:
+        return [None] * len(self._sizes) if mask is None else self._split(mask)
 
 
 class MultiBinaryDistribution(PolicyDistribution):
@@ -261,19 +244,11 @@ class MultiBinaryDistribution(PolicyDistribution):
         return self.sample(moments, noise) + (probs - probs.detach())
 
     @override
-    def act(
-        self,
-        params: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        greedy: bool = False,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        probs = params.sigmoid()
+    def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         threshold: Tensor | float = 0.5
-        if not greedy:
+        if generator is not None:
             threshold = torch.rand(params.shape, generator=generator, device=params.device)
-        return (probs > threshold).to(torch.int8).view(*params.shape[:-1], *self._shape)
+        return (params.sigmoid() > threshold).to(torch.int8).view(*params.shape[:-1], *self._shape)
 
 
 class TanhNormalDistribution(PolicyDistribution):
@@ -309,26 +284,14 @@ class TanhNormalDistribution(PolicyDistribution):
         return torch.randn((*shape, self.num_features), generator=generator, device=generator.device)
 
     @override
-    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
-        mean, std = moments
-        return torch.tanh(mean.detach() + std.detach() * noise)
-
-    @override
     def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
         mean, std = moments
         return torch.tanh(mean + std * noise)
 
     @override
-    def act(
-        self,
-        params: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        greedy: bool = False,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         mean, std = self.moments(params)
-        if not greedy:
+        if generator is not None:
             mean = mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)
         return mean.tanh().to(torch.float32).view(*params.shape[:-1], *self._shape)
 

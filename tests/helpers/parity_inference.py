@@ -61,7 +61,7 @@ def _outputs(case, agent, network, tokens, state, same):
         assert torch.equal(network._policy_head(states), params)
         distribution = agent.distribution
         of_all = distribution.moments(agent.policy_head(states))
-        greedy = distribution.act(params, greedy=True)
+        greedy = distribution.act(params)
     names = ("mu", "std") if case.settings["action"] == "continuous" else ("probs",)
     outputs = {
         "tstep_emb": embedding,

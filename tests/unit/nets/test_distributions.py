@@ -26,7 +26,7 @@ def generator(seed=0):
 def test_acts_in_storage_form(kind, greedy):
     spec = ACTIONS[kind]
     family = make(spec)
-    actions = family.act(torch.randn(7, family.num_params), generator=generator(), greedy=greedy)
+    actions = family.act(torch.randn(7, family.num_params), generator=None if greedy else generator())
     assert actions.shape == (7, *spec.shape)
     assert str(actions.dtype) == f"torch.{spec.dtype}"
 
@@ -57,7 +57,7 @@ def test_more_than_256_discrete_actions():
     family = make(ActionSpec("discrete", (), (300,)))
     params = torch.full((1, 300), -9.0)
     params[0, 299] = 9.0
-    assert family.act(params, greedy=True).item() == 299
+    assert family.act(params).item() == 299
     assert family.encode(torch.tensor([299])).argmax().item() == 299
 
 
@@ -81,7 +81,7 @@ def test_a_masked_action_is_never_taken_nor_given_probability(data):
     assert torch.allclose(probs.sum(-1), torch.full((64,), float(len(sizes))))
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     for greedy in (True, False):
-        actions = family.act(params, generator=generator(seed), greedy=greedy, mask=rows).reshape(64, -1)
+        actions = family.act(params, mask=rows, generator=None if greedy else generator(seed)).reshape(64, -1)
         for i, start in enumerate(starts):
             assert mask[start + actions[:, i]].all()
     noise = family.draw_noise((64,), generator(seed), reparametrized=False)
@@ -141,7 +141,7 @@ def test_multi_discrete_log_prob_is_the_sum_of_its_parts():
 
 def test_multi_binary_is_greedy_above_one_half():
     family = make(ACTIONS["multi_binary"])
-    actions = family.act(torch.tensor([[-0.1, 0.1, 3.0]]), greedy=True)
+    actions = family.act(torch.tensor([[-0.1, 0.1, 3.0]]))
     assert actions.tolist() == [[0, 1, 1]]
     moments = family.moments(torch.zeros(1, 3))
     assert torch.allclose(family.log_prob(moments, actions), torch.tensor(0.5).log())
