@@ -1,7 +1,8 @@
 """amago_ray: distributed in-context reinforcement learning with AMAGO on Ray."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from amago_ray._lazy import importer
 
 if TYPE_CHECKING:
     from amago_ray.acting.policy import Policy
@@ -23,20 +24,17 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "AmagoRayError": "errors",
-    "Config": "config",
-    "Policy": "acting.policy",
-    "evaluate": "api",
-    "import_checkpoint": "training.importing",
-    "load_config": "config.load",
-    "load_policy": "api",
-    "record": "api",
-    "train": "api",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importer(
+    __name__,
+    {
+        "AmagoRayError": "errors",
+        "Config": "config",
+        "Policy": "acting.policy",
+        "evaluate": "api",
+        "import_checkpoint": "training.importing",
+        "load_config": "config.load",
+        "load_policy": "api",
+        "record": "api",
+        "train": "api",
+    },
+)

@@ -5,24 +5,15 @@ After importing this package, `gymnasium.make("amago_ray/MazeRunner-v0")` and it
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from amago_ray._lazy import importer
 from amago_ray.envs.registry import list_envs, register_envs
 
 if TYPE_CHECKING:
     from amago_ray.envs.env_batch import EnvBatch, EnvEvent, EnvFailure, Observations, StepColumns
     from amago_ray.envs.make import make_env_batch, make_spec
 
-_HOMES = {
-    "EnvBatch": "env_batch",
-    "EnvEvent": "env_batch",
-    "EnvFailure": "env_batch",
-    "Observations": "env_batch",
-    "StepColumns": "env_batch",
-    "make_env_batch": "make",
-    "make_spec": "make",
-}
 
 __all__ = [
     "EnvBatch",
@@ -39,9 +30,15 @@ __all__ = [
 # The one thing done at import, as users of Gymnasium expect of a package of environments.
 register_envs()
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for (PEP 562)."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = importer(
+    __name__,
+    {
+        "EnvBatch": "env_batch",
+        "EnvEvent": "env_batch",
+        "EnvFailure": "env_batch",
+        "Observations": "env_batch",
+        "StepColumns": "env_batch",
+        "make_env_batch": "make",
+        "make_spec": "make",
+    },
+)

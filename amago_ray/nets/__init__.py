@@ -6,8 +6,9 @@ Offers `SequenceLayout`, `TokenColumns`, the contracts `TimestepEncoder`, `Seque
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from amago_ray._lazy import importer
 
 if TYPE_CHECKING:
     from amago_ray.nets.contracts import SequenceModel, TimestepEncoder
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
     from amago_ray.nets.sequence.make import build_sequence_model
     from amago_ray.nets.tokens import TokenColumns
 
-_HOMES = {
-    "Decoder": "decoding.decoder",
-    "DecoderState": "decoding.decoder",
-    "SequenceLayout": "layout",
-    "SequenceModel": "contracts",
-    "TimestepEncoder": "contracts",
-    "TokenColumns": "tokens",
-    "build_sequence_model": "sequence.make",
-    "build_timestep_encoder": "encoders.make",
-}
 
 __all__ = [
     "Decoder",
@@ -39,8 +30,16 @@ __all__ = [
     "build_timestep_encoder",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importer(
+    __name__,
+    {
+        "Decoder": "decoding.decoder",
+        "DecoderState": "decoding.decoder",
+        "SequenceLayout": "layout",
+        "SequenceModel": "contracts",
+        "TimestepEncoder": "contracts",
+        "TokenColumns": "tokens",
+        "build_sequence_model": "sequence.make",
+        "build_timestep_encoder": "encoders.make",
+    },
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from amago_ray._lazy import importer
 
 if TYPE_CHECKING:
     from amago_ray.relabel.her import HerRelabeler
@@ -13,16 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["HerRelabeler", "InstructionRelabeler", "NoRelabeler", "Relabeler", "make_relabeler"]
 
-_MODULES = {
-    "HerRelabeler": "her",
-    "InstructionRelabeler": "instruction",
-    "NoRelabeler": "relabeler",
-    "Relabeler": "relabeler",
-    "make_relabeler": "make",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = importer(
+    __name__,
+    {
+        "HerRelabeler": "her",
+        "InstructionRelabeler": "instruction",
+        "NoRelabeler": "relabeler",
+        "Relabeler": "relabeler",
+        "make_relabeler": "make",
+    },
+)

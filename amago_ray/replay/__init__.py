@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from amago_ray._lazy import importer
 
 if TYPE_CHECKING:
     from amago_ray.replay.reports import AddReport, ShardReport
@@ -11,10 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["AddReport", "ReplayShard", "ShardReport"]
 
-_MODULES = {"AddReport": "reports", "ReplayShard": "shard", "ShardReport": "reports"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = importer(__name__, {"AddReport": "reports", "ReplayShard": "shard", "ShardReport": "reports"})
