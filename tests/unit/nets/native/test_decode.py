@@ -6,27 +6,53 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers.numeric import as_float64, assert_as_exact_as, float64, nudged
 
 from amago_ray.config.model import SequenceModelConfig
 from amago_ray.nets import folding
 from amago_ray.nets.decoding import transformer as decoding_transformer
+from amago_ray.nets.decoding.transformer import TransformerDecoder
 from amago_ray.nets.folded import Linear
 from amago_ray.nets.folding import fold_mlp
 from amago_ray.nets.native.decode import NativeMlp, load_decode_kernel, load_mlp_kernel
 from amago_ray.nets.sequence.transformer import Transformer
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="kernels are built where there is a C compiler")
+pytestmark = pytest.mark.numeric
+needs_kernels = pytest.mark.skipif(load_decode_kernel() is None, reason="installed without a C compiler")
 
 
 def random_mlp(widths: list[int]) -> list[Linear]:
     return [(torch.randn(b, a) / a**0.5, torch.randn(b)) for a, b in itertools.pairwise(widths)]
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="kernels are built where there is a C compiler")
 def test_kernels_were_built() -> None:
     assert load_mlp_kernel() is not None
     assert load_decode_kernel() is not None
 
 
+def run(
+    decoder: TransformerDecoder, x: torch.Tensor, resets: dict[int, list[int]], *, half: bool = False
+) -> dict[str, torch.Tensor]:
+    """What all steps of `x [T, E, in]` led to, and what is kept; `half`: each step's is kept in float16."""
+    state, outputs = decoder.initial_state(x.shape[1]), []
+    with torch.inference_mode():
+        for t, rows in enumerate(x):
+            state.reset(np.array(resets.get(t, []), dtype=np.int64))
+            outputs.append(decoder.step(rows, torch.full((len(rows),), t), state))
+            if half:
+                state.keys.copy_(state.keys.half())
+                state.values.copy_(state.values.half())
+    return {"outputs": torch.stack(outputs), "keys": state.keys, "values": state.values}
+
+
+def run_exactly(model: Transformer, x: torch.Tensor, resets: dict[int, list[int]]) -> dict[str, torch.Tensor]:
+    """The same in float64, where no kernel is."""
+    with float64():
+        return run(as_float64(model).make_decoder(21), x.double(), resets)
+
+
+@needs_kernels
 @pytest.mark.parametrize("rows", [1, 5, 6, 7, 23])
 @pytest.mark.parametrize("widths", [[3, 5], [19, 32, 16], [7, 40, 33, 20, 50]])
 def test_perceptrons(monkeypatch: pytest.MonkeyPatch, widths: list[int], rows: int) -> None:
@@ -36,12 +62,14 @@ def test_perceptrons(monkeypatch: pytest.MonkeyPatch, widths: list[int], rows: i
     x = torch.randn(rows, widths[0] + 4)[:, : widths[0]] * 5
     compiled = [fold_mlp(layers), fold_mlp(layers, norm)]
     monkeypatch.setattr(folding, "load_mlp_kernel", lambda: None)
-    for native, plain in zip(compiled, [fold_mlp(layers), fold_mlp(layers, norm)], strict=True):
+    for native, given in zip(compiled, [(layers, None), (layers, norm)], strict=True):
         assert isinstance(native, NativeMlp)
-        torch.testing.assert_close(native(x), plain(x), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(native(x.t().contiguous().t()), plain(x), rtol=1e-4, atol=1e-5)
+        plain, reference = fold_mlp(*given)(x), fold_mlp(*as_float64(given))(x.double())
+        assert_as_exact_as(native(x), plain, reference=reference)
+        assert_as_exact_as(native(x.t().contiguous().t()), plain, reference=reference)
 
 
+@needs_kernels
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 @pytest.mark.parametrize(
     ("width", "num_heads", "hidden", "rows"),
@@ -50,7 +78,10 @@ def test_perceptrons(monkeypatch: pytest.MonkeyPatch, widths: list[int], rows: i
 def test_transformers(
     monkeypatch: pytest.MonkeyPatch, width: int, num_heads: int, hidden: int, rows: int, positions: str
 ) -> None:
-    """Every head width the kernel knows and others, through a ring of no whole vectors, with scores far apart."""
+    """Every head width the kernel knows and others, through a ring of no whole vectors, with scores far apart.
+
+    What scores far apart do to rounding, they do to the kernel and to torch alike.
+    """
     torch.manual_seed(0)
     config = SequenceModelConfig(
         d_model=width, num_heads=num_heads, d_ff=hidden, num_layers=2, context_length=21, positions=positions
@@ -61,42 +92,35 @@ def test_transformers(
             parameter += 0.3 * torch.randn_like(parameter)
         model.layers[0].attention.qkv.gamma.mul_(3)
     native = model.make_decoder(21)
-    monkeypatch.setattr(decoding_transformer, "load_decode_kernel", lambda: None)
-    plain = model.make_decoder(21)
     assert native._native is not None
-    assert plain._native is None
-    states = native.initial_state(rows), plain.initial_state(rows)
-    with torch.inference_mode():
-        for t in range(50):
-            if t == 30:
-                for state in states:
-                    state.reset(np.array([0]))
-            x, time_index = torch.randn(rows, 11), torch.full((rows,), t)
-            torch.testing.assert_close(
-                native.step(x, time_index, states[0]), plain.step(x, time_index, states[1]), rtol=1e-3, atol=3e-4
-            )
-        torch.testing.assert_close(states[0].keys, states[1].keys, rtol=1e-3, atol=3e-4)
-        torch.testing.assert_close(states[0].values, states[1].values, rtol=1e-3, atol=3e-4)
+    x, resets = torch.randn(50, rows, 11), {30: [0]}
+    ours = run(native, x, resets)
+    monkeypatch.setattr(decoding_transformer, "load_decode_kernel", lambda: None)
+    plain = [run(model.make_decoder(21), nudged(x, seed), resets) for seed in range(4)]
+    assert_as_exact_as(ours, *plain, reference=run_exactly(model, x, resets))
 
 
+@needs_kernels
 @pytest.mark.parametrize("num_heads", [2, 4, 8, 16, 32])
-def test_a_float16_cache_rounds_keys_and_values_and_changes_the_result_by_little(num_heads: int) -> None:
+def test_a_float16_cache_rounds_keys_and_values_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, num_heads: int
+) -> None:
     torch.manual_seed(0)
     model = Transformer(SequenceModelConfig(d_model=128, num_heads=num_heads, num_layers=3, context_length=21), 9, None)
-    decoders = [model.make_decoder(21, dtype) for dtype in (torch.float32, torch.float16)]
-    states = [decoder.initial_state(5) for decoder in decoders]
-    assert [state.keys.dtype for state in states] == [torch.float32, torch.float16]
-    with torch.inference_mode():
-        for t in range(50):
-            x, time_index = torch.randn(5, 9), torch.full((5,), t)
-            full, half = (decoder.step(x, time_index, state) for decoder, state in zip(decoders, states, strict=True))
-            torch.testing.assert_close(half, full, rtol=0, atol=3e-3)
-            assert not torch.equal(half, full) or t == 0
-    # The first layer's do not depend on what the cache holds.
-    assert torch.equal(states[1].keys[0], states[0].keys[0].half())
-    assert torch.equal(states[1].values[0], states[0].values[0].half())
+    x = torch.randn(50, 5, 9)
+    full, half = (run(model.make_decoder(21, dtype), x, {}) for dtype in (torch.float32, torch.float16))
+    assert [kept["keys"].dtype for kept in (full, half)] == [torch.float32, torch.float16]
+    for name in ("keys", "values"):
+        # The first layer's do not depend on what the cache holds.
+        assert torch.equal(half[name][0], full[name][0].half())
+    monkeypatch.setattr(decoding_transformer, "load_decode_kernel", lambda: None)
+    reference = run_exactly(model, x, {})["outputs"]
+    rounded = run(model.make_decoder(21), x, {}, half=True)["outputs"]
+    assert not torch.equal(half["outputs"], full["outputs"])
+    assert_as_exact_as(half["outputs"], rounded, reference=reference)
 
 
+@needs_kernels
 @pytest.mark.parametrize("scale", [1e-7, 1e-3, 1e7])
 def test_the_kernel_rounds_to_float16_as_torch_does_and_stays_finite(scale: float) -> None:
     torch.manual_seed(0)

@@ -1,7 +1,9 @@
+import copy
 from typing import Any
 
 import pytest
 import torch
+from helpers.numeric import as_float64, assert_as_exact_as, float64, nudged
 from torch import Tensor
 
 from amago_ray.config.model import SequenceModelConfig
@@ -10,6 +12,8 @@ from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.sequence.make import build_sequence_model
 from amago_ray.nets.sequence.transformer import Transformer, channel_major_rows, head_major_rows
+
+pytestmark = pytest.mark.numeric
 
 SMALL: dict[str, Any] = {"d_model": 16, "num_layers": 2, "num_heads": 4, "d_ff": 24, "context_length": 8}
 KINDS: dict[str, dict[str, Any]] = {
@@ -44,20 +48,25 @@ def test_batch_of_sequences_equals_each_alone(options: dict[str, Any], lengths: 
     """PITFALLS A7: packing changes neither values nor gradients."""
     model = make(options)
     x, time_index, layout = packed(lengths)
-    output = model(x, time_index, layout)
-    cotangent = torch.randn_like(output)
-    output.backward(cotangent)
-    together = {name: parameter.grad for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    start = 0
-    for length in lengths:
-        rows = slice(start, start + length)
-        alone = model(x[rows], time_index[rows], SequenceLayout.from_lengths([length]))
-        torch.testing.assert_close(output[rows], alone, atol=1e-5, rtol=1e-4)
-        alone.backward(cotangent[rows])
-        start += length
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, together[name], atol=1e-4, rtol=1e-3, msg=name)
+    cotangent = torch.randn(len(x), model.output_dim)
+    ours = results(model, cotangent, model(x, time_index, layout))
+    plain = results(model, cotangent, one_by_one(model, x, time_index, lengths))
+    with float64():
+        exact = as_float64(model)
+        reference = results(exact, cotangent.double(), one_by_one(exact, x.double(), time_index, lengths))
+    assert_as_exact_as(ours, plain, reference=reference)
+
+
+def one_by_one(model: SequenceModel, x: Tensor, time_index: Tensor, lengths: list[int]) -> Tensor:
+    sequences = zip(x.split(lengths), time_index.split(lengths), lengths, strict=True)
+    return torch.cat([model(rows, time, SequenceLayout.from_lengths([length])) for rows, time, length in sequences])
+
+
+def results(model: SequenceModel, cotangent: Tensor, output: Tensor) -> dict[str, Tensor]:
+    """Outputs, and gradients of all parameters by name."""
+    parameters = dict(model.named_parameters())
+    gradients = torch.autograd.grad(output, list(parameters.values()), cotangent)
+    return {"output": output, **dict(zip(parameters, gradients, strict=True))}
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
@@ -79,13 +88,10 @@ def test_order_and_time_matter_to_every_kind_of_positions(options: dict[str, Any
     assert not torch.allclose(model(x, time_index, layout), model(x, gaps, layout), atol=1e-4)
 
 
-def test_transformer_follows_its_formula() -> None:
-    """One sequence through the formulas written out, in the original's layout of the q, k, v rows."""
-    model = make({"positions": "rotary", "num_layers": 1})
-    assert isinstance(model, Transformer)
-    x, time_index, layout = packed([5])
-    w = {name: tensor.detach().double() for name, tensor in model.state_dict().items()}
+def transformer_formula(w: dict[str, Tensor], x: Tensor, time_index: Tensor) -> Tensor:
+    """One sequence through one rotary layer, in the original's layout of the q, k, v rows."""
     heads, head_dim = 4, 4
+    w, layer = dict(w), "layers.0"
 
     def norm(x: Tensor, name: str) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
@@ -95,14 +101,13 @@ def test_transformer_follows_its_formula() -> None:
     def linear(x: Tensor, name: str) -> Tensor:
         weight = w[f"{name}.weight"]
         scale = w[f"{name}.gamma"] / (w[f"{name}.u"] @ weight @ w[f"{name}.v"])
-        return x @ (scale * weight).T + w.get(f"{name}.bias", torch.zeros(1, dtype=torch.float64))
+        return x @ (scale * weight).T + w.get(f"{name}.bias", torch.zeros(1, dtype=x.dtype))
 
-    layer = "layers.0"
     w[f"{layer}.attention.qkv.weight"] = channel_major_rows(w[f"{layer}.attention.qkv.weight"], heads)
     w[f"{layer}.attention.qkv.u"] = channel_major_rows(w[f"{layer}.attention.qkv.u"], heads)
-    h = x.double() @ w["embed.weight"].T + w["embed.bias"]
+    h = x @ w["embed.weight"].T + w["embed.bias"]
     qkv = linear(norm(h, f"{layer}.attention_norm"), f"{layer}.attention.qkv").view(5, 3, head_dim, heads)
-    angle = time_index[:, None] * 10000.0 ** (-2 * torch.arange(2, dtype=torch.float64) / head_dim)
+    angle = time_index[:, None] * 10000.0 ** (-2 * torch.arange(2, dtype=x.dtype) / head_dim)
     cos, sin = angle.cos()[..., None], angle.sin()[..., None]
     q, k = (
         torch.cat((part[:, :2] * cos - part[:, 2:] * sin, part[:, 2:] * cos + part[:, :2] * sin), 1)
@@ -115,8 +120,17 @@ def test_transformer_follows_its_formula() -> None:
     h = h + norm(linear(attended, f"{layer}.attention.output"), f"{layer}.attention_output_norm")
     hidden = linear(norm(h, f"{layer}.feed_forward_norm"), f"{layer}.expand")
     hidden = torch.where(hidden > 0, hidden, 0.01 * hidden)
-    h = h + linear(norm(hidden, f"{layer}.hidden_norm"), f"{layer}.contract")
-    torch.testing.assert_close(model(x, time_index, layout).double(), norm(h, "output_norm"), atol=1e-5, rtol=1e-4)
+    return norm(h + linear(norm(hidden, f"{layer}.hidden_norm"), f"{layer}.contract"), "output_norm")
+
+
+def test_transformer_follows_its_formula() -> None:
+    model = make({"positions": "rotary", "num_layers": 1})
+    assert isinstance(model, Transformer)
+    x, time_index, layout = packed([5])
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    plain = transformer_formula(weights, x, time_index)
+    reference = transformer_formula(as_float64(weights), x.double(), time_index)
+    assert_as_exact_as(model(x, time_index, layout), plain, reference=reference)
 
 
 def test_row_orders_are_inverse() -> None:
@@ -169,16 +183,29 @@ def test_learned_table_has_a_row_for_the_final_timestep() -> None:
     assert sized.state_dict()["positions.table"].shape == (9, 16)
 
 
+def with_nudged_weights(model: SequenceModel, seed: int) -> SequenceModel:
+    """A copy whose weights are off by as much as bfloat16 rounds them."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.copy_(nudged(parameter, 100 * seed + number, torch.bfloat16))
+    return model
+
+
 @pytest.mark.parametrize("options", [KINDS["sinusoidal"], KINDS["rotary"], KINDS["gru"]])
 def test_bfloat16_autocast_stays_near_float32(options: dict[str, Any]) -> None:
     model = make(options)
     x, time_index, layout = packed([3, 8, 5])
-    exact = model(x, time_index, layout)
+    exact = as_float64(model)(x.double(), time_index, layout)
     with torch.autocast("cpu", torch.bfloat16):
         rough = model(x, time_index, layout)
     rough.float().square().sum().backward()
-    assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
-    assert not torch.equal(rough.float(), exact)
+    # What is rounded on the way counts about as much as what is rounded before: inputs and weights.
+    rounded = [
+        with_nudged_weights(model, seed)(nudged(x, seed, torch.bfloat16), time_index, layout) for seed in range(4)
+    ]
+    assert_as_exact_as(rough.bfloat16(), *rounded, reference=exact)
+    assert not torch.equal(rough.float(), model(x, time_index, layout))
     for parameter in model.parameters():
         assert parameter.grad is not None
         assert parameter.grad.dtype == torch.float32
