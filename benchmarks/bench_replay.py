@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from amago_ray.config.replay import RelabelConfig, ReplayConfig
+from amago_ray.config.relabel import InstructionRelabelConfig
+from amago_ray.config.replay import ReplayConfig
 from amago_ray.data import (
     AchievedGoals,
     ActionSpec,
@@ -105,7 +106,7 @@ def make_episode(rng: np.random.Generator, counter: int, length: int) -> Episode
 
 
 def open_shard(directory: Path, settings: Settings, size: int, incarnation: int = 0) -> ReplayShard:
-    relabel = RelabelConfig(kind="instruction", strategy=settings.strategy, weighting=settings.weighting)
+    relabel = InstructionRelabelConfig(strategy=settings.strategy, weighting=settings.weighting)
     return ReplayShard(
         ReplayConfig(capacity_timesteps=2 * size, sampling=settings.sampling),
         directory=directory,

@@ -7,8 +7,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from amago_ray.config.module_attr import load_module_attr
-from amago_ray.config.rollout import ExplorationConfig
+from amago_ray.config.exploration import (
+    BilevelConfig,
+    EpisodeEndConfig,
+    EpsilonConfig,
+    EpsilonGreedyConfig,
+    ExplorationConfig,
+    LastStepConfig,
+    NoExplorationConfig,
+)
+from amago_ray.config.kinds import Registry
 from amago_ray.data.specs import ActionSpec, EnvSpec
 from amago_ray.errors import ConfigError
 
@@ -16,9 +24,9 @@ from amago_ray.errors import ConfigError
 class Exploration(Protocol):
     """What turns the policy's actions into those that are executed.
 
-    A custom one is named `module:attr` in `exploration.kind`, where `attr` is called with `(config: ExplorationConfig,
-    spec: EnvSpec, num_envs: int)` and returns an object of this shape, by subclassing or not. Actions are in storage
-    form (see `ActionSpec`); all randomness comes from `rng`.
+    A custom one is named `module:attr` in `exploration.kind`, where `attr` is called with
+    `(config: CustomExplorationConfig, spec: EnvSpec, num_envs: int, **config.kwargs)` and returns an object of this
+    shape, by subclassing or not. Actions are in storage form (see `ActionSpec`); all randomness comes from `rng`.
     """
 
     def begin(self, indices: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
@@ -37,48 +45,31 @@ class Exploration(Protocol):
         ...
 
 
-class EpsilonExploration:
-    """Epsilon noise annealed over training, and within the episode where the schedule is "bilevel".
-
-    "last_step" is for tasks that hang on one choice at the end of a long way on which nothing may go wrong: noise for
-    that choice alone leaves the way as the policy walks it.
+class EpsilonGreedy:
+    """Epsilon noise annealed over training.
 
     Discrete actions (and entries of multi-discrete and multi-binary ones) become uniform random with probability
     epsilon; continuous ones get Gaussian noise of that scale, clipped to the action range.
 
-    Source: AMAGO, appendix on exploration. The schedule follows *global* env steps, so that adding runners does not
-    stretch it (Differs: the original counts each environment process by itself).
+    Source: AMAGO, appendix on exploration.
+    Differs: the schedule follows *global* env steps, so that adding runners does not stretch it; the original counts
+    each environment process by itself.
     """
 
-    def __init__(self, config: ExplorationConfig, spec: EnvSpec, num_envs: int) -> None:
-        self._config = config
+    def __init__(self, config: EpsilonConfig, spec: EnvSpec, num_envs: int) -> None:
+        self._schedule = config
         self._action = spec.action
         self._factor = np.ones(num_envs)
-        self._horizon = config.horizon or spec.horizon
-        if config.kind != "epsilon_greedy" and self._horizon is None:
-            raise ConfigError(
-                f'exploration.horizon: expected a number of steps, because "{config.kind}" needs the episode\'s length '
-                f"and {spec.name} does not declare one"
-            )
 
     def begin(self, indices: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
         """Draw each new episode's factor on epsilon."""
-        if self._config.randomize_per_episode:
+        if self._schedule.randomize_per_episode:
             self._factor[indices] = rng.random(len(indices))
 
     def epsilon(self, time_index: npt.NDArray[np.int64], env_steps: int) -> npt.NDArray[np.float64]:
         """Epsilon of each environment `[E]` before its episode's factor."""
-        config = self._config
-        progress = min(env_steps / max(config.anneal_env_steps, 1), 1.0)
-        start = config.epsilon_start + progress * (config.epsilon_final - config.epsilon_start)
-        if config.kind == "epsilon_greedy":
-            return np.full(len(time_index), start)
-        end_start, end_final = config.episode_end_epsilon_start, config.episode_end_epsilon_final
-        end = end_start + progress * (end_final - end_start)
-        assert self._horizon is not None
-        if config.kind == "last_step":
-            return np.where(time_index < self._horizon - 1, start, end)
-        return start + np.minimum(time_index / self._horizon, 1.0) * (end - start)
+        schedule = self._schedule
+        return np.full(len(time_index), self._annealed(schedule.epsilon_start, schedule.epsilon_final, env_steps))
 
     def apply(
         self,
@@ -98,6 +89,59 @@ class EpsilonExploration:
         if not explore.any():
             return actions
         return np.where(explore, random_actions(self._action, len(actions), action_mask, rng), actions)
+
+    def _annealed(self, first: float, final: float, env_steps: int) -> float:
+        progress = min(env_steps / self._schedule.anneal_env_steps, 1.0)
+        return first + progress * (final - first)
+
+
+class _WithinEpisode(EpsilonGreedy):
+    """What depends on the episode's length.
+
+    Raises:
+        ConfigError: neither the settings nor the environment know it.
+    """
+
+    def __init__(self, config: EpisodeEndConfig, spec: EnvSpec, num_envs: int) -> None:
+        super().__init__(config, spec, num_envs)
+        horizon = config.horizon or spec.horizon
+        if horizon is None:
+            raise ConfigError(
+                f'exploration.horizon: expected a number of steps, because "{config.kind}" needs the episode\'s length '
+                f"and {spec.name} does not declare one"
+            )
+        self._config = config
+        self._horizon = horizon
+
+    def _ends(self, env_steps: int) -> tuple[float, float]:
+        """Epsilon at an episode's first step and at its horizon."""
+        config = self._config
+        return (
+            self._annealed(config.epsilon_start, config.epsilon_final, env_steps),
+            self._annealed(config.episode_end_epsilon_start, config.episode_end_epsilon_final, env_steps),
+        )
+
+
+class Bilevel(_WithinEpisode):
+    """Epsilon annealed over training and, linearly, within the episode."""
+
+    def epsilon(self, time_index: npt.NDArray[np.int64], env_steps: int) -> npt.NDArray[np.float64]:
+        """Epsilon of each environment `[E]` before its episode's factor."""
+        start, end = self._ends(env_steps)
+        return start + np.minimum(time_index / self._horizon, 1.0) * (end - start)
+
+
+class LastStep(_WithinEpisode):
+    """Epsilon annealed over training, with one of its own for an episode's last step.
+
+    For tasks that hang on one choice at the end of a long way on which nothing may go wrong: noise for that choice
+    alone leaves the way as the policy walks it.
+    """
+
+    def epsilon(self, time_index: npt.NDArray[np.int64], env_steps: int) -> npt.NDArray[np.float64]:
+        """Epsilon of each environment `[E]` before its episode's factor."""
+        start, end = self._ends(env_steps)
+        return np.where(time_index < self._horizon - 1, start, end)
 
 
 class NoExploration:
@@ -140,14 +184,21 @@ def random_actions(
     return np.stack(columns, axis=1).astype(np.int64).reshape(num_envs, *action.shape)
 
 
-def make_exploration(config: ExplorationConfig, spec: EnvSpec, num_envs: int) -> Exploration:
-    """The exploration that `exploration.kind` names.
+EXPLORATIONS: Registry[Exploration] = Registry(
+    "exploration.kind",
+    {
+        BilevelConfig: Bilevel,
+        EpsilonGreedyConfig: EpsilonGreedy,
+        LastStepConfig: LastStep,
+        NoExplorationConfig: lambda config, spec, num_envs: NoExploration(),
+    },
+)
 
-    Raises: ConfigError if there is none of that name, or it does not fit the environment.
+
+def make_exploration(config: ExplorationConfig, spec: EnvSpec, num_envs: int) -> Exploration:
+    """The exploration that `config` asks for.
+
+    Raises:
+        ConfigError: it does not fit the environment, or a custom one cannot be made.
     """
-    if config.kind == "none":
-        return NoExploration()
-    if config.kind in ("bilevel", "epsilon_greedy", "last_step"):
-        return EpsilonExploration(config, spec, num_envs)
-    exploration: Exploration = load_module_attr("exploration.kind", config.kind)(config, spec, num_envs)
-    return exploration
+    return EXPLORATIONS.make(config, spec, num_envs)

@@ -7,11 +7,13 @@ from typing import Annotated
 
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.exploration import BilevelConfig, ExplorationConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.model import ModelConfig
 from amago_ray.config.ranges import COUNT, FOLDER_NAME, NOT_EMPTY
-from amago_ray.config.replay import RelabelConfig, ReplayConfig
-from amago_ray.config.rollout import ExplorationConfig, RolloutConfig
+from amago_ray.config.relabel import NoRelabelConfig, RelabelConfig
+from amago_ray.config.replay import ReplayConfig
+from amago_ray.config.rollout import RolloutConfig
 from amago_ray.config.training import (
     CheckpointConfig,
     ClusterConfig,
@@ -35,9 +37,9 @@ class Config:
     """Seed of everything random."""
     stop: StopConfig = field(default_factory=lambda: StopConfig(env_steps=1_000_000))
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    exploration: ExplorationConfig = field(default_factory=BilevelConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
-    relabel: RelabelConfig = field(default_factory=RelabelConfig)
+    relabel: RelabelConfig = field(default_factory=NoRelabelConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)

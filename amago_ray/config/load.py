@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from amago_ray.config.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.hints import alternatives, expected, hints_of, is_env
+from amago_ray.config.kinds import class_of, family_of, in_words, names_of
 from amago_ray.config.tree import expand_aliases, override, parse_overrides, read_tree, show
 from amago_ray.config.validate import validate
 from amago_ray.errors import ConfigError
@@ -30,7 +31,11 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
     path = find_config(path_or_name)
     tree = read_tree(path)
     changed = copy.deepcopy(tree)
-    for key, value in parse_overrides(overrides):
+    parsed = parse_overrides(overrides)
+    for key, value in parsed:
+        if key.endswith(".kind"):
+            _leave_kind(changed, key, value)
+    for key, value in parsed:
         override(changed, key, value)
     error = _error_in(changed)
     if error is not None:
@@ -120,6 +125,23 @@ _Dumper.add_representer(list, _represent_list)
 _Dumper.add_representer(float, _represent_float)
 
 
+def _leave_kind(tree: dict[str, Any], path: str, kind: Any) -> None:
+    """Take from the section whose kind the command line changes, `path`, what belongs to other kinds alone."""
+    hint: Any = Config
+    node: Any = tree
+    for key in path.split(".")[:-1]:
+        hint = hints_of(hint).get(key) if is_dataclass(hint) and isinstance(hint, type) else None
+        node = node.get(key) if isinstance(node, dict) else None
+    family = family_of(hint)
+    chosen = class_of(family, kind)
+    if chosen is None or not isinstance(node, dict):
+        return
+    expand_aliases(tree)
+    for key in [each for each in node if each not in hints_of(chosen)]:
+        if any(key in hints_of(other) for other in family):
+            del node[key]
+
+
 def _build(kind: type, tree: Any, path: str) -> Any:
     """An instance of the dataclass `kind` from a mapping; errors speak of `path`."""
     if not isinstance(tree, dict):
@@ -149,6 +171,9 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if is_dataclass(hint):
         assert isinstance(hint, type)
         return _build(hint, {} if value is None else value, path)
+    family = family_of(hint)
+    if family:
+        return _build_kind(family, {} if value is None else value, path)
     # pydantic would take true for 1.
     if not (isinstance(value, bool) and bool not in alternatives(hint) and Any not in alternatives(hint)):
         try:
@@ -156,6 +181,36 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         except ValidationError:
             pass
     raise ConfigError(f"{path}: expected {expected(hint)}, got {show(value)}")
+
+
+def _build_kind(family: tuple[type, ...], tree: Any, path: str) -> Any:
+    """An instance of the class of `family` whose kind the mapping names."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {show(tree)}")
+    kind = tree.get("kind", names_of(family[0])[0])
+    chosen = class_of(family, kind)
+    if chosen is None:
+        raise ConfigError(f"{path}.kind: expected one of {in_words(family)}, got {show(kind)}")
+    own = {}
+    for key, value in tree.items():
+        siblings = tuple(each for each in family if key in hints_of(each))
+        if not siblings or chosen in siblings:
+            own[key] = value
+        elif not any(_is_default(value, each, key) for each in siblings):
+            raise ConfigError(
+                f"{path}.{key}: expected only with kind {in_words(siblings)}, got {show(value)} with kind {show(kind)}"
+            )
+    return _build(chosen, own, path)
+
+
+def _is_default(value: Any, kind: type, name: str) -> bool:
+    """Whether the field is as good as not given: so it stands in settings that were written with the fields of all."""
+    (entry,) = (each for each in fields(kind) if each.name == name)
+    default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+    try:
+        return bool(_convert(value, hints_of(kind)[name], name) == default)
+    except ConfigError:
+        return False
 
 
 def _build_env(value: Any, path: str) -> EnvConfig:
@@ -186,9 +241,10 @@ def _suggestion(key: str, path: str, siblings: list[str]) -> str:
 def _all_paths(kind: type, prefix: str) -> list[str]:
     paths = []
     for name, hint in hints_of(kind).items():
-        if is_dataclass(hint):
-            assert isinstance(hint, type)
-            paths += _all_paths(hint, f"{prefix}{name}.")
+        for section in family_of(hint) or (hint,):
+            if is_dataclass(section):
+                assert isinstance(section, type)
+                paths += _all_paths(section, f"{prefix}{name}.")
         paths.append(f"{prefix}{name}")
     return paths
 

@@ -1,25 +1,46 @@
-"""Parts of the user's own, named `module:attr` in the settings."""
+"""Code that settings name as `module:attr`."""
 
 from __future__ import annotations
 
 import importlib
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
-from amago_ray.errors import ConfigError
+from amago_ray.errors import AmagoRayError, ConfigError
 
 
-def load_module_attr(where: str, name: str) -> Any:
-    """The class or function that the setting `where` names as `module:attr`; the attribute may be dotted.
+def is_module_attr(text: str) -> bool:
+    """Whether a text has the form `module:attr`; both may be dotted."""
+    module, separator, attribute = text.partition(":")
+    return bool(separator) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
+
+
+def load_module_attr(where: str, name: str, error: type[AmagoRayError] = ConfigError) -> Any:
+    """The class or function that `where` (a setting, for messages) names as `module:attr`.
 
     Raises:
-        ConfigError: it has another form, or cannot be imported.
+        error: it has another form, cannot be imported, or is not there.
     """
+    if not is_module_attr(name):
+        raise error(f'{where}: expected "module:attr", got "{name}"')
     module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise ConfigError(f'{where}: expected a built-in kind or "module:attr", found "{name}"')
     try:
-        return attrgetter(attribute)(importlib.import_module(module_name))
-    except Exception as error:
+        return attrgetter(attribute)(load_module(where, module_name, error))
+    except AttributeError as missing:
+        raise error(f'{where}: expected "module:attr", got "{name}": {missing}') from missing
+
+
+def load_module(where: str, name: str, error: type[AmagoRayError] = ConfigError) -> ModuleType:
+    """The module of that name.
+
+    Raises:
+        error: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as reason:
         # Importing runs foreign code, which may raise anything.
-        raise ConfigError(f'{where}: cannot import "{name}": {" ".join(str(error).split())}') from error
+        raise error(
+            f'{where}: cannot import "{name}": {type(reason).__name__}: {" ".join(str(reason).split())}'
+        ) from reason

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from amago_ray.config.module_attr import is_module_attr
+
 
 @dataclass(frozen=True)
 class Range:
@@ -34,3 +36,4 @@ NOT_EMPTY = Range("a text that is not empty", lambda x: bool(x.strip()))
 FOLDER_NAME = Range(
     "a name that can be a folder's", lambda x: bool(x) and x not in (".", "..") and not set(x) & set("/\\\0")
 )
+MODULE_ATTR = Range("module:attr", is_module_attr)

@@ -1,11 +1,11 @@
-"""Settings of replay and hindsight relabeling."""
+"""Settings of replay."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from amago_ray.config.ranges import NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER, PROBABILITY
+from amago_ray.config.ranges import NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +35,3 @@ class ReplayConfig:
     """How far either side may run ahead, as a share of the timesteps inserted (and at least one batch)."""
     num_cpus_per_shard: Annotated[float, NON_NEGATIVE] = 0.5
     """Logical CPUs that Ray reserves for each shard."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelabelConfig:
-    """Hindsight relabeling of sampled episodes; needs an environment that declares a goal rule."""
-
-    kind: str = "none"
-    """"none"; "instruction" (goals of an instruction replaced by achieved ones); "her" (single goals);
-    or `module:attr`."""
-    strategy: Literal["all", "some", "all_or_nothing", "none"] = "some"
-    """Instruction: how many of the k - n unmet goals are replaced: all; uniform in 0..k-n; all with
-    `all_probability` else none; none."""
-    all_probability: Annotated[float, PROBABILITY] = 0.8
-    """Instruction, "all_or_nothing": probability of replacing all."""
-    weighting: Literal["uniform", "rarity_per_step", "rarity_per_episode"] = "uniform"
-    """Instruction: which achieved goals become new ones: any, or rare ones more often, rarity
-    counted per step or per episode."""
-    rarity_exponent: Annotated[float, NON_NEGATIVE] = 4.0
-    """Weight of a goal is (-log10 of its frequency) to this power."""
-    her_strategy: Literal["future", "final"] = "future"
-    """HER: the new goal is one achieved later in the episode, or the last one."""
-    her_probability: Annotated[float, PROBABILITY] = 0.8
-    """HER: probability that a sampled episode is relabeled."""

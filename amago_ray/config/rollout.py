@@ -1,11 +1,11 @@
-"""Settings of acting: env runners and exploration."""
+"""Settings of env runners."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from amago_ray.config.ranges import NON_NEGATIVE, POSITIVE_INTEGER, POSITIVE_OR_INFINITE, PROBABILITY
+from amago_ray.config.ranges import NON_NEGATIVE, POSITIVE_INTEGER, POSITIVE_OR_INFINITE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,26 +31,3 @@ class RolloutConfig:
     """A runner waits when this many groups are not acknowledged yet."""
     stuck_policy_alarm_s: Annotated[float, POSITIVE_OR_INFINITE] = 120.0
     """Warn when a runner has not taken newer weights for this long though there are some."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplorationConfig:
-    """Exploration noise while collecting; evaluation never explores."""
-
-    kind: str = "bilevel"
-    """"bilevel" (epsilon annealed over training and within the episode), "epsilon_greedy" (over training only),
-    "last_step" (over training, with an epsilon of its own for an episode's last step), "none", or `module:attr`."""
-    epsilon_start: Annotated[float, PROBABILITY] = 1.0
-    """Epsilon at an episode's first step when training starts."""
-    epsilon_final: Annotated[float, PROBABILITY] = 0.05
-    """Epsilon at an episode's first step after annealing."""
-    episode_end_epsilon_start: Annotated[float, PROBABILITY] = 0.8
-    """Bilevel and last step: epsilon at the horizon when training starts."""
-    episode_end_epsilon_final: Annotated[float, PROBABILITY] = 0.01
-    """Bilevel and last step: epsilon at the horizon after annealing."""
-    anneal_env_steps: Annotated[int, POSITIVE_INTEGER] = 1_000_000
-    """Length of the annealing in env steps summed over all runners."""
-    randomize_per_episode: bool = True
-    """Multiply epsilon with a uniform(0, 1) factor drawn for each episode."""
-    horizon: Annotated[int, POSITIVE_INTEGER] | None = None
-    """Bilevel and last step: the episode's length; None takes the environment's horizon."""

@@ -7,14 +7,14 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from amago_ray.config.config import Config
+from amago_ray.config.exploration import EpisodeEndConfig
 from amago_ray.config.hints import hints_of, range_of
+from amago_ray.config.module_attr import is_module_attr
 from amago_ray.config.ranges import Range
 from amago_ray.config.tree import show
 from amago_ray.errors import ConfigError
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "exploration.kind": ("bilevel", "epsilon_greedy", "last_step", "none"),
-    "relabel.kind": ("none", "instruction", "her"),
     "model.timestep_encoder.kind": ("auto", "mlp", "cnn"),
     "model.sequence_model.kind": ("transformer", "gru", "feed_forward"),
 }
@@ -31,7 +31,7 @@ def validate(config: Config) -> None:
         if value is not None and check is not None and not check.holds(value):
             raise ConfigError(f"{path}: expected {check.expected}, got {show(value)}")
         kinds = KINDS.get(path)
-        if kinds is not None and value not in kinds and not _is_module_attr(value):
+        if kinds is not None and value not in kinds and not is_module_attr(value):
             names = ", ".join(f'"{kind}"' for kind in kinds)
             raise ConfigError(f"{path}: expected one of {names}, or module:attr, got {show(value)}")
     _validate_relations(config)
@@ -60,11 +60,12 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
                 f"model.sequence_model.max_time_index: expected at least {needed} (the horizon of "
                 f'"{env_name}" + 1) for learned positions, got {model.max_time_index}'
             )
-    kind = config.exploration.kind
-    if kind in ("bilevel", "last_step") and config.exploration.horizon is None and horizon is None:
+    exploration = config.exploration
+    needs_horizon = isinstance(exploration, EpisodeEndConfig) and exploration.horizon is None
+    if needs_horizon and horizon is None:
         raise ConfigError(
-            f'exploration.horizon: expected a number of steps for "{kind}", as "{env_name}" has no known horizon '
-            "(set it, or env.max_episode_steps), got null"
+            f'exploration.horizon: expected a number of steps for "{exploration.kind}", as "{env_name}" has no known '
+            "horizon (set it, or env.max_episode_steps), got null"
         )
 
 
@@ -144,8 +145,3 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, Range | None]]:
                 yield from _walk(item, f"{path}.{index}.")
         else:
             yield path, value, range_of(hints[entry.name])
-
-
-def _is_module_attr(text: str) -> bool:
-    module, separator, attr = text.partition(":")
-    return bool(separator) and all(part.isidentifier() for part in [*module.split("."), *attr.split(".")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from amago_ray.config.module_attr import load_module_attr
 from amago_ray.data.episode import AchievedGoals
-from amago_ray.errors import ConfigError, DataError
+from amago_ray.errors import DataError
 
 NOT_COMPLETED = -1
 """Completion row of a goal that was never met."""
@@ -151,9 +151,5 @@ def _matching_rows(rule: GoalRule, goal: npt.NDArray[Any], achieved: AchievedGoa
 
 @lru_cache(maxsize=16)
 def _load_custom(path: str) -> ReplayFunction:
-    module_name, _, attribute = path.partition(":")
-    try:
-        function: ReplayFunction = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"goal rule: custom: expected an importable module:attr, got {path!r} ({error})") from error
+    function: ReplayFunction = load_module_attr("goal rule: custom", path)
     return function

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.module_attr import load_module
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.envs.limits import LimitedEnvBatch
@@ -125,10 +125,7 @@ def _resolve(config: EnvConfig) -> str | Callable[..., Any]:
         if config.id not in registry:
             raise EnvError(f"env '{config.id}': no such environment{_suggestion(config.id, registry)}")
         return config.id
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise EnvError(f"env '{config.id}': cannot import '{module_name}': {_one_line(error)}") from error
+    module = load_module(f"env '{config.id}'", module_name, EnvError)
     target: Any = module
     for part in rest.split("."):
         target = getattr(target, part, None)

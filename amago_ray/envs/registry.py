@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from gymnasium.envs.registration import register, registry
+
+from amago_ray.config.module_attr import load_module_attr
 
 if TYPE_CHECKING:
     from amago_ray.envs.kernel import Kernel
@@ -23,8 +24,7 @@ class BuiltIn:
 
     def load(self) -> type[Kernel]:
         """The kernel's class."""
-        module, _, attribute = self.kernel.partition(":")
-        return cast("type[Kernel]", getattr(importlib.import_module(module), attribute))
+        return cast("type[Kernel]", load_module_attr(self.id, self.kernel))
 
 
 BUILT_INS: dict[str, BuiltIn] = {

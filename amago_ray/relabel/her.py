@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import HerRelabelConfig
 from amago_ray.data.episode import Episode
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.relabel.hindsight import achieved_goals, read_instruction, replay_with, row_of_entries
@@ -19,7 +19,7 @@ class HerRelabeler(Relabeler):
     goal achieved after it. The paper draws a goal for each transition.
     """
 
-    def __init__(self, config: RelabelConfig, rule: GoalRule) -> None:
+    def __init__(self, config: HerRelabelConfig, rule: GoalRule) -> None:
         self._config = config
         self._rule = rule
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import InstructionRelabelConfig
 from amago_ray.data.episode import Episode
 from amago_ray.data.goal_rule import GoalRule, completed_rows
 from amago_ray.relabel.hindsight import achieved_goals, read_instruction, replay_with, row_of_entries
@@ -40,7 +40,7 @@ class InstructionRelabeler(Relabeler):
     episode has at least one transition, and no reward ever lands at the other end of it.
     """
 
-    def __init__(self, config: RelabelConfig, rule: GoalRule) -> None:
+    def __init__(self, config: InstructionRelabelConfig, rule: GoalRule) -> None:
         self._config = config
         self._rule = rule
         self._frequencies: GoalFrequencies | None = None

@@ -13,8 +13,8 @@ class Relabeler(Protocol):
     """Turns a stored episode into one to train on, whenever it is drawn.
 
     A custom one is named in the settings as `relabel.kind: module:attr`, where `attr` is called with
-    `(config: RelabelConfig, spec: EnvSpec)` and returns an object of this shape, by subclassing or not. It runs in
-    the shard's process: it needs neither the environment nor torch.
+    `(config: CustomRelabelConfig, spec: EnvSpec, **config.kwargs)` and returns an object of this shape, by subclassing
+    or not. It runs in the shard's process: it needs neither the environment nor torch.
     """
 
     watches_storage: bool = False

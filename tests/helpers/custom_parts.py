@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from amago_ray.config.exploration import CustomExplorationConfig
 from amago_ray.config.model import SequenceModelConfig, TimestepEncoderConfig
-from amago_ray.config.replay import RelabelConfig
-from amago_ray.config.rollout import ExplorationConfig
+from amago_ray.config.relabel import CustomRelabelConfig
 from amago_ray.data.episode import Episode
 from amago_ray.data.specs import EnvSpec
 from amago_ray.nets import SequenceLayout, SequenceModel, TimestepEncoder, TokenColumns
@@ -84,13 +84,13 @@ class RunningSumDecoder:
         state.values[indices] = self.model.sums(x, layout)[last]
 
 
-class Halved:
-    """Rewards at half their worth, whenever an episode is drawn."""
+class Discounted:
+    """Rewards at a share of their worth, whenever an episode is drawn."""
 
     watches_storage = False
 
-    def __init__(self, config: RelabelConfig, spec: EnvSpec) -> None:
-        self.num_relabeled = 0
+    def __init__(self, config: CustomRelabelConfig, spec: EnvSpec, *, share: float = 0.5) -> None:
+        self.share = share
 
     def observe(self, episode: Episode) -> None:
         """Not called: `watches_storage` is False."""
@@ -99,17 +99,18 @@ class Halved:
         """Not called: `watches_storage` is False."""
 
     def relabel(self, episode: Episode, rng: np.random.Generator) -> Episode:
-        return replace(episode, rewards=episode.rewards / 2)
+        return replace(episode, rewards=episode.rewards * self.share)
 
 
 class FirstAction:
-    """The first action instead of the policy's, in every third episode."""
+    """The first action instead of the policy's, in a share of the episodes."""
 
-    def __init__(self, config: ExplorationConfig, spec: EnvSpec, num_envs: int) -> None:
+    def __init__(self, config: CustomExplorationConfig, spec: EnvSpec, num_envs: int, *, share: float = 1 / 3) -> None:
+        self.share = share
         self.explores = np.zeros(num_envs, np.bool_)
 
     def begin(self, indices: np.ndarray, rng: np.random.Generator) -> None:
-        self.explores[indices] = rng.random(len(indices)) < 1 / 3
+        self.explores[indices] = rng.random(len(indices)) < self.share
 
     def apply(self, actions, time_index, env_steps, action_mask, rng) -> np.ndarray:
         explores = self.explores.reshape(-1, *[1] * (actions.ndim - 1))

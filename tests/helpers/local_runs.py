@@ -47,10 +47,12 @@ TINY: dict[str, Any] = {
 
 
 def tiny_config(runs_dir: Path, **sections: Any) -> Config:
-    """`TINY` with settings of its sections changed."""
+    """`TINY` with settings of its sections changed; a section of another kind takes the place of its own."""
     tree = json.loads(json.dumps(TINY))
     for name, value in sections.items():
-        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, dict) and name != "env" else value
+        own = tree.get(name, {})
+        is_changed = isinstance(value, dict) and name != "env" and value.get("kind") in (None, own.get("kind"))
+        tree[name] = {**own, **value} if is_changed else value
     return config_from_dict({**tree, "runs_dir": str(runs_dir)})
 
 

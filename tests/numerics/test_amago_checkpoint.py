@@ -14,10 +14,11 @@ from helpers.parity_replay import Replay
 import amago_ray
 from amago_ray.cli.app import main
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.exploration import NoExplorationConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.load import dump_yaml, load_config
 from amago_ray.config.replay import ReplayConfig
-from amago_ray.config.rollout import ExplorationConfig, RolloutConfig
+from amago_ray.config.rollout import RolloutConfig
 from amago_ray.config.training import EvaluationConfig, ReportConfig, StopConfig
 from amago_ray.errors import CheckpointError, RunDirectoryError
 from amago_ray.training.checkpoints import open_checkpoint
@@ -39,7 +40,7 @@ def prepare(path: Path, folder: Path) -> tuple[ParityCase, Path]:
     config = dataclasses.replace(
         case.config,
         env=EnvConfig(id="helpers.golden_env:GoldenEnv", kwargs=kwargs),
-        exploration=ExplorationConfig(kind="none"),
+        exploration=NoExplorationConfig(),
         rollout=RolloutConfig(num_envs_per_env_runner=2),
         replay=ReplayConfig(samples_per_insert=8.0),
         learner=LearnerConfig(batch_size=2, metrics_interval=1),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import InstructionRelabelConfig
 from amago_ray.data import AchievedGoals, Episode, EpisodeId, GoalRule, PolicyVersion
 from amago_ray.data.packing import EpisodeSlice, pack_sequences
 from amago_ray.relabel.instruction import InstructionRelabeler, RelabelChoice
@@ -57,7 +57,7 @@ def relabel(arrays, tag):
     """The episode, relabeled with the recorded draws of a run."""
     episode = to_episode(arrays)
     strategy = tag.removesuffix("_partial")
-    relabeler = InstructionRelabeler(RelabelConfig(kind="instruction", strategy=strategy), RULE)
+    relabeler = InstructionRelabeler(InstructionRelabelConfig(strategy=strategy), RULE)
     entries = arrays.get(f"{tag}/choices/sampled_timesteps", np.empty(0, np.int64))
     choice = RelabelChoice(entries, relabeler.completed_rows(episode))
     return episode, relabeler, relabeler.apply(episode, choice)
@@ -101,7 +101,7 @@ def test_outputs_are_bitwise_those_of_the_original(case, tag):
 def test_stored_rewards_follow_from_the_rule(case):
     arrays = load(case)
     episode = to_episode(arrays)
-    relabeler = InstructionRelabeler(RelabelConfig(kind="instruction"), RULE)
+    relabeler = InstructionRelabeler(InstructionRelabelConfig(), RULE)
     rows = relabeler.completed_rows(episode)
     assert len(rows) == int(arrays["num_completed"])
     np.testing.assert_array_equal(np.flatnonzero(episode.rewards) + 1, rows)

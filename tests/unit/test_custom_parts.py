@@ -17,7 +17,7 @@ from amago_ray.nets.layout import SequenceLayout
 PARTS = {
     "timestep_encoder": {"kind": "helpers.custom_parts:Linear", "output_dim": 8},
     "sequence_model": {"kind": "helpers.custom_parts:DecayingSum", "d_model": 8, "context_length": 8},
-    "relabel": {"kind": "helpers.custom_parts:Halved"},
+    "relabel": {"kind": "helpers.custom_parts:Discounted"},
     "exploration": {"kind": "helpers.custom_parts:FirstAction"},
 }
 
@@ -56,5 +56,5 @@ def test_a_dotted_attribute_is_found_and_what_is_not_there_is_one_line() -> None
     for name in ("numpy", "numpy:", ":x", "no_such_module:x", "numpy:no.such.name"):
         with pytest.raises(ConfigError, match=r"^relabel\.kind: ") as error:
             load_module_attr("relabel.kind", name)
-        assert name in str(error.value)
+        assert name.partition(":")[0] in str(error.value)
         assert "\n" not in str(error.value)

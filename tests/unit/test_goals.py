@@ -8,7 +8,7 @@ import pytest
 from helpers.local_runs import tiny_config
 
 import amago_ray
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import InstructionRelabelConfig
 from amago_ray.data.episode import Episode
 from amago_ray.envs.make import make_spec
 from amago_ray.relabel.make import make_relabeler
@@ -35,7 +35,7 @@ def test_ragged_goals_are_stored_relabeled_and_trained_on(strategy: str, tmp_pat
     assert last["replay/relabeled_share"] > 0
     spec = make_spec(config.envs)
     shard = make_shard(config, spec, outcome.run_directory / "replay", 0)
-    relabeler = make_relabeler(RelabelConfig(kind="instruction", strategy="all"), spec)
+    relabeler = make_relabeler(InstructionRelabelConfig(strategy="all"), spec)
     counts = set()
     for position in range(shard.report().stored_episodes):
         episode: Episode = shard._read(position)

@@ -13,12 +13,13 @@ from helpers.scripted import BOX, DISCRETE, ScriptedBatch, goals_of, make_agent,
 
 from amago_ray.acting.env_runner import EnvRunner, FinishedEpisode, make_env_runner
 from amago_ray.acting.evaluation import make_evaluation_runner
-from amago_ray.acting.exploration import EpsilonExploration, Exploration, NoExploration
+from amago_ray.acting.exploration import EpsilonGreedy, Exploration, NoExploration
 from amago_ray.acting.policy import Policy
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
-from amago_ray.config.rollout import ExplorationConfig, RolloutConfig
+from amago_ray.config.exploration import EpsilonGreedyConfig
+from amago_ray.config.rollout import RolloutConfig
 from amago_ray.data.episode import Episode, PolicyVersion, validate_episode
 from amago_ray.data.specs import ActionSpec
 from amago_ray.envs.env_batch import EnvBatch
@@ -171,11 +172,11 @@ def test_a14_ids_and_seeds_derive_from_run_runner_incarnation_and_counter() -> N
 
 def test_a14_a_later_incarnation_acts_by_chance_of_its_own() -> None:
     """Sampling and exploration differ between runners and incarnations too, and are reproducible."""
-    config = ExplorationConfig(kind="epsilon_greedy", epsilon_start=0.5)
+    config = EpsilonGreedyConfig(epsilon_start=0.5)
 
     def actions(**name: int) -> bytes:
         batch = ScriptedBatch(3)
-        runner = make_runner(batch, exploration=EpsilonExploration(config, batch.spec, 3), **name)
+        runner = make_runner(batch, exploration=EpsilonGreedy(config, batch.spec, 3), **name)
         collect(runner, 20)
         return np.stack(batch.history).tobytes()
 
@@ -357,8 +358,8 @@ def test_a6_the_comparison_can_fail() -> None:
 
 
 def exploring_runner(batch: ScriptedBatch) -> EnvRunner:
-    config = ExplorationConfig(kind="epsilon_greedy", epsilon_start=0.5, anneal_env_steps=100)
-    return make_runner(batch, exploration=EpsilonExploration(config, batch.spec, 3))
+    config = EpsilonGreedyConfig(epsilon_start=0.5, anneal_env_steps=100)
+    return make_runner(batch, exploration=EpsilonGreedy(config, batch.spec, 3))
 
 
 def test_a17_a_resumed_runner_goes_on_bit_for_bit() -> None:

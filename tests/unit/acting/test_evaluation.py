@@ -16,7 +16,7 @@ from amago_ray.acting.policy import Policy
 from amago_ray.agent.actor_critic import build_actor_critic
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
-from amago_ray.config.rollout import ExplorationConfig
+from amago_ray.config.exploration import EpsilonGreedyConfig, NoExplorationConfig
 from amago_ray.config.training import EvaluationConfig
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.envs.make import make_spec
@@ -87,9 +87,9 @@ def test_begun_episodes_that_reset_late_do_not_hold_evaluation_up() -> None:
 
 def test_evaluation_never_explores() -> None:
     config = maze_config(num_episodes=6, num_envs=6, greedy=True)
-    config = replace(config, exploration=ExplorationConfig(kind="epsilon_greedy", epsilon_start=1.0, epsilon_final=1.0))
+    config = replace(config, exploration=EpsilonGreedyConfig(epsilon_start=1.0, epsilon_final=1.0))
     snapshot = maze_snapshot(config)
-    plain = Evaluator(replace(config, exploration=ExplorationConfig(kind="none")))
+    plain = Evaluator(replace(config, exploration=NoExplorationConfig()))
     noisy = Evaluator(config)
     assert noisy.evaluate(3, snapshot) == plain.evaluate(3, snapshot)
 

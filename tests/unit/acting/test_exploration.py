@@ -11,12 +11,25 @@ import pytest
 from helpers.one_line import one_line
 from helpers.scripted import BOX, DISCRETE, make_spec, with_horizon
 
-from amago_ray.acting.exploration import EpsilonExploration, NoExploration, make_exploration, random_actions
-from amago_ray.config.rollout import ExplorationConfig
+from amago_ray.acting.exploration import (
+    Bilevel,
+    EpsilonGreedy,
+    LastStep,
+    NoExploration,
+    make_exploration,
+    random_actions,
+)
+from amago_ray.config.exploration import (
+    BilevelConfig,
+    CustomExplorationConfig,
+    EpsilonGreedyConfig,
+    LastStepConfig,
+    NoExplorationConfig,
+)
 from amago_ray.data.specs import ActionSpec
 from amago_ray.errors import ConfigError
 
-CONFIG = ExplorationConfig(kind="epsilon_greedy", anneal_env_steps=1000, randomize_per_episode=False)
+CONFIG = EpsilonGreedyConfig(anneal_env_steps=1000, randomize_per_episode=False)
 ALWAYS = replace(CONFIG, epsilon_start=1.0, epsilon_final=1.0)
 
 
@@ -25,8 +38,8 @@ def chi_square(counts: np.ndarray) -> float:
     return float(((counts - expected) ** 2 / expected).sum())
 
 
-def apply(config: ExplorationConfig, action: ActionSpec, actions: np.ndarray, mask: np.ndarray | None = None):
-    exploration = EpsilonExploration(config, make_spec(action), len(actions))
+def apply(config: EpsilonGreedyConfig, action: ActionSpec, actions: np.ndarray, mask: np.ndarray | None = None):
+    exploration = EpsilonGreedy(config, make_spec(action), len(actions))
     rng = np.random.default_rng(0)
     exploration.begin(np.arange(len(actions)), rng)
     return exploration.apply(actions, np.zeros(len(actions), np.int64), 0, mask, rng)
@@ -34,7 +47,7 @@ def apply(config: ExplorationConfig, action: ActionSpec, actions: np.ndarray, ma
 
 def test_a13_the_schedule_follows_global_env_steps_alone() -> None:
     """PITFALLS A13: two explorations that acted unequally often have the same epsilon at the same global step."""
-    few, many = (EpsilonExploration(CONFIG, make_spec(), 2) for _ in range(2))
+    few, many = (EpsilonGreedy(CONFIG, make_spec(), 2) for _ in range(2))
     rng, time = np.random.default_rng(0), np.zeros(2, np.int64)
     for _ in range(50):
         many.apply(np.zeros(2, np.int64), time, 400, None, rng)
@@ -44,34 +57,34 @@ def test_a13_the_schedule_follows_global_env_steps_alone() -> None:
 
 
 def test_bilevel_epsilon_is_linear_within_the_episode_and_stays_at_its_end() -> None:
-    config = replace(CONFIG, kind="bilevel")
-    exploration = EpsilonExploration(config, with_horizon(make_spec(), 10), 4)
+    config = BilevelConfig(anneal_env_steps=1000, randomize_per_episode=False)
+    exploration = Bilevel(config, with_horizon(make_spec(), 10), 4)
     time = np.array([0, 5, 10, 30])
     assert exploration.epsilon(time, 0).tolist() == pytest.approx([1.0, 0.9, 0.8, 0.8])
     assert exploration.epsilon(time, 1000).tolist() == pytest.approx([0.05, 0.03, 0.01, 0.01])
-    own = EpsilonExploration(replace(config, horizon=20), with_horizon(make_spec(), 10), 4)
+    own = Bilevel(replace(config, horizon=20), with_horizon(make_spec(), 10), 4)
     assert own.epsilon(time, 0).tolist() == pytest.approx([1.0, 0.95, 0.9, 0.8])
 
 
 def test_the_last_step_has_an_epsilon_of_its_own() -> None:
-    config = replace(CONFIG, kind="last_step", epsilon_start=0.2, epsilon_final=0.0, episode_end_epsilon_final=0.4)
-    exploration = EpsilonExploration(config, with_horizon(make_spec(), 10), 3)
+    config = LastStepConfig(epsilon_start=0.2, epsilon_final=0.0, episode_end_epsilon_final=0.4, anneal_env_steps=1000)
+    exploration = LastStep(config, with_horizon(make_spec(), 10), 3)
     time = np.array([0, 8, 9])
     assert exploration.epsilon(time, 0).tolist() == pytest.approx([0.2, 0.2, 0.8])
     assert exploration.epsilon(time, 1000).tolist() == pytest.approx([0.0, 0.0, 0.4])
 
 
-@pytest.mark.parametrize("kind", ["bilevel", "last_step"])
-def test_schedules_within_the_episode_need_a_horizon(kind: str) -> None:
+@pytest.mark.parametrize("config", [BilevelConfig(), LastStepConfig()], ids=lambda config: config.kind)
+def test_schedules_within_the_episode_need_a_horizon(config: BilevelConfig | LastStepConfig) -> None:
     with pytest.raises(ConfigError, match=r"exploration\.horizon") as error:
-        make_exploration(ExplorationConfig(kind=kind), make_spec(), 2)
+        make_exploration(config, make_spec(), 2)
     assert "scripted" in one_line(error)
-    assert kind in one_line(error)
+    assert config.kind in one_line(error)
 
 
 def test_a_factor_is_drawn_for_each_episode_alone() -> None:
     config = replace(ALWAYS, randomize_per_episode=True)
-    exploration = EpsilonExploration(config, make_spec(BOX), 3)
+    exploration = EpsilonGreedy(config, make_spec(BOX), 3)
     rng, zeros, time = np.random.default_rng(1), np.zeros((3, 2), np.float32), np.zeros(3, np.int64)
     exploration.begin(np.arange(3), rng)
 
@@ -169,7 +182,7 @@ def test_boxes_get_gaussian_noise_that_is_clipped_to_their_range() -> None:
 
 
 def test_none_is_the_policy_itself() -> None:
-    exploration = make_exploration(ExplorationConfig(kind="none"), make_spec(), 2)
+    exploration = make_exploration(NoExplorationConfig(), make_spec(), 2)
     assert isinstance(exploration, NoExploration)
     actions = np.array([3, 1])
     rng = np.random.default_rng(0)
@@ -180,8 +193,8 @@ def test_none_is_the_policy_itself() -> None:
 
 
 class AlwaysLast:
-    def __init__(self, config: ExplorationConfig, spec: object, num_envs: int) -> None:
-        self.made_for = (config.kind, spec, num_envs)
+    def __init__(self, config: CustomExplorationConfig, spec: object, num_envs: int, *, scale: float) -> None:
+        self.made_for = (config.kind, spec, num_envs, scale)
 
 
 def test_a_custom_exploration_is_made_from_module_and_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +202,9 @@ def test_a_custom_exploration_is_made_from_module_and_attribute(monkeypatch: pyt
     module.AlwaysLast = AlwaysLast  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_exploration", module)
     spec = make_spec()
-    made = make_exploration(ExplorationConfig(kind="my_exploration:AlwaysLast"), spec, 3)
+    made = make_exploration(CustomExplorationConfig(kind="my_exploration:AlwaysLast", kwargs={"scale": 2.0}), spec, 3)
     assert isinstance(made, AlwaysLast)
-    assert made.made_for == ("my_exploration:AlwaysLast", spec, 3)
+    assert made.made_for == ("my_exploration:AlwaysLast", spec, 3, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -203,5 +216,5 @@ def test_an_exploration_that_cannot_be_found_is_one_line(
     (tmp_path / "broken_exploration.py").write_text("raise RuntimeError('two\\nlines')\n")  # type: ignore[operator]
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=r"exploration\.kind") as error:
-        make_exploration(ExplorationConfig(kind=kind), make_spec(), 1)
-    assert kind in one_line(error)
+        make_exploration(CustomExplorationConfig(kind=kind), make_spec(), 1)
+    assert kind.partition(":")[0] in one_line(error)

@@ -1,6 +1,6 @@
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -9,6 +9,7 @@ from helpers.one_line import one_line
 from amago_ray.config import Config
 from amago_ray.config.describe import describe_fields
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.kinds import family_of
 from amago_ray.config.load import (
     config_from_dict,
     config_to_dict,
@@ -231,9 +232,10 @@ def test_every_setting_is_described() -> None:
 def _paths(kind: type, prefix: str) -> list[str]:
     paths = []
     for name, hint in get_type_hints(kind).items():
-        if is_dataclass(hint) and EnvConfig not in (hint, *get_args(hint)):
-            assert isinstance(hint, type)
-            paths += _paths(hint, f"{prefix}{name}.")
+        sections = family_of(hint) or (hint,)
+        if all(is_dataclass(section) for section in sections):
+            for section in sections:
+                paths += _paths(section, f"{prefix}{name}.")
         else:
             paths.append(f"{prefix}{name}")
     return paths

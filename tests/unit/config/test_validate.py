@@ -9,6 +9,7 @@ from helpers.one_line import one_line
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.hints import alternatives, hints_of, is_env, range_of
+from amago_ray.config.kinds import family_of
 from amago_ray.config.load import config_from_dict
 from amago_ray.config.validate import validate, validate_horizon
 from amago_ray.errors import ConfigError
@@ -28,8 +29,9 @@ def config(path: str = "", value: Any = None) -> Config:
 def settings(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted path and annotation of every setting."""
     for name, hint in hints_of(kind).items():
-        if is_dataclass(hint):
-            yield from settings(hint, f"{prefix}{name}.")
+        if is_dataclass(hint) or family_of(hint):
+            for section in family_of(hint) or (hint,):
+                yield from settings(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", hint
             if is_env(hint) and not prefix:

@@ -99,7 +99,7 @@ def test_custom_rule_decides_everything(monkeypatch, tmp_path):
 
 def test_custom_rule_that_is_missing_is_named():
     episode = make_episode()
-    with pytest.raises(ConfigError, match=r"module:attr, got 'no_such_module:rule'"):
+    with pytest.raises(ConfigError, match=r'goal rule: custom: cannot import "no_such_module"'):
         replay_instruction(
             GoalRule(custom="no_such_module:rule"), np.zeros((1, 2)), episode.achieved_goals, len(episode)
         )

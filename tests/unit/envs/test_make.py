@@ -38,7 +38,7 @@ def test_unknown_ids_suggest_close_ones() -> None:
 
 def test_a_module_that_cannot_be_imported_gives_the_cause() -> None:
     message = refused(EnvConfig(id="no_such_module:Env-v0"))
-    assert "cannot import 'no_such_module': ModuleNotFoundError" in message
+    assert 'cannot import "no_such_module": ModuleNotFoundError' in message
 
 
 def test_an_attribute_that_is_not_there_suggests_close_ones() -> None:

@@ -9,7 +9,7 @@ from helpers.episodes import goal_episodes, make_episode, play, to_achieved, to_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import HerRelabelConfig
 from amago_ray.data import GoalRule
 from amago_ray.relabel.her import HerRelabeler
 
@@ -17,7 +17,7 @@ FETCH = GoalRule(match="within", tolerance=0.05, reward=0.0, step_reward=-1.0, p
 
 
 def her(rule=None, **settings):
-    return HerRelabeler(RelabelConfig(kind="her", **{"her_probability": 1.0, **settings}), rule or GoalRule())
+    return HerRelabeler(HerRelabelConfig(**{"her_probability": 1.0, **settings}), rule or GoalRule())
 
 
 def fetch_episode(positions, desired):

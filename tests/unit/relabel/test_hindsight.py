@@ -9,7 +9,7 @@ from helpers.multi_goal_env import MultiGoalEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import InstructionRelabelConfig
 from amago_ray.data import Episode, EpisodeId, PolicyVersion
 from amago_ray.errors import DataError
 from amago_ray.relabel.hindsight import read_instruction
@@ -53,7 +53,7 @@ def test_the_environment_itself_pays_a_relabeled_instruction_alike(seed, strateg
     rng = np.random.default_rng(seed)
     episode = roll_out(rng.integers(0, 3, 30), seed)
     rule = MultiGoalEnv().goal_rule
-    relabeled = InstructionRelabeler(RelabelConfig(strategy=strategy), rule).relabel(episode, rng)
+    relabeled = InstructionRelabeler(InstructionRelabelConfig(strategy=strategy), rule).relabel(episode, rng)
     replayed = roll_out(np.resize(relabeled.actions, 30), seed, read_instruction(relabeled).copy())
     assert len(relabeled) == len(replayed)
     np.testing.assert_array_equal(relabeled.rewards, replayed.rewards)

@@ -9,7 +9,7 @@ from helpers.episodes import GRID, goal_episodes, make_episode, play, rules, to_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import InstructionRelabelConfig
 from amago_ray.data import Episode, GoalRule
 from amago_ray.data.arrow_codec import decode_episodes, encode_episodes
 from amago_ray.relabel.hindsight import row_of_entries
@@ -20,7 +20,7 @@ WEIGHTINGS = ("uniform", "rarity_per_step", "rarity_per_episode")
 
 
 def relabeler(rule=None, **settings):
-    return InstructionRelabeler(RelabelConfig(kind="instruction", **settings), rule or GoalRule())
+    return InstructionRelabeler(InstructionRelabelConfig(**settings), rule or GoalRule())
 
 
 def fixed(rows, instruction, rule=None):

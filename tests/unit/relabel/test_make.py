@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from helpers.episodes import goal_spec, make_episode
 
-from amago_ray.config.replay import RelabelConfig
+from amago_ray.config.relabel import (
+    CustomRelabelConfig,
+    HerRelabelConfig,
+    InstructionRelabelConfig,
+    NoRelabelConfig,
+    RelabelConfig,
+)
 from amago_ray.data import GoalRule, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.relabel import HerRelabeler, InstructionRelabeler, NoRelabeler, Relabeler, make_relabeler
@@ -23,15 +29,15 @@ class ReversedReward(Relabeler):
 
 
 def test_kinds():
-    assert isinstance(make_relabeler(RelabelConfig(kind="none"), goal_spec()), NoRelabeler)
-    assert isinstance(make_relabeler(RelabelConfig(kind="instruction"), goal_spec()), InstructionRelabeler)
-    assert isinstance(make_relabeler(RelabelConfig(kind="her"), goal_spec(1)), HerRelabeler)
+    assert isinstance(make_relabeler(NoRelabelConfig(), goal_spec()), NoRelabeler)
+    assert isinstance(make_relabeler(InstructionRelabelConfig(), goal_spec()), InstructionRelabeler)
+    assert isinstance(make_relabeler(HerRelabelConfig(), goal_spec(1)), HerRelabeler)
 
 
 def test_none_needs_no_goals_and_returns_the_very_episode():
     episode = make_episode()
     spec = replace(goal_spec(), goal_rule=None, goal_dim=0)
-    assert make_relabeler(RelabelConfig(kind="none"), spec).relabel(episode, np.random.default_rng(0)) is episode
+    assert make_relabeler(NoRelabelConfig(), spec).relabel(episode, np.random.default_rng(0)) is episode
 
 
 def test_custom(monkeypatch):
@@ -42,7 +48,7 @@ def test_custom(monkeypatch):
     module.make = ReversedReward
     monkeypatch.setitem(sys.modules, "my_relabelers", module)
     spec = goal_spec()
-    made = make_relabeler(RelabelConfig(kind="my_relabelers:make"), spec)
+    made = make_relabeler(CustomRelabelConfig(kind="my_relabelers:make"), spec)
     assert made.spec is spec
     assert not made.watches_storage
     episode = make_episode(3, grid=1000)
@@ -52,28 +58,28 @@ def test_custom(monkeypatch):
 @pytest.mark.parametrize(
     ("config", "spec", "message"),
     [
-        ({"kind": "instruction"}, replace(goal_spec(), goal_rule=None), "grid declares none"),
-        ({"kind": "her"}, replace(goal_spec(1), goal_rule=None), "grid declares none"),
-        ({"kind": "instruction"}, replace(goal_spec(), observations={}), "grid declares none"),
-        ({"kind": "her"}, goal_spec(2), "expected 'instruction' for the 2 goals of grid, found 'her'"),
-        ({"kind": "instruction"}, goal_spec(1, GoalRule(persistent=True)), "expected 'her', found 'instruction'"),
+        (InstructionRelabelConfig(), replace(goal_spec(), goal_rule=None), "grid declares none"),
+        (HerRelabelConfig(), replace(goal_spec(1), goal_rule=None), "grid declares none"),
+        (InstructionRelabelConfig(), replace(goal_spec(), observations={}), "grid declares none"),
+        (HerRelabelConfig(), goal_spec(2), "expected 'instruction' for the 2 goals of grid, found 'her'"),
+        (InstructionRelabelConfig(), goal_spec(1, GoalRule(persistent=True)), "expected 'her', found 'instruction'"),
         (
-            {"kind": "instruction", "weighting": "rarity_per_step"},
+            InstructionRelabelConfig(weighting="rarity_per_step"),
             goal_spec(2, GoalRule(match="within")),
             "expected 'uniform' where goals match within a tolerance",
         ),
-        ({"kind": "instruction"}, replace(goal_spec(), goal_dim=3), "expected rows of 3"),
+        (InstructionRelabelConfig(), replace(goal_spec(), goal_dim=3), "expected rows of 3"),
         (
-            {"kind": "instruction"},
+            InstructionRelabelConfig(),
             replace(goal_spec(), observations={"desired_goal": ObservationSpec("box", (2, 2), "uint8")}),
             "marker -1 does not fit desired_goal's uint8",
         ),
-        ({"kind": "hindsight"}, goal_spec(), 'expected a built-in kind or "module:attr", found "hindsight"'),
-        ({"kind": "no_such_module:make"}, goal_spec(), 'cannot import "no_such_module:make"'),
-        ({"kind": "json:no_such_name"}, goal_spec(), 'cannot import "json:no_such_name"'),
+        (CustomRelabelConfig(kind="hindsight"), goal_spec(), 'expected "module:attr", got "hindsight"'),
+        (CustomRelabelConfig(kind="no_such_module:make"), goal_spec(), 'cannot import "no_such_module"'),
+        (CustomRelabelConfig(kind="json:no_such_name"), goal_spec(), 'expected "module:attr", got "json:no_such_name"'),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line(config, spec, message):
+def test_what_does_not_fit_is_said_in_one_line(config: RelabelConfig, spec, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        make_relabeler(RelabelConfig(**config), spec)
+        make_relabeler(config, spec)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from helpers.episodes import goal_spec, make_episode
 
-from amago_ray.config.replay import RelabelConfig, ReplayConfig
+from amago_ray.config.relabel import InstructionRelabelConfig
+from amago_ray.config.replay import ReplayConfig
 from amago_ray.data.arrow_codec import encode_episodes
 from amago_ray.errors import DataError
 from amago_ray.relabel import NoRelabeler, Relabeler, make_relabeler
@@ -252,7 +253,7 @@ def test_slices_show_the_episodes_own_time_and_their_past_pitfall_a8(tmp_path):
 
 def test_relabeled_sequences_end_where_their_new_instruction_does(tmp_path):
     spec = goal_spec()
-    relabeler = make_relabeler(RelabelConfig(kind="instruction", strategy="all"), spec)
+    relabeler = make_relabeler(InstructionRelabelConfig(strategy="all"), spec)
     shard = open_shard(tmp_path, relabeler=relabeler, spec=spec)
     shard.add([long_episode(counter, 30) for counter in range(4)])
     before = Segment.find(tmp_path)[0].read_bytes()
@@ -346,7 +347,7 @@ def test_a_resume_is_bit_for_bit(tmp_path, weighting):
         "spec": spec,
         "seed": 3,
     }
-    relabel = RelabelConfig(kind="instruction", strategy="some", weighting=weighting)
+    relabel = InstructionRelabelConfig(strategy="some", weighting=weighting)
     expected = []
     for name, extra_steps in (("whole", 0), ("killed", 25)):
         shard = open_shard(tmp_path / name, relabeler=make_relabeler(relabel, spec), **settings)
@@ -442,14 +443,15 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
 from helpers.episodes import goal_spec, make_episode
-from amago_ray.config.replay import RelabelConfig, ReplayConfig
+from amago_ray.config.relabel import HerRelabelConfig, InstructionRelabelConfig, NoRelabelConfig
+from amago_ray.config.replay import ReplayConfig
 from amago_ray.relabel import make_relabeler
 from amago_ray.replay import ReplayShard
 spec = goal_spec(1)
-for kind in ("none", "instruction", "her"):
+for relabel in (NoRelabelConfig(), InstructionRelabelConfig(), HerRelabelConfig()):
     shard = ReplayShard(
-        ReplayConfig(), directory=Path({str(tmp_path)!r}) / kind, context_length=5,
-        relabeler=make_relabeler(RelabelConfig(kind=kind), spec), spec=spec,
+        ReplayConfig(), directory=Path({str(tmp_path)!r}) / relabel.kind, context_length=5,
+        relabeler=make_relabeler(relabel, spec), spec=spec,
     )
     shard.add([make_episode(10, num_goals=1)])
     assert shard.sample(3).num_sequences == 3
