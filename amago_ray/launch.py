@@ -72,7 +72,7 @@ def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Ba
     prepare_process(config.learner)
     from amago_ray.training.local import LocalBackend
 
-    return LocalBackend(config, spec, Path(config.replay.directory or directory.replay))
+    return LocalBackend(config, spec, Path(config.replay.directory or directory.replay), directory.claim)
 
 
 def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack) -> Backend:
@@ -80,7 +80,7 @@ def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: 
     from amago_ray.runtime.session import ray_session
 
     stack.enter_context(ray_session(config))
-    return RayBackend(config, spec, directory.path, directory.session)
+    return RayBackend(config, spec, directory.path, directory.claim, directory.session)
 
 
 def _newest_checkpoint(directory: RunDirectory) -> Checkpoint | None:

@@ -55,11 +55,12 @@ class Acting:
         from amago_ray.acting.env_runner import make_env_runner
         from amago_ray.envs.make import make_env_batch
         from amago_ray.replay.make import make_shard
+        from amago_ray.replay.owner import NO_RUN
 
         spec = make_env_batch(config.envs, 1).spec
         self.episode_length = spec.horizon or config.model.sequence_model.context_length
-        self.runner: EnvRunner = make_env_runner(config, runner=runner, incarnation=0)
-        self._shard = make_shard(config, spec, folder, runner)
+        self.runner: EnvRunner = make_env_runner(config, run_id=0, runner=runner, incarnation=0)
+        self._shard = make_shard(config, spec, folder, NO_RUN, runner)
         self.play_episodes()
 
     def play_episodes(self) -> None:

@@ -40,8 +40,9 @@ class FinishedEpisode:
 class EnvRunner:
     """Collects episodes.
 
-    Seeds and episode ids derive from (run, runner, incarnation, counter), so a restarted runner, which gets a new
-    incarnation, never replays its worlds. `explore=None` acts by the policy alone.
+    Seeds derive from (seed, runner, incarnation, counter), so a restarted runner, which gets a new incarnation, never
+    replays its worlds. Episode ids have `run_id` in place of the seed: runs of equal seed play equal worlds, but never
+    take each other's episodes for their own.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class EnvRunner:
         env_batch: EnvBatch,
         policy: Policy,
         *,
-        run: int,
+        seed: int,
+        run_id: int,
         runner: int,
         incarnation: int,
         exploration: Exploration,
@@ -70,7 +72,8 @@ class EnvRunner:
         self.policy_time_s = 0.0
         self.env_time_s = 0.0
         self._envs = env_batch
-        self._name = (run, runner, incarnation)
+        self._seed = seed
+        self._name = (run_id, runner, incarnation)
         self._exploration = exploration
         self._greedy = greedy
         self._counter = 0
@@ -88,11 +91,11 @@ class EnvRunner:
 
     def begin_incarnation(self, incarnation: int) -> None:
         """Drop running episodes and go on with seeds and ids that belong to `incarnation` alone."""
-        run, runner, _ = self._name
-        self._name = (run, runner, incarnation)
+        run_id, runner, _ = self._name
+        self._name = (run_id, runner, incarnation)
         self._counter = 0
         # The key keeps these streams apart from others that derive from short tuples which begin with the run's seed.
-        noise, sampling = np.random.SeedSequence(self._name, spawn_key=(_STREAMS,)).spawn(2)
+        noise, sampling = np.random.SeedSequence((self._seed, runner, incarnation), spawn_key=(_STREAMS,)).spawn(2)
         self._rng = np.random.default_rng(noise)
         self.policy.generator.manual_seed(int(sampling.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         self._reset(self._all)
@@ -238,7 +241,7 @@ class EnvRunner:
     def _reset(self, indices: npt.NDArray[np.int64]) -> None:
         for index in indices:
             self._ids[index] = EpisodeId(*self._name, self._counter)
-            self._seeds[index] = _episode_seed(self._ids[index])
+            self._seeds[index] = _episode_seed(self._seed, self._ids[index])
             self._first_versions[index] = self.policy.version
             self._events[index] = {}
             self._counter += 1
@@ -252,12 +255,12 @@ class EnvRunner:
         self._exploration.begin(indices, self._rng)
 
 
-def _episode_seed(episode_id: EpisodeId) -> int:
+def _episode_seed(seed: int, episode_id: EpisodeId) -> int:
     """The environment's seed for an episode, below 2**31 as Gymnasium environments expect."""
-    return int(np.random.SeedSequence(tuple(episode_id)).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence((seed, *episode_id[1:])).generate_state(1)[0] >> 1)
 
 
-def make_env_runner(config: Config, *, runner: int, incarnation: int, device: str = "cpu") -> EnvRunner:
+def make_env_runner(config: Config, *, run_id: int, runner: int, incarnation: int, device: str = "cpu") -> EnvRunner:
     """The runner number `runner` of a run, with its environments and an untrained policy.
 
     Raises: EnvError if the environments cannot be made; ConfigError if settings do not fit them.
@@ -267,7 +270,8 @@ def make_env_runner(config: Config, *, runner: int, incarnation: int, device: st
     return EnvRunner(
         env_batch,
         Policy(config, env_batch.spec, device=device, cache_dtype=cache_dtype),
-        run=config.seed,
+        seed=config.seed,
+        run_id=run_id,
         runner=runner,
         incarnation=incarnation,
         exploration=make_exploration(config.exploration, env_batch.spec, env_batch.num_envs),

@@ -61,7 +61,9 @@ def make_evaluation_runner(
     return EnvRunner(
         env_batch,
         Policy(config, _policy_spec(config, env_batch.spec), device=device),
-        run=config.seed,
+        seed=config.seed,
+        # No episode of an evaluation is stored.
+        run_id=0,
         runner=EVALUATION_RUNNER + number,
         incarnation=0,
         exploration=NoExploration(),

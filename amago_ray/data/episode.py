@@ -13,7 +13,7 @@ from amago_ray.errors import DataError
 
 
 class EpisodeId(NamedTuple):
-    """Names an episode for ever: made by the runner, unique across restarts. `run` identifies the run."""
+    """Names an episode for ever: made by the runner, unique across restarts. `run` is the run id."""
 
     run: int
     runner: int

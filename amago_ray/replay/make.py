@@ -7,20 +7,27 @@ from pathlib import Path
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
 from amago_ray.relabel.make import make_relabeler
+from amago_ray.replay.layout import shard_directory
+from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import ReplayShard
 
 
-def make_shard(config: Config, spec: EnvSpec, directory: Path, shard: int, incarnation: int = 0) -> ReplayShard:
-    """Shard number `shard`, reopened if its directory `directory/shard_<number>` holds segments.
+def make_shard(
+    config: Config, spec: EnvSpec, replay: Path, claim: Claim, shard: int, incarnation: int = 0
+) -> ReplayShard:
+    """Shard number `shard`, reopened if its directory in `replay` holds segments of the run that `claim` names.
 
-    Raises: ConfigError if relabeling does not fit the environment; DataError if stored segments cannot be read.
+    Raises:
+        ConfigError: relabeling does not fit the environment.
+        DataError: the directory is another run's or no shard's, or stored segments cannot be read.
     """
     return ReplayShard(
         config.replay,
-        directory=directory / f"shard_{shard}",
+        directory=shard_directory(replay, shard),
         context_length=config.model.sequence_model.context_length,
         relabeler=make_relabeler(config.relabel, spec),
         spec=spec,
+        claim=claim,
         shard=shard,
         incarnation=incarnation,
         seed=config.seed,

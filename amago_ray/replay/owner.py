@@ -2,45 +2,89 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 from uuid import uuid4
 
 from amago_ray.errors import DataError
+from amago_ray.replay.layout import OWNER_FILE, find_segments, find_unfinished, remove_shard
 
-_FILE_NAME = "owner.json"
+
+@dataclass(frozen=True)
+class Claim:
+    """In whose name a run opens its shards' directories, and what becomes of another run's files there.
+
+    mode: "new" refuses them, "overwrite" removes them, "resume" expects the run's own, or those of a version that knew
+    no run ids.
+    """
+
+    run_id: int
+    mode: Literal["new", "resume", "overwrite"]
+
+
+NO_RUN = Claim(0, "new")
+"""For a shard that belongs to no run."""
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """What a directory's owner file says; no `run_id` in those of earlier versions."""
+
+    shard: int
+    incarnation: int
+    token: str
+    run_id: int | None = None
 
 
 class DirectoryOwner:
     """Fences a directory: the newest claim of the highest incarnation writes, an older copy that lives on may not.
 
-    Restarted processes claim with a higher incarnation. Of claims with the same one, the later takes over.
+    Restarted processes claim with a higher incarnation. Of claims with the same one, the later takes over. Another
+    run's files are removed only by `begin`, so that a run that cannot start costs nothing.
     """
 
-    def __init__(self, directory: Path, *, shard: int, incarnation: int) -> None:
+    def __init__(self, directory: Path, claim: Claim, *, shard: int, incarnation: int) -> None:
         """Claim `directory`, which is created where missing.
 
         Raises:
-            DataError: it belongs to a newer incarnation, or to another shard.
+            DataError: it belongs to a newer incarnation, to another shard or to another run, or is not a shard's.
         """
-        self._path = directory / _FILE_NAME
+        self._directory = directory
+        self._path = directory / OWNER_FILE
+        self._claim = claim
+        self._shard = shard
         self._incarnation = incarnation
         self._token = uuid4().hex
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            owner = self._read()
-            if owner is not None:
-                self._refuse_newer(owner)
-                if owner["shard"] != shard:
-                    raise DataError(f"{directory}: expected the files of shard {shard}, found shard {owner['shard']}")
-            temporary = directory / f"{_FILE_NAME}.{self._token}.tmp"
-            temporary.write_text(json.dumps({"shard": shard, "incarnation": incarnation, "token": self._token}))
-            os.replace(temporary, self._path)
-            self._stamp = self._read_stamp()
-        except OSError as error:
-            raise DataError(f"{directory}: cannot write there ({error.strerror})") from error
+        self._descriptor: int | None = None
+        self._stamp = (0, 0)
+        self._replaces = examine(directory, claim)
+        if not self._replaces:
+            self._write()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the directory still holds another run's files, which `begin` removes."""
+        return self._replaces
+
+    def begin(self) -> None:
+        """From here on the directory is this run's alone.
+
+        Raises:
+            DataError: it cannot be written, or another run has begun to use it.
+        """
+        if not self._replaces:
+            return
+        if examine(self._directory, self._claim):
+            try:
+                remove_shard(self._directory)
+            except OSError as error:
+                raise DataError(f"{self._directory}: cannot be emptied ({error.strerror})") from error
+        self._write()
+        self._replaces = False
 
     def check(self) -> None:
         """Make sure that the directory is still ours; cheap while nobody else claimed it.
@@ -51,32 +95,111 @@ class DirectoryOwner:
         try:
             stamp = self._read_stamp()
         except OSError as error:
-            raise DataError(f"{self._path.parent}: cannot append ({error.strerror})") from error
+            raise DataError(f"{self._directory}: cannot append ({error.strerror})") from error
         if stamp == self._stamp:
             return
-        owner = self._read()
+        owner = _read_owner(self._path)
         if owner is not None:
             self._refuse_newer(owner)
-            if owner["token"] != self._token:
-                raise DataError(f"{self._path.parent}: claimed by another process of incarnation {self._incarnation}")
+            if owner.token != self._token:
+                raise DataError(f"{self._directory}: claimed by another process of incarnation {self._incarnation}")
         self._stamp = stamp
 
-    def _refuse_newer(self, owner: dict[str, Any]) -> None:
-        if owner["incarnation"] > self._incarnation:
+    def close(self) -> None:
+        """Let other runs have the directory, if they are told to overwrite it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            owner = _read_owner(self._path)
+            if owner is not None and not self._replaces:
+                self._refuse_newer(owner)
+                if owner.shard != self._shard:
+                    raise DataError(
+                        f"{self._directory}: expected the files of shard {self._shard}, found shard {owner.shard}"
+                    )
+            temporary = self._directory / f"{OWNER_FILE}.{self._token}.tmp"
+            ours = _Owner(self._shard, self._incarnation, self._token, self._claim.run_id)
+            temporary.write_text(json.dumps(asdict(ours)))
+            # Held while this process lives: by it other runs see that the directory is in use.
+            self._descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            _try_lock(self._descriptor, fcntl.LOCK_SH)
+            os.replace(temporary, self._path)
+            self._stamp = self._read_stamp()
+        except OSError as error:
+            raise DataError(f"{self._directory}: cannot write there ({error.strerror})") from error
+
+    def _refuse_newer(self, owner: _Owner) -> None:
+        if owner.incarnation > self._incarnation:
             raise DataError(
-                f"{self._path.parent}: belongs to incarnation {owner['incarnation']} of this shard, "
+                f"{self._directory}: belongs to incarnation {owner.incarnation} of this shard, "
                 f"found the older incarnation {self._incarnation}"
             )
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            owner = json.loads(self._path.read_text())
-            return {key: owner[key] for key in ("shard", "incarnation", "token")}
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self._path}: expected a shard's owner file ({error})") from error
 
     def _read_stamp(self) -> tuple[int, int]:
         status = os.stat(self._path)
         return status.st_ino, status.st_mtime_ns
+
+
+def examine(directory: Path, claim: Claim) -> bool:
+    """Whether a shard's directory holds another run's files, which `claim` allows to remove; nothing is changed.
+
+    Raises:
+        DataError: they may not be removed, or the directory holds files that no shard has written.
+    """
+    try:
+        owner = _read_owner(directory / OWNER_FILE)
+        if owner is None:
+            if directory.is_dir() and set(directory.iterdir()) - set(find_unfinished(directory)):
+                raise DataError(f"{directory}: expected a replay shard's folder, found one without {OWNER_FILE}")
+            return False
+        if owner.run_id == claim.run_id or (owner.run_id is None and claim.mode == "resume"):
+            return False
+        if claim.mode == "resume":
+            raise DataError(f"{directory}: expected replay of run id {claim.run_id}, found that of {_name(owner)}")
+        if claim.mode == "new" and find_segments(directory):
+            raise DataError(
+                f"{directory}: holds episodes of another run: replace them with --overwrite, or choose another "
+                "replay.directory"
+            )
+        if _is_in_use(directory / OWNER_FILE):
+            raise DataError(f"{directory}: in use by {_name(owner)}, which is running")
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be read ({error.strerror})") from error
+    return True
+
+
+def _name(owner: _Owner) -> str:
+    return "another run" if owner.run_id is None else f"run id {owner.run_id}"
+
+
+def _read_owner(path: Path) -> _Owner | None:
+    try:
+        return _Owner(**json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: expected a shard's owner file ({error})") from error
+
+
+def _is_in_use(path: Path) -> bool:
+    """Whether a living process holds the owner file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    """Lock a file unless another process holds it; file systems without locks count as free."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -6,7 +6,6 @@ import errno
 import json
 import mmap
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from amago_ray.data.arrow_codec import DamagedEpisode, EncodedEpisode, read_stre
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
+from amago_ray.replay.layout import SEGMENT_NAME
 
 _HEADER_KEY = b"amago_ray.segment"
-_NAME = re.compile(r"segment_(\d{8})_(\d{6,})\.arrows")
 
 
 class Segment:
@@ -38,7 +37,7 @@ class Segment:
         *,
         num_bytes: int,
     ) -> None:
-        match = _NAME.fullmatch(path.name)
+        match = SEGMENT_NAME.fullmatch(path.name)
         header = (arrow_schema.metadata or {}).get(_HEADER_KEY)
         if match is None or header is None:
             raise DataError(f"{path}: expected a segment of a replay shard")
@@ -99,11 +98,6 @@ class Segment:
         schema, _ = read_stream(content, str(path))
         source = pa.BufferReader(content)
         return cls(path, schema, pa.ipc.open_stream(source).schema, num_bytes=source.tell())
-
-    @staticmethod
-    def find(directory: Path) -> list[Path]:
-        """Segment files of a directory, oldest first."""
-        return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
 
     def scan(self) -> Iterator[EncodedEpisode]:
         """Yield the sound episodes of an opened segment up to where it breaks off, counting them in."""

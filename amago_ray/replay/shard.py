@@ -19,6 +19,7 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import DataError
 from amago_ray.relabel.relabeler import Relabeler
 from amago_ray.replay.index import EpisodeTable, StoredEpisode
+from amago_ray.replay.owner import NO_RUN, Claim
 from amago_ray.replay.reports import AddReport, ShardReport
 from amago_ray.replay.store import SegmentStore
 
@@ -39,6 +40,7 @@ class ReplayShard:
         directory: Path,
         context_length: int,
         relabeler: Relabeler,
+        claim: Claim = NO_RUN,
         shard: int = 0,
         incarnation: int = 0,
         seed: int = 0,
@@ -49,9 +51,11 @@ class ReplayShard:
 
         Sequences have at most `context_length` transitions. With `spec`, only its episodes are accepted, and its
         goal rule is stored beside them. Restarted shards come with a higher `incarnation`, which fences older ones.
+        `claim` says whose the directory is to be.
 
         Raises:
-            DataError: the directory cannot be written, belongs to a newer incarnation, or holds another schema.
+            DataError: the directory cannot be written, belongs to a newer incarnation or another run, or holds another
+                schema.
         """
         self._config = config
         self._context_length = context_length
@@ -70,6 +74,7 @@ class ReplayShard:
         self._table = EpisodeTable()
         self._store = SegmentStore(
             Path(directory),
+            claim,
             shard=shard,
             incarnation=incarnation,
             segment_bytes=segment_bytes,
@@ -82,6 +87,14 @@ class ReplayShard:
                 self._expected_schema.require(self._store.schema, str(directory))
             for sequence, encoded in self._store.recover():
                 self._insert(sequence, encoded.offset, encoded, self._store.schema)
+
+    def begin(self) -> None:
+        """Training begins: remove what another run left in the directory, if this one was told to overwrite it.
+
+        Raises:
+            DataError: it cannot be removed.
+        """
+        self._store.begin()
 
     def add(self, group: bytes | pa.Buffer | Sequence[Episode]) -> AddReport:
         """Store a group of episodes, encoded or not: all of them but those stored already, or none.
@@ -180,6 +193,10 @@ class ReplayShard:
             episode.num_timesteps for episode in stored[: len(stored) - num_newest] if episode.segment == mark.last
         ]
         self._store.truncate(mark, last_num_episodes=len(lengths), last_num_timesteps=sum(lengths))
+
+    def clear(self) -> None:
+        """Forget and delete all episodes."""
+        self.truncate(self._store.empty_watermark)
 
     def state(self) -> dict[str, Any]:
         """What else a bit-for-bit resume needs, ready for JSON: the random state and the counters."""

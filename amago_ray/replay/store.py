@@ -16,7 +16,8 @@ from amago_ray.data.arrow_codec import EncodedEpisode
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
-from amago_ray.replay.owner import DirectoryOwner
+from amago_ray.replay.layout import find_segments, find_unfinished
+from amago_ray.replay.owner import Claim, DirectoryOwner
 from amago_ray.replay.segment import Segment
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class SegmentStore:
     def __init__(
         self,
         directory: Path,
+        claim: Claim,
         *,
         shard: int,
         incarnation: int,
@@ -57,10 +59,10 @@ class SegmentStore:
         """Claim the directory and find its segments, which `recover` then reads.
 
         Raises:
-            DataError: the directory is a newer incarnation's, or holds foreign or unequal segments.
+            DataError: the directory is a newer incarnation's or another run's, or holds foreign or unequal segments.
         """
         self._directory = directory
-        self._owner = DirectoryOwner(directory, shard=shard, incarnation=incarnation)
+        self._owner = DirectoryOwner(directory, claim, shard=shard, incarnation=incarnation)
         self._incarnation = incarnation
         self._segment_bytes = segment_bytes
         self._segment_timesteps = segment_timesteps
@@ -75,21 +77,8 @@ class SegmentStore:
         """Bytes of half-written episodes cut by `recover`."""
         self.num_damaged = 0
         """Episodes passed over by `recover`, as they are not what was stored."""
-        for leftover in directory.glob("segment_*.tmp"):
-            leftover.unlink()
-        for path in Segment.find(directory):
-            if path.stat().st_size == 0:
-                path.unlink()
-                continue
-            segment = Segment.open(path)
-            if self.schema is not None:
-                self.schema.require(segment.schema, str(path))
-            stale = self._segments.get(segment.sequence)
-            if stale is not None:
-                # An older incarnation began it after the newer one had taken over: nothing in it was acknowledged.
-                self.torn_bytes += stale.path.stat().st_size
-                stale.delete()
-            self._segments[segment.sequence] = segment
+        if not self._owner.replaces:
+            self._find_segments()
 
     def __len__(self) -> int:
         """Segments in use."""
@@ -122,6 +111,14 @@ class SegmentStore:
         """The segment that is evicted next."""
         return next(iter(self._segments.values()))
 
+    def begin(self) -> None:
+        """Remove what another run left in the directory, if this one was told to overwrite it.
+
+        Raises:
+            DataError: it cannot be removed.
+        """
+        self._owner.begin()
+
     def recover(self) -> Iterator[tuple[int, EncodedEpisode]]:
         """Yield each sound episode with its segment's sequence, oldest first.
 
@@ -145,6 +142,7 @@ class SegmentStore:
         Raises:
             DataError: another process owns the directory now, or the disk is full; nothing is stored then.
         """
+        self._owner.begin()
         self._owner.check()
         segment = self._segment_for_append(schema)
         offset = segment.append(chunks, num_episodes=num_episodes, num_timesteps=num_timesteps)
@@ -174,6 +172,11 @@ class SegmentStore:
         else:
             segment.delete()
 
+    @property
+    def empty_watermark(self) -> dict[str, int]:
+        """The mark of a store without episodes."""
+        return asdict(Watermark(0, -1, 0, 0))
+
     def watermark(self) -> dict[str, int]:
         """How far the store has got, for `truncate`."""
         for segment in self._evicted_before_mark:
@@ -183,7 +186,7 @@ class SegmentStore:
         newest = self._newest
         num_episodes = sum(segment.num_episodes for segment in self._segments.values())
         if newest is None:
-            return asdict(Watermark(0, -1, 0, 0))
+            return self.empty_watermark
         return asdict(Watermark(self.oldest.sequence, newest.sequence, newest.num_bytes, num_episodes))
 
     def check_watermark(self, watermark: dict[str, Any]) -> Watermark:
@@ -225,6 +228,24 @@ class SegmentStore:
         for segment in self._segments.values():
             segment.close()
         self._mapped.clear()
+        self._owner.close()
+
+    def _find_segments(self) -> None:
+        for leftover in find_unfinished(self._directory):
+            leftover.unlink()
+        for path in find_segments(self._directory):
+            if path.stat().st_size == 0:
+                path.unlink()
+                continue
+            segment = Segment.open(path)
+            if self.schema is not None:
+                self.schema.require(segment.schema, str(path))
+            stale = self._segments.get(segment.sequence)
+            if stale is not None:
+                # An older incarnation began it after the newer one had taken over: nothing in it was acknowledged.
+                self.torn_bytes += stale.path.stat().st_size
+                stale.delete()
+            self._segments[segment.sequence] = segment
 
     @property
     def _newest(self) -> Segment | None:

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import AmagoRayError, TrainingError
+from amago_ray.replay.owner import Claim
 from amago_ray.runtime.actors import alive_nodes, cluster_resources, get, start_actor
 from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
@@ -35,10 +36,11 @@ class RayBackend:
     Actors carry the run's name in theirs, so that `ray list actors` and the dashboard tell runs apart.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec, directory: Path, session: int) -> None:
+    def __init__(self, config: Config, spec: EnvSpec, directory: Path, claim: Claim, session: int) -> None:
         self._config = config
         self._spec = spec
         self._replay_directory = Path(config.replay.directory) if config.replay.directory else directory / "replay"
+        self._claim = claim
         self._incarnation = session * _INCARNATIONS_PER_SESSION
         self._restarts = 0
         self._runs: dict[Any, str] = {}
@@ -85,6 +87,7 @@ class RayBackend:
                 config,
                 self._spec,
                 str(self._replay_directory.absolute()),
+                self._claim,
                 number,
                 self._incarnation,
                 self._name("control"),
@@ -185,6 +188,7 @@ class RayBackend:
         runner = start_actor(
             EnvRunnerActor,
             self._config,
+            self._claim.run_id,
             number,
             incarnation,
             self._control,

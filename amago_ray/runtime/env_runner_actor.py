@@ -30,7 +30,9 @@ class EnvRunnerActor:
     `rollout.max_unacknowledged_adds` groups of episodes are unacknowledged.
     """
 
-    def __init__(self, config: Config, runner: int, incarnation: int, control: Any, shards: Sequence[Any]) -> None:
+    def __init__(
+        self, config: Config, run_id: int, runner: int, incarnation: int, control: Any, shards: Sequence[Any]
+    ) -> None:
         # Imported here, not above: the driver, which names this class, needs no torch.
         import torch
 
@@ -43,7 +45,7 @@ class EnvRunnerActor:
         self._control = control
         self._shards = shards
         self._next_shard = runner % len(shards)
-        self._runner = make_env_runner(config, runner=runner, incarnation=incarnation, device=device)
+        self._runner = make_env_runner(config, run_id=run_id, runner=runner, incarnation=incarnation, device=device)
         self._waiting: list[Episode] = []
         self._adds: deque[tuple[Any, int, Any]] = deque()
         self._stats: list[EpisodeStats] = []

@@ -9,6 +9,7 @@ from amago_ray.config import Config
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
 from amago_ray.replay.make import make_shard
+from amago_ray.replay.owner import Claim
 from amago_ray.runtime.actors import find_actor
 from amago_ray.runtime.messages import ShardBeat
 
@@ -20,14 +21,21 @@ class ReplayShardActor:
     """
 
     def __init__(
-        self, config: Config, spec: EnvSpec, directory: str, shard: int, incarnation: int, control: str
+        self,
+        config: Config,
+        spec: EnvSpec,
+        directory: str,
+        claim: Claim,
+        shard: int,
+        incarnation: int,
+        control: str,
     ) -> None:
         self._number = shard
         # Ray restarts an actor with the arguments it had: the time, on the same node, tells one life from the next.
         self._life = time.time_ns()
         # Looked up by name: a handle among the arguments could not outlive its owner when this actor is restarted.
         self._control = find_actor(control)
-        self._shard = make_shard(config, spec, Path(directory), shard, incarnation)
+        self._shard = make_shard(config, spec, Path(directory), claim, shard, incarnation)
         self._report()
 
     def add(self, group: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import CheckpointError
 from amago_ray.learning.learner import Learner
 from amago_ray.replay.make import make_shard
+from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import ReplayShard
 from amago_ray.training.checkpoints import IMPORTED, Checkpoint
 from amago_ray.training.governor import Governor
@@ -38,12 +38,13 @@ class LocalBackend:
     the runner, in the uninterrupted run too. Results of an evaluation are handed over before any further training.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path) -> None:
+    def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path, claim: Claim) -> None:
         self._config = config
         self._learner = Learner(config, spec, device="cpu", seed=config.seed)
-        self._runner = make_env_runner(config, runner=0, incarnation=0)
+        self._runner = make_env_runner(config, run_id=claim.run_id, runner=0, incarnation=0)
         self._spec = spec
         self._replay_directory = replay_directory
+        self._claim = claim
         self._shards: list[ReplayShard] = []
         self._evaluator = Evaluator(config) if config.evaluation.num_episodes else None
         self._governor = Governor(config.replay)
@@ -66,10 +67,12 @@ class LocalBackend:
         Raises: CheckpointError if the checkpoint is not one of a local run with as many shards.
         """
         for number in range(self._config.replay.num_shards):
+            shard = make_shard(self._config, self._spec, self._replay_directory, self._claim, number)
+            self._shards.append(shard)
+            shard.begin()
             if checkpoint is None:
                 # A run that ended before its first checkpoint begins anew, and would meet its own episodes here.
-                shutil.rmtree(self._replay_directory / f"shard_{number}", ignore_errors=True)
-            self._shards.append(make_shard(self._config, self._spec, self._replay_directory, number))
+                shard.clear()
             self._report_shard(number)
         if checkpoint is not None:
             self._learner.load_files(checkpoint.read)

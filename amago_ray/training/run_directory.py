@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import time
@@ -13,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from amago_ray.config import Config
 from amago_ray.config.load import dump_yaml
 from amago_ray.errors import RunDirectoryError
+from amago_ray.replay.owner import Claim
 
 _RUN_FILES = (
     "config.yaml",
@@ -34,8 +36,9 @@ _RUN_FILES = (
 class RunDirectory:
     """`runs/<name>/`: config, metadata, status, metrics, TensorBoard events, checkpoints, replay."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: Literal["new", "resume", "overwrite"] = "resume") -> None:
         self.path = path
+        self._mode = mode
         self._lock: int | None = None
 
     @classmethod
@@ -46,7 +49,7 @@ class RunDirectory:
         nothing to resume, if another process writes it, or if it cannot be written.
         """
         path = Path(config.runs_dir) / config.name
-        directory = cls(path)
+        directory = cls(path, "resume" if resume else "overwrite" if overwrite else "new")
         try:
             directory._prepare(config, resume=resume, overwrite=overwrite)
         except BaseException:
@@ -83,13 +86,18 @@ class RunDirectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Versions, host, seed and the number of sessions so far."""
+        """Run id, versions, host, seed and the number of sessions so far."""
         return _read_json(self.path / "metadata.json")
 
     @property
     def session(self) -> int:
         """1 for a new run, one more for each resume."""
         return int(self.metadata["sessions"])
+
+    @property
+    def claim(self) -> Claim:
+        """In whose name this session opens the shards of replay."""
+        return Claim(int(self.metadata["run_id"]), self._mode)
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """What `amago-ray status` shows.
@@ -146,8 +154,19 @@ class RunDirectory:
         path = self.path / "metadata.json"
         data = _read_json(path)
         sessions = int(data.get("sessions", 0)) + 1
-        data = {**data, **_environment(), "seed": config.seed, "sessions": sessions}
+        # Runs of a version without run ids get theirs when they are resumed.
+        run_id = data.get("run_id") or draw_run_id()
+        data = {**data, **_environment(), "run_id": run_id, "seed": config.seed, "sessions": sessions}
         write_atomically(path, json.dumps(data, indent=1).encode())
+
+
+def draw_run_id() -> int:
+    """A random number of 63 bits that no other run has.
+
+    It always has 19 digits, so that the bytes that an episode takes do not depend on it.
+    """
+    lowest = 10**18
+    return lowest + secrets.randbelow(2**63 - lowest)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -203,7 +203,7 @@ def test_an_env_runner_acts_on_the_gpu_across_new_weights():
 
     config, batch = scripted.make_config(context_length=4), scripted.ScriptedBatch(3)
     policy = Policy(config, batch.spec, device="cuda")
-    runner = EnvRunner(batch, policy, run=0, runner=0, incarnation=0, exploration=NoExploration())
+    runner = EnvRunner(batch, policy, seed=0, run_id=0, runner=0, incarnation=0, exploration=NoExploration())
     finished = []
     for version in range(1, 6):
         runner.load(scripted.snapshot_of(scripted.make_agent(config, batch.spec, seed=version), version))

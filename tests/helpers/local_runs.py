@@ -10,6 +10,7 @@ import pytest
 
 from amago_ray.config import Config
 from amago_ray.config.load import config_from_dict
+from amago_ray.data.arrow_codec import read_stream
 from amago_ray.training.checkpoints import Checkpoints
 from amago_ray.training.local import LocalBackend
 
@@ -78,9 +79,19 @@ def reports_of(run: Path) -> list[dict[str, float]]:
     ]
 
 
-def replay_of(run: Path) -> dict[str, bytes]:
-    """Every byte of the stored episodes."""
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted((run / "replay").rglob("segment_*"))}
+def replay_of(run: Path) -> dict[str, tuple[int, list[tuple[Any, ...]]]]:
+    """The stored episodes by file, with its size: all that they hold but the run id."""
+    return {str(path.relative_to(run)): _episodes_of(path) for path in sorted((run / "replay").rglob("segment_*"))}
+
+
+def _episodes_of(path: Path) -> tuple[int, list[tuple[Any, ...]]]:
+    content = path.read_bytes()
+    _, episodes = read_stream(content, str(path))
+    stored = []
+    for episode in episodes:
+        columns = [column.to_pylist() for column in episode.batch.columns]
+        stored.append((episode.header._replace(episode_id=episode.header.episode_id._replace(run=0)), columns))
+    return len(content), stored
 
 
 def state_of(run: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from amago_ray.data.episode import Episode
 from amago_ray.envs.make import make_spec
 from amago_ray.relabel.make import make_relabeler
 from amago_ray.replay.make import make_shard
+from amago_ray.training.run_directory import RunDirectory
 
 
 @pytest.mark.parametrize("strategy", ["all", "some", "all_or_nothing"])
@@ -34,7 +35,8 @@ def test_ragged_goals_are_stored_relabeled_and_trained_on(strategy: str, tmp_pat
     assert last["learner_steps"] == 4
     assert last["replay/relabeled_share"] > 0
     spec = make_spec(config.envs)
-    shard = make_shard(config, spec, outcome.run_directory / "replay", 0)
+    claim = RunDirectory.open(outcome.run_directory).claim
+    shard = make_shard(config, spec, outcome.run_directory / "replay", claim, 0)
     relabeler = make_relabeler(InstructionRelabelConfig(strategy="all"), spec)
     counts = set()
     for position in range(shard.report().stored_episodes):

@@ -35,7 +35,8 @@ def make_runner(
     batch: EnvBatch | None = None,
     *,
     config: Config | None = None,
-    run: int = 7,
+    seed: int = 7,
+    run_id: int = 7,
     runner: int = 0,
     incarnation: int = 0,
     exploration: Exploration | None = None,
@@ -45,7 +46,8 @@ def make_runner(
     made = EnvRunner(
         batch,
         Policy(config, batch.spec),
-        run=run,
+        seed=seed,
+        run_id=run_id,
         runner=runner,
         incarnation=incarnation,
         exploration=exploration or NoExploration(),
@@ -156,13 +158,15 @@ def ids_and_seeds(runner: EnvRunner, num_steps: int = 25) -> tuple[list[tuple[in
 
 
 def test_a14_ids_and_seeds_derive_from_run_runner_incarnation_and_counter() -> None:
-    """PITFALLS A14: reproducible, and never the same for another run, runner, incarnation or episode."""
+    """PITFALLS A14: reproducible, and never the same for another seed or run, runner, incarnation or episode."""
     names = [(7, 0, 0), (8, 0, 0), (7, 1, 0), (7, 0, 1), (7, 1, 1), (0, 7, 0), (7, 0, 1_000_000)]
     all_ids, all_seeds = [], []
-    for run, number, incarnation in names:
-        ids, seeds = ids_and_seeds(make_runner(run=run, runner=number, incarnation=incarnation))
-        assert (ids, seeds) == ids_and_seeds(make_runner(run=run, runner=number, incarnation=incarnation))
-        assert {each[:3] for each in ids} == {(run, number, incarnation)}
+    for seed, number, incarnation in names:
+        ids, seeds = ids_and_seeds(make_runner(seed=seed, run_id=seed + 90, runner=number, incarnation=incarnation))
+        assert (ids, seeds) == ids_and_seeds(
+            make_runner(seed=seed, run_id=seed + 90, runner=number, incarnation=incarnation)
+        )
+        assert {each[:3] for each in ids} == {(seed + 90, number, incarnation)}
         all_ids += ids
         all_seeds += seeds
     assert len(set(all_ids)) == len(all_ids) > 70
@@ -181,8 +185,17 @@ def test_a14_a_later_incarnation_acts_by_chance_of_its_own() -> None:
         return np.stack(batch.history).tobytes()
 
     assert actions() == actions()
-    different = [actions(), actions(runner=1), actions(incarnation=1), actions(run=8)]
+    different = [actions(), actions(runner=1), actions(incarnation=1), actions(seed=8)]
     assert len(set(different)) == 4
+
+
+def test_runs_of_equal_seed_play_equal_worlds_but_name_their_episodes_apart() -> None:
+    (ids, seeds), (other_ids, other_seeds) = (
+        ids_and_seeds(make_runner(run_id=run_id)) for run_id in (2**62, 2**62 + 1)
+    )
+    assert seeds == other_seeds
+    assert not set(ids) & set(other_ids)
+    assert [each[1:] for each in ids] == [each[1:] for each in other_ids]
 
 
 def test_begin_incarnation_is_a_new_runner_of_that_incarnation() -> None:
@@ -415,10 +428,10 @@ def test_make_env_runner_and_close() -> None:
         seed=3,
         rollout=RolloutConfig(num_envs_per_env_runner=2),
     )
-    runner = make_env_runner(config, runner=4, incarnation=2)
+    runner = make_env_runner(config, run_id=8, runner=4, incarnation=2)
     done = collect(runner, 12)
     assert done
-    assert tuple(done[0].episode.episode_id)[:3] == (3, 4, 2)
+    assert tuple(done[0].episode.episode_id)[:3] == (8, 4, 2)
     assert done[0].episode.env_name == "amago_ray/MazeRunner-v0"
     runner.close()
     batch = ScriptedBatch(1)
@@ -430,11 +443,11 @@ def test_make_env_runner_and_close() -> None:
 def test_collecting_keeps_its_cache_as_the_settings_say_and_everything_else_in_float32() -> None:
     config = replace(make_config(), env=EnvConfig(id="amago_ray/TMaze-v0"))
     runners = [
-        make_env_runner(config, runner=0, incarnation=0),
+        make_env_runner(config, run_id=8, runner=0, incarnation=0),
         make_evaluation_runner(config, config.env, 2, 0, greedy=False),
     ]
     config = replace(config, rollout=RolloutConfig(kv_cache_dtype="float32"))
-    runners.append(make_env_runner(config, runner=0, incarnation=0))
+    runners.append(make_env_runner(config, run_id=8, runner=0, incarnation=0))
     dtypes = []
     for runner in runners:
         assert isinstance(runner._state, KvCache)

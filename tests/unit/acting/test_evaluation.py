@@ -35,7 +35,7 @@ def maze_snapshot(config: Config, seed: int = 0) -> Snapshot:
 
 def scripted_runner(batch: ScriptedBatch) -> EnvRunner:
     policy = Policy(make_config(), batch.spec)
-    return EnvRunner(batch, policy, run=0, runner=0, incarnation=0, exploration=NoExploration())
+    return EnvRunner(batch, policy, seed=0, run_id=0, runner=0, incarnation=0, exploration=NoExploration())
 
 
 class ShortOnesSucceed(ScriptedBatch):
@@ -108,7 +108,7 @@ def test_an_evaluation_is_reproducible_and_its_worlds_belong_to_its_number() -> 
 
 def test_evaluation_and_training_share_no_worlds() -> None:
     config = maze_config(num_episodes=4, num_envs=4)
-    training = make_env_runner(config, runner=0, incarnation=0)
+    training = make_env_runner(config, run_id=8, runner=0, incarnation=0)
     evaluation = make_evaluation_runner(config, MAZE, 4, 0, greedy=False)
     seeds = [set(runner._seeds.tolist()) for runner in (training, evaluation)]
     assert not seeds[0] & seeds[1]

@@ -39,7 +39,14 @@ def test_act_equals_the_path_of_the_runner() -> None:
     batch = ScriptedBatch(3, action=BOX, length_of=lambda index, seed: 2 + (seed + 5 * index) % 9)
     snapshot = snapshot_of(make_agent(config, batch.spec))
     runner = EnvRunner(
-        batch, Policy(config, batch.spec), run=0, runner=0, incarnation=0, exploration=NoExploration(), greedy=True
+        batch,
+        Policy(config, batch.spec),
+        seed=0,
+        run_id=0,
+        runner=0,
+        incarnation=0,
+        exploration=NoExploration(),
+        greedy=True,
     )
     runner.load(snapshot)
     policy = Policy(config, batch.spec)

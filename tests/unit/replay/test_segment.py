@@ -12,6 +12,7 @@ from amago_ray.data import GoalRule
 from amago_ray.data.arrow_codec import encode_episodes, read_stream, to_episode
 from amago_ray.data.arrow_schema import EpisodeSchema, read_goal_rule
 from amago_ray.errors import DataError
+from amago_ray.replay.layout import find_segments
 from amago_ray.replay.segment import Segment
 
 EPISODES = [make_episode(3 + counter, counter=counter, grid=1000) for counter in range(6)]
@@ -75,7 +76,7 @@ def test_reopening_finds_everything(tmp_path):
     segment = create(tmp_path)
     append(segment, EPISODES)
     segment.close()
-    (path,) = Segment.find(tmp_path)
+    (path,) = find_segments(tmp_path)
     found = Segment.open(path)
     assert (found.sequence, found.incarnation) == (4, 2)
     assert (found.inserted_episodes_before, found.inserted_timesteps_before) == (10, 70)

@@ -18,7 +18,8 @@ from amago_ray.data.arrow_codec import encode_episodes
 from amago_ray.errors import DataError
 from amago_ray.relabel import NoRelabeler, Relabeler, make_relabeler
 from amago_ray.replay import ReplayShard
-from amago_ray.replay.segment import Segment
+from amago_ray.replay.layout import find_segments
+from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import draw_window
 
 
@@ -99,7 +100,7 @@ def test_reopening_cuts_a_torn_tail_and_reports_it(tmp_path):
     shard = open_shard(tmp_path)
     shard.add([long_episode(counter) for counter in range(5)])
     shard.close()
-    (path,) = Segment.find(tmp_path)
+    (path,) = find_segments(tmp_path)
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(size - 100)
@@ -117,7 +118,7 @@ def test_a_flipped_byte_costs_its_episode_alone_which_is_counted_and_named(tmp_p
     episodes = [long_episode(counter) for counter in range(5)]
     shard.add(episodes)
     shard.close()
-    (path,) = Segment.find(tmp_path)
+    (path,) = find_segments(tmp_path)
     content = bytearray(path.read_bytes())
     whole = {
         "header": json.dumps(episodes[2].episode_id).encode(),
@@ -170,7 +171,9 @@ def test_capacity_counts_timesteps_whatever_the_length_of_episodes_pitfall_a15(t
         assert report.evicted_timesteps == 4000 - report.stored_timesteps
         newest = 4000 // num_transitions
         assert counters(shard, 3000) == set(range(newest - report.stored_episodes, newest))
-        assert sum(path.stat().st_size for path in Segment.find(tmp_path / str(num_transitions))) == report.stored_bytes
+        assert (
+            sum(path.stat().st_size for path in find_segments(tmp_path / str(num_transitions))) == report.stored_bytes
+        )
 
 
 def test_capacity_counts_bytes_pitfall_a15(tmp_path):
@@ -180,7 +183,7 @@ def test_capacity_counts_bytes_pitfall_a15(tmp_path):
         shard.add([long_episode(counter, 20)])
         assert shard.report().stored_bytes <= 100_000
     assert shard.report().stored_bytes > 75_000
-    assert sum(path.stat().st_size for path in Segment.find(tmp_path)) == shard.report().stored_bytes
+    assert sum(path.stat().st_size for path in find_segments(tmp_path)) == shard.report().stored_bytes
 
 
 def test_one_episode_above_capacity_is_kept(tmp_path):
@@ -256,7 +259,7 @@ def test_relabeled_sequences_end_where_their_new_instruction_does(tmp_path):
     relabeler = make_relabeler(InstructionRelabelConfig(strategy="all"), spec)
     shard = open_shard(tmp_path, relabeler=relabeler, spec=spec)
     shard.add([long_episode(counter, 30) for counter in range(4)])
-    before = Segment.find(tmp_path)[0].read_bytes()
+    before = find_segments(tmp_path)[0].read_bytes()
     batch = shard.sample(50)
     last = batch.cu_seqlens[1:] - np.arange(1, 51) - 1
     assert batch.terminated[last].all()
@@ -264,7 +267,7 @@ def test_relabeled_sequences_end_where_their_new_instruction_does(tmp_path):
     assert (batch.reward[last] == 1).all()
     assert batch.reward.sum() == 100
     assert shard.report().num_relabeled == 50
-    assert Segment.find(tmp_path)[0].read_bytes() == before
+    assert find_segments(tmp_path)[0].read_bytes() == before
 
 
 def test_a_mixture_of_environments_shares_a_shard(tmp_path):
@@ -300,7 +303,7 @@ def test_a_malformed_group_is_refused_whole(tmp_path):
 def test_a_full_disk_is_said_and_the_same_group_fits_once_there_is_room(tmp_path, room_bytes):
     shard = open_shard(tmp_path, config=ReplayConfig(capacity_timesteps=160))
     shard.add([long_episode(0)])
-    before, files = shard.report(), Segment.find(tmp_path)
+    before, files = shard.report(), find_segments(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
     try:
@@ -310,9 +313,9 @@ def test_a_full_disk_is_said_and_the_same_group_fits_once_there_is_room(tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     after = shard.report()
     assert replace(after, stored_bytes=0) == replace(before, stored_bytes=0)
-    assert after.stored_bytes == sum(path.stat().st_size for path in Segment.find(tmp_path))
+    assert after.stored_bytes == sum(path.stat().st_size for path in find_segments(tmp_path))
     assert not list(tmp_path.glob("*.tmp"))
-    assert Segment.find(tmp_path)[:1] == files
+    assert find_segments(tmp_path)[:1] == files
     assert shard.add([long_episode(counter, 50) for counter in range(1, 3)]).num_episodes == 2
     assert counters(shard) == {0, 1, 2}
 
@@ -375,7 +378,7 @@ def test_going_back_to_an_empty_shard(tmp_path):
     shard.truncate(mark)
     assert shard.report().stored_episodes == 0
     assert shard.report().inserted_timesteps == 0
-    assert Segment.find(tmp_path) == []
+    assert find_segments(tmp_path) == []
     shard.add([long_episode(0)])
     assert counters(shard, 5) == {0}
 
@@ -459,3 +462,42 @@ loaded = [name for name in ("torch", "ray", "gymnasium", "pydantic", "pandas") i
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_episodes_of_merged_runs_are_all_kept(tmp_path):
+    """Runs of equal seed name their episodes alike but for the run id."""
+    shard = open_shard(tmp_path, claim=Claim(2**62, "new"))
+    for run in (2**62, 2**62 + 1, 2**63 - 1):
+        report = shard.add([long_episode(counter, run=run) for counter in range(8)])
+        assert (report.num_episodes, report.num_duplicates) == (8, 0)
+    assert shard.report().stored_episodes == 24
+
+
+def test_overwriting_starts_empty_and_deletes_with_the_first_episodes(tmp_path):
+    old = open_shard(tmp_path, claim=Claim(1, "new"))
+    old.add([long_episode(counter) for counter in range(8)])
+    old.close()
+    before = [path.read_bytes() for path in find_segments(tmp_path)]
+    shard = open_shard(tmp_path, claim=Claim(2, "overwrite"))
+    assert shard.report().stored_episodes == 0
+    assert shard.report().inserted_timesteps == 0
+    assert [path.read_bytes() for path in find_segments(tmp_path)] == before
+    shard.add([long_episode(100)])
+    assert shard.report().stored_episodes == 1
+    assert counters(shard) == {100}
+    shard.close()
+    again = open_shard(tmp_path, claim=Claim(2, "resume"))
+    assert counters(again) == {100}
+
+
+def test_a_shard_that_is_cleared_is_as_a_new_one(tmp_path):
+    shard = open_shard(tmp_path)
+    shard.add([long_episode(counter) for counter in range(8)])
+    shard.clear()
+    assert shard.report().stored_episodes == shard.report().inserted_timesteps == 0
+    assert find_segments(tmp_path) == []
+    shard.add([long_episode(3)])
+    assert counters(shard) == {3}

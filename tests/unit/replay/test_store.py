@@ -7,6 +7,8 @@ from amago_ray.data.arrow_codec import encode_episodes, read_stream, to_episode
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.errors import DataError
 from amago_ray.replay import store as store_module
+from amago_ray.replay.layout import find_segments
+from amago_ray.replay.owner import NO_RUN
 from amago_ray.replay.segment import Segment
 from amago_ray.replay.store import SegmentStore
 
@@ -15,7 +17,7 @@ SCHEMA = EpisodeSchema.from_episode(make_episode(5))
 
 def open_store(directory, **settings):
     defaults = {"shard": 0, "incarnation": 0, "segment_bytes": 10**9, "segment_timesteps": 10, "fsync": "never"}
-    store = SegmentStore(directory, goal_rule=None, **{**defaults, **settings})
+    store = SegmentStore(directory, NO_RUN, goal_rule=None, **{**defaults, **settings})
     return store, list(store.recover())
 
 
@@ -29,7 +31,7 @@ def append(store, counter, num_transitions=5):
 
 
 def files(directory):
-    return [path.name for path in Segment.find(directory)]
+    return [path.name for path in find_segments(directory)]
 
 
 @pytest.mark.parametrize("fsync", ["never", "segment", "add"])
@@ -38,7 +40,7 @@ def test_full_segments_are_followed_by_new_ones(tmp_path, fsync):
     assert (found, store.schema, len(store), store.num_bytes, store.inserted_timesteps) == ([], None, 0, 0, 0)
     assert [append(store, counter)[0] for counter in range(5)] == [0, 0, 1, 1, 2]
     assert store.schema == SCHEMA
-    assert store.num_bytes == sum(path.stat().st_size for path in Segment.find(tmp_path))
+    assert store.num_bytes == sum(path.stat().st_size for path in find_segments(tmp_path))
     assert (store.inserted_episodes, store.inserted_timesteps) == (5, 25)
     store.close()
 
@@ -87,7 +89,7 @@ def test_a_claim_during_an_append_keeps_it_from_being_acknowledged(tmp_path, mon
 def test_a_stale_segment_of_an_older_incarnation_is_removed(tmp_path):
     store, _ = open_store(tmp_path, incarnation=1)
     append(store, 0)
-    (path,) = Segment.find(tmp_path)
+    (path,) = find_segments(tmp_path)
     path.with_name("segment_00000000_000000.arrows").write_bytes(path.read_bytes())
     reopened, found = open_store(tmp_path, incarnation=2)
     assert files(tmp_path) == ["segment_00000000_000001.arrows"]
@@ -96,6 +98,7 @@ def test_a_stale_segment_of_an_older_incarnation_is_removed(tmp_path):
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path):
+    open_store(tmp_path)[0].close()
     (tmp_path / "segment_00000003_000000.tmp").write_bytes(b"half")
     (tmp_path / "segment_00000004_000000.arrows").touch()
     store, found = open_store(tmp_path)

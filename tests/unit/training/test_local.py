@@ -20,6 +20,7 @@ from amago_ray.config import Config
 from amago_ray.config.load import config_from_dict
 from amago_ray.envs.make import make_spec
 from amago_ray.errors import CheckpointError
+from amago_ray.replay.owner import NO_RUN
 from amago_ray.telemetry.bottleneck import verdict
 from amago_ray.training.checkpoints import Checkpoints
 from amago_ray.training.local import LocalBackend
@@ -172,7 +173,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 
 def make_backend(tmp_path: Path, **sections: Any) -> LocalBackend:
     config = tiny_config(tmp_path, **sections)
-    return LocalBackend(config, make_spec(config.envs), tmp_path / "replay")
+    return LocalBackend(config, make_spec(config.envs), tmp_path / "replay", NO_RUN)
 
 
 def test_a_report_counts_what_happened(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_the_verdict_of_a_report_names_the_slow_part(
     monkeypatch.setenv(slow_parts.VARIABLE, str(commands))
     slow_parts.slow_down(commands)
     config = config_from_dict(slow_parts.CONFIG)
-    backend = LocalBackend(config, make_spec(config.envs), tmp_path / "replay")
+    backend = LocalBackend(config, make_spec(config.envs), tmp_path / "replay", NO_RUN)
     backend.start(None)
     backend.advance(0.0)
     slow_parts.slow_down(commands, **{part: pause_s})

@@ -1,0 +1,47 @@
+"""What shards keep on disk, by name: nothing else in their directories is ever deleted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+OWNER_FILE = "owner.json"
+SEGMENT_NAME = re.compile(r"segment_(\d{8})_(\d{6,})\.arrows")
+
+_SHARD_NAME = re.compile(r"shard_\d+")
+_UNFINISHED_NAME = re.compile(r"segment_\d{8}_\d{6,}\.tmp|owner\.json\.[0-9a-f]{32}\.tmp")
+
+
+def shard_directory(replay: Path, shard: int) -> Path:
+    """Where shard number `shard` keeps its files."""
+    return replay / f"shard_{shard}"
+
+
+def find_shards(replay: Path) -> list[Path]:
+    """The directories of shards in `replay`: those with our names and our mark; links are passed over."""
+    if not replay.is_dir():
+        return []
+    return sorted(
+        path
+        for path in replay.iterdir()
+        if _SHARD_NAME.fullmatch(path.name) and not path.is_symlink() and (path / OWNER_FILE).is_file()
+    )
+
+
+def find_segments(directory: Path) -> list[Path]:
+    """Segment files of a shard's directory, oldest first."""
+    return sorted(path for path in directory.iterdir() if SEGMENT_NAME.fullmatch(path.name))
+
+
+def find_unfinished(directory: Path) -> list[Path]:
+    """Files that a process was killed in the middle of writing."""
+    return [path for path in directory.iterdir() if _UNFINISHED_NAME.fullmatch(path.name)]
+
+
+def remove_shard(directory: Path) -> None:
+    """Remove a shard's files, and the directory with its mark unless something else is in it."""
+    for path in [*find_unfinished(directory), *find_segments(directory)]:
+        path.unlink()
+    if all(path.name == OWNER_FILE for path in directory.iterdir()):
+        (directory / OWNER_FILE).unlink(missing_ok=True)
+        directory.rmdir()
