@@ -77,10 +77,10 @@ def _policy_spec(config: Config, spec: EnvSpec) -> EnvSpec:
     if model.kind != "transformer" or model.positions != "learned":
         return spec
     horizon = make_spec(config.envs).horizon if model.max_time_index is None else model.max_time_index - 1
-    if horizon is not None and (spec.horizon is None or spec.horizon > horizon):
+    if horizon is not None and spec.horizon is not None and spec.horizon > horizon:
         raise ConfigError(
             f"evaluation: {spec.name}: expected episodes of at most {horizon} steps, for which positions were learned, "
-            f"got {'an unknown horizon' if spec.horizon is None else spec.horizon}"
+            f"got {spec.horizon}"
         )
     return dataclasses.replace(spec, horizon=horizon)
 

@@ -83,6 +83,10 @@ class ActingNetwork:
         with torch.inference_mode():
             state.reset(indices)
 
+    def check_time_index(self, time_index: npt.NDArray[np.int64]) -> None:
+        """See `SequenceModel`."""
+        self._model.check_time_index(time_index)
+
     def step(self, tokens: TokenColumns, state: ActingState) -> Tensor:
         """Policy parameters `[E, P]` of the acting discount for one token of each episode; advances `state`."""
         with torch.inference_mode():

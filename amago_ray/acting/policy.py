@@ -178,6 +178,7 @@ class Policy:
         time_index: npt.NDArray[np.int64],
         action_mask: npt.NDArray[np.bool_] | None,
     ) -> TokenColumns:
+        self.network.check_time_index(time_index)
         return TokenColumns(
             observations={name: self._tensor(leaf) for name, leaf in leaves.items()},
             prev_action=self._tensor(prev_action),

@@ -39,10 +39,10 @@ class TimestepEncoderConfig:
     """Tokens: width of what each token leaf becomes."""
     cnn_channels: Annotated[tuple[int, ...], POSITIVE_INTEGERS] = (32, 64, 64)
     """CNN: output channels of each convolution."""
-    cnn_kernel_sizes: Annotated[tuple[int, ...], POSITIVE_INTEGERS] = (8, 4, 3)
-    """CNN: kernel size of each convolution."""
-    cnn_strides: Annotated[tuple[int, ...], POSITIVE_INTEGERS] = (4, 2, 1)
-    """CNN: stride of each convolution."""
+    cnn_kernel_sizes: Annotated[tuple[int, ...], POSITIVE_INTEGERS] | None = None
+    """CNN: kernel size of each convolution; None is 8, 4, 3, or smaller ones for images of fewer than 36 pixels."""
+    cnn_strides: Annotated[tuple[int, ...], POSITIVE_INTEGERS] | None = None
+    """CNN: stride of each convolution; None is 4, 2, 1, or smaller ones for images of fewer than 36 pixels."""
     image_dim: Annotated[int, POSITIVE_INTEGER] = 256
     """CNN: width of the image's features."""
     rl2_dim: Annotated[int, POSITIVE_INTEGER] = 12

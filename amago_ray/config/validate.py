@@ -98,11 +98,13 @@ def _validate_relations(config: Config) -> None:
             f"got {model.attention_window}"
         )
     encoder = config.model.timestep_encoder
-    if not len(encoder.cnn_channels) == len(encoder.cnn_kernel_sizes) == len(encoder.cnn_strides):
-        raise ConfigError(
-            "model.timestep_encoder: expected cnn_channels, cnn_kernel_sizes and cnn_strides of equal length, got "
-            f"{len(encoder.cnn_channels)}, {len(encoder.cnn_kernel_sizes)} and {len(encoder.cnn_strides)}"
-        )
+    for name in ("cnn_kernel_sizes", "cnn_strides"):
+        entries = getattr(encoder, name)
+        if entries is not None and len(entries) != len(encoder.cnn_channels):
+            raise ConfigError(
+                f"model.timestep_encoder.{name}: expected as many as cnn_channels ({len(encoder.cnn_channels)}), "
+                f"got {show(entries)}"
+            )
     if encoder.token_high is not None and encoder.token_high <= encoder.token_low:
         raise ConfigError(
             f"model.timestep_encoder.token_high: expected more than token_low ({encoder.token_low}), "

@@ -90,7 +90,9 @@ class Learner:
 
         Raises:
             TrainingError: too many such updates in a row.
+            ConfigError: an episode is longer than the sequence model has positions for.
         """
+        self.agent.sequence_model.check_time_index(batch.time_index)
         self._pending.append(batch)
         if len(self._pending) < self._config.batches_per_update:
             return None

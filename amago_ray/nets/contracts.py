@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from amago_ray.errors import ConfigError
 from amago_ray.nets.decoding.decoder import Decoder
 from amago_ray.nets.decoding.window import WindowDecoder
 from amago_ray.nets.layout import SequenceLayout
@@ -42,10 +45,27 @@ class SequenceModel(nn.Module):
 
     output_dim: int
     """D, width of the result."""
+    num_time_indices: int | None = None
+    """Timesteps of an episode that it can tell apart; None is any number."""
 
     def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
         """`[N, D]` of packed timestep vectors `x [N, D_enc]` with the episode's step count `time_index [N]`."""
         raise NotImplementedError
+
+    def check_time_index(self, time_index: npt.NDArray[np.int64]) -> None:
+        """Refuse time indices, still on the host, that the model cannot tell apart: a device would stop without a word.
+
+        Raises:
+            ConfigError: an episode goes on for longer than the model has positions for.
+        """
+        if self.num_time_indices is None:
+            return
+        last = int(time_index.max())
+        if last >= self.num_time_indices:
+            raise ConfigError(
+                f"model.sequence_model.max_time_index: expected more than {last}, as an episode goes on to timestep "
+                f"{last}, found {self.num_time_indices} learned positions (env.max_episode_steps bounds episodes)"
+            )
 
     def make_decoder(self, context_length: int, cache_dtype: torch.dtype = torch.float32) -> Decoder[Any]:
         """The model in eval mode with its present weights, for acting: here by a window of the context.

@@ -15,6 +15,28 @@ class Words(gym.Env):
     action_space = gym.spaces.Discrete(2)
 """
 
+LONGER_THAN_IT_SAYS = """
+import gymnasium as gym
+import numpy as np
+
+
+class Long(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    horizon = 7
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(2, np.float32), 1.0, self.time == self.length, False, {}
+"""
+
 TINY = (
     "stop.env_steps=40",
     "rollout.num_envs_per_env_runner=2",
@@ -44,6 +66,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.fixture(autouse=True)
 def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "words_env.py").write_text(BAD_ENVS)
+    (tmp_path / "long_env.py").write_text(LONGER_THAN_IT_SAYS)
     (tmp_path / "broken_env.py").write_text("import a_package_that_is_nowhere\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -127,3 +150,13 @@ def main_ok(*arguments: str) -> None:
 @pytest.mark.parametrize("command", [["status"], ["eval"], ["record", "--out", "x.gif"]], ids=lambda words: words[0])
 def test_a_run_that_is_not_there(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     assert error_of(capsys, *command, "runs/nothing").startswith("runs/nothing: not a run directory")
+
+
+@pytest.mark.parametrize("length", [8, 30])
+def test_episodes_beyond_the_learned_positions(capsys: pytest.CaptureFixture[str], length: int) -> None:
+    """One step more than the environment says is met when learning, many are met when acting."""
+    settings = [each for each in TINY if not each.startswith("env.kwargs")]
+    env = [f"env={{id: long_env:Long, kwargs: {{length: {length}}}}}", "relabel.kind=none"]
+    learned = "model.sequence_model.positions=learned"
+    message = error_of(capsys, "train", "quickstart", "--local", *settings, *env, learned)
+    assert message.startswith("model.sequence_model.max_time_index: expected more than 8, as an episode goes on to")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.encoders.token_embedder import split_token_leaves
 from amago_ray.nets.mlp import NEGATIVE_SLOPE, activate
 from amago_ray.nets.tokens import TokenColumns, TokenFeatures
+
+_ROOM_FOR_A_STRIDE = 12
+"""Pixels from which on the convolutions of small images halve them."""
 
 
 class CnnTimestepEncoder(TimestepEncoder):
@@ -58,14 +62,14 @@ class ImageEncoder(nn.Module):
         channels, height, width = leaf.shape
         self.random_shift_pixels = config.random_shift_pixels
         self.convolutions = nn.ModuleList()
-        stack = zip(config.cnn_channels, config.cnn_kernel_sizes, config.cnn_strides, strict=True)
-        for out_channels, kernel_size, stride in stack:
-            height, width = (height - kernel_size) // stride + 1, (width - kernel_size) // stride + 1
-            if min(height, width) < 1:
+        kernel_sizes, strides = convolutions_for(config, min(height, width))
+        for out_channels, kernel_size, stride in zip(config.cnn_channels, kernel_sizes, strides, strict=True):
+            if min(height, width) < max(kernel_size, 1):
                 raise ConfigError(
-                    f"model.timestep_encoder.cnn_kernel_sizes: expected an image large enough for the convolutions, "
-                    f'found "{name}" of shape {list(leaf.shape)}'
+                    "model.timestep_encoder.cnn_kernel_sizes: expected an image large enough for the convolutions, or "
+                    f'null here and for cnn_strides to fit them to it, found "{name}" of shape {list(leaf.shape)}'
                 )
+            height, width = (height - kernel_size) // stride + 1, (width - kernel_size) // stride + 1
             convolution = nn.Conv2d(channels, out_channels, kernel_size, stride)
             delta_orthogonal_(convolution)
             self.convolutions.append(convolution)
@@ -81,6 +85,31 @@ class ImageEncoder(nn.Module):
             x = activate(convolution(x))
         output: Tensor = self.output(x.flatten(1))
         return output
+
+
+def convolutions_for(config: TimestepEncoderConfig, side: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Kernel sizes and strides for images of so many pixels along their shorter side.
+
+    What the settings leave open is that of the usual stack, 8, 4, 3 by 4, 2, 1 and then 3 by 1; where they leave both
+    open and an image has no room for it, kernels of at most 3, by 2 as long as 12 pixels are left.
+    """
+    num_layers = len(config.cnn_channels)
+    usual = [(8, 4), (4, 2), *[(3, 1)] * num_layers][:num_layers]
+    kernel_sizes = config.cnn_kernel_sizes or [kernel_size for kernel_size, _ in usual]
+    strides = config.cnn_strides or [stride for _, stride in usual]
+    if config.cnn_kernel_sizes is not None or config.cnn_strides is not None:
+        return kernel_sizes, strides
+    left = side
+    for kernel_size, stride in usual:
+        left = (left - kernel_size) // stride + 1
+    if left >= 1:
+        return kernel_sizes, strides
+    kernel_sizes, strides = [], []
+    for _ in range(num_layers):
+        kernel_sizes.append(min(3, side))
+        strides.append(2 if side >= _ROOM_FOR_A_STRIDE else 1)
+        side = (side - kernel_sizes[-1]) // strides[-1] + 1
+    return kernel_sizes, strides
 
 
 def symlog(x: Tensor) -> Tensor:

@@ -57,6 +57,8 @@ class Transformer(SequenceModel):
         self.dropout = config.dropout
         self.embed = nn.Linear(input_dim, dim)
         self.positions = _build_positions(config, horizon)
+        if isinstance(self.positions, LearnedPositions):
+            self.num_time_indices = len(self.positions.table)
         attention = build_attention(config.attention_backend)
         self.layers = nn.ModuleList(TransformerLayer(config, attention) for _ in range(config.num_layers))
         self.output_norm = nn.LayerNorm(dim)

@@ -304,7 +304,7 @@ def full_forward(agent: ActorCritic, tokens: TokenColumns, window: int | None) -
     is_transformer = isinstance(model, Transformer)
     states = model(x, tokens.time_index, layout, window) if is_transformer else model(x, tokens.time_index, layout)
     params = agent.policy_head(states)[-1, -1]
-    action: np.ndarray = agent.distribution.act(params[None], greedy=True)[0].numpy()
+    action: np.ndarray = agent.distribution.act(params[None])[0].numpy()
     return action
 
 

@@ -156,3 +156,19 @@ def test_episodes_beyond_the_learned_positions_are_refused() -> None:
     with pytest.raises(ConfigError, match="at most 12 steps") as error:
         Evaluator(learned_config(MAZE, longer))
     assert "13" in one_line(error)
+
+
+def test_episodes_of_unknown_length_are_evaluated_as_long_as_the_learned_positions_reach() -> None:
+    env = EnvConfig(id="helpers.space_env:SpaceEnv", kwargs={"observation": "vector", "action": "discrete"})
+    assert make_spec([env]).horizon is None
+    for num_positions in (6, 5):
+        config = make_config(sequence_model={"positions": "learned", "max_time_index": num_positions})
+        config = replace(config, env=env, evaluation=EvaluationConfig(num_episodes=2))
+        evaluator = Evaluator(config)
+        snapshot = snapshot_of(build_actor_critic(config, make_spec([env])))
+        if num_positions == 6:
+            assert [episode.length for episode in evaluator.evaluate(0, snapshot)] == [6, 6]
+            continue
+        with pytest.raises(ConfigError, match="max_time_index: expected more than 5") as error:
+            evaluator.evaluate(0, snapshot)
+        one_line(error)

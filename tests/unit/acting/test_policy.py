@@ -16,7 +16,7 @@ from amago_ray.acting.policy import Policy
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
-from amago_ray.errors import CheckpointError, DataError
+from amago_ray.errors import CheckpointError, ConfigError, DataError
 
 
 def make_policy(
@@ -190,3 +190,15 @@ def test_one_episode_by_default() -> None:
     assert action.shape == (1,)
     assert action.dtype == np.int64
     assert state.time_index.tolist() == [1]
+
+
+def test_an_episode_beyond_the_learned_positions_is_one_line() -> None:
+    learned = make_config(sequence_model={"positions": "learned", "max_time_index": 5})
+    policy = make_policy(config=learned)
+    state = policy.initial_state(2)
+    for t in range(5):
+        # The second environment's episodes are short enough.
+        policy.act(rows(2), state, reset=[t == 0, t % 2 == 0])
+    with pytest.raises(ConfigError, match=r"^model\.sequence_model\.max_time_index: expected more than 5") as error:
+        policy.act(rows(2), state)
+    assert "found 5 learned positions" in one_line(error)

@@ -96,8 +96,7 @@ def test_every_numeric_setting_has_a_range_and_nan_is_in_none(path: str) -> None
         (
             "model.timestep_encoder.cnn_strides",
             [4, 2],
-            "model.timestep_encoder: expected cnn_channels, cnn_kernel_sizes and cnn_strides of equal length, "
-            "got 3, 3 and 2",
+            "model.timestep_encoder.cnn_strides: expected as many as cnn_channels (3), got [4, 2]",
         ),
         ("agent.min_return", 1e6, "agent.min_return: expected less than max_return (100000.0), got 1000000.0"),
         (

@@ -7,7 +7,7 @@ import torch
 from helpers.batches import ACTIONS, make_batch, make_config, make_spec, select
 
 from amago_ray.agent.draws import Draws, make_draws
-from amago_ray.errors import TrainingError
+from amago_ray.errors import ConfigError, TrainingError
 from amago_ray.learning.batch import to_device_batch
 from amago_ray.learning.gradients import accumulate_gradients
 from amago_ray.learning.learner import Learner
@@ -251,3 +251,15 @@ def test_each_update_of_a_schedule_is_that_of_its_weights_held_constant(kind):
         for learner in (scheduled, constant):
             learner.step(batches[step])
         assert not differing(scheduled.state_dict(), constant.state_dict())
+
+
+def test_a_sequence_beyond_the_learned_positions_is_one_line_and_no_update():
+    config = make_config()
+    model = replace(config.model.sequence_model, positions="learned", max_time_index=10)
+    config = replace(config, model=replace(config.model, sequence_model=model))
+    learner = Learner(config, make_spec(), device="cpu")
+    assert learner.step(make_batch(make_spec(), [9, 4])) is not None
+    with pytest.raises(ConfigError, match=r"^model\.sequence_model\.max_time_index: expected more than 10"):
+        learner.step(make_batch(make_spec(), [10, 4]))
+    assert learner.learner_steps == 1
+    assert learner.step(make_batch(make_spec(), [9, 4])) is not None

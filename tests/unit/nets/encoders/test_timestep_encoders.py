@@ -8,7 +8,7 @@ from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.nets.contracts import TimestepEncoder
-from amago_ray.nets.encoders.cnn import CnnTimestepEncoder, delta_orthogonal_, random_shift, symlog
+from amago_ray.nets.encoders.cnn import CnnTimestepEncoder, convolutions_for, delta_orthogonal_, random_shift, symlog
 from amago_ray.nets.encoders.make import build_timestep_encoder
 from amago_ray.nets.encoders.mlp import MlpTimestepEncoder
 from amago_ray.nets.tokens import TokenColumns
@@ -173,7 +173,50 @@ def test_bad_settings_get_one_line(config: dict[str, Any], message: str) -> None
     assert "\n" not in str(error.value)
 
 
-def test_image_smaller_than_the_kernels_is_refused() -> None:
+@pytest.mark.parametrize("channels", [1, 3, 12])
+@pytest.mark.parametrize(
+    "sides", [*((n, n) for n in (1, 2, 3, 4, 5, 7, 9, 11, 12, 17, 24, 35, 36, 84)), (1, 40), (60, 5), (36, 35)]
+)
+def test_images_of_any_size_work_by_default(sides: tuple[int, int], channels: int) -> None:
+    image = ObservationSpec("box", (channels, *sides), "uint8")
+    encoder = build_timestep_encoder(TimestepEncoderConfig(output_dim=8), spec(camera=image))
+    assert isinstance(encoder, CnnTimestepEncoder)
+    shown = torch.randint(0, 256, (3, *image.shape), dtype=torch.uint8)
+    columns = tokens(3, camera=shown)
+    output = encoder(columns)
+    output.square().sum().backward()
+    assert all(convolution.weight.grad.any() for convolution in encoder.images[0].convolutions)
+    assert not torch.equal(encoder(tokens(3, camera=255 - shown)), output)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel_sizes", "strides"),
+    [
+        (84, [8, 4, 3], [4, 2, 1]),
+        (36, [8, 4, 3], [4, 2, 1]),
+        (35, [3, 3, 3], [2, 2, 1]),
+        (7, [3, 3, 3], [1, 1, 1]),
+        (1, [1, 1, 1], [1, 1, 1]),
+    ],
+)
+def test_only_images_without_room_for_the_usual_convolutions_get_others(
+    side: int, kernel_sizes: list[int], strides: list[int]
+) -> None:
+    assert convolutions_for(TimestepEncoderConfig(), side) == (kernel_sizes, strides)
+    given = TimestepEncoderConfig(cnn_channels=(4, 4, 4), cnn_kernel_sizes=(2, 2, 2))
+    assert convolutions_for(given, side) == ((2, 2, 2), [4, 2, 1])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_more_or_fewer_convolutions_fit_too(depth: int) -> None:
+    config = TimestepEncoderConfig(cnn_channels=(4,) * depth, output_dim=8)
+    for side in (6, 64):
+        image = ObservationSpec("box", (3, side, side), "uint8")
+        encoder = build_timestep_encoder(config, spec(camera=image))
+        assert encoder(tokens(2, camera=torch.zeros(2, *image.shape, dtype=torch.uint8))).shape == (2, 8)
+
+
+def test_image_smaller_than_the_kernels_asked_for_is_refused() -> None:
     tiny = ObservationSpec("box", (3, 4, 4), "uint8")
     with pytest.raises(ConfigError, match=r'found "camera" of shape \[3, 4, 4\]'):
         build_timestep_encoder(TimestepEncoderConfig(**SMALL), spec(camera=tiny))
