@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ import torch
 from amago_ray.acting.network import ActingNetwork
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
-from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import DataError
+from amago_ray.data.spaces import ActionAdapter, ObservationAdapter
+from amago_ray.data.specs import ACHIEVED_GOAL, ACTION_MASK, DESIRED_GOAL, EnvSpec
+from amago_ray.errors import DataError, SpaceError
 from amago_ray.nets.distributions import make_distribution
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.tokens import TokenColumns
@@ -48,6 +49,8 @@ class Policy:
         self.network = ActingNetwork(config, spec, device=device, cache_dtype=cache_dtype)
         self._device = torch.device(device)
         self._distribution = make_distribution(spec.action, config.agent)
+        self._observation = ObservationAdapter(spec.observations)
+        self._action = ActionAdapter(spec.action)
         self.generator = torch.Generator(device=device)
         """Draws sampled actions; seed it with `manual_seed` for reproducible ones."""
 
@@ -66,7 +69,7 @@ class Policy:
 
     def act(
         self,
-        observations: Mapping[str, npt.ArrayLike] | npt.ArrayLike,
+        observations: Any,
         state: PolicyState,
         *,
         reward: npt.ArrayLike | None = None,
@@ -76,27 +79,44 @@ class Policy:
     ) -> tuple[npt.NDArray[np.generic], PolicyState]:
         """The actions `[B, ...]` for B observations, and the state to pass to the next call.
 
-        observations: each leaf `[B, ...]`, or the bare array where there is a single leaf.
+        Both are in the environment's own spaces: shapes, dtypes, the order of an image's axes, categories from their
+        start. Where B is 1, everything given may come without its leading axis, as an environment returns it:
+
+            policy, env = amago_ray.load_policy("runs/mine"), gymnasium.make("CartPole-v1")
+            state, (observation, _), reward, ended = policy.initial_state(), env.reset(), 0.0, False
+            while not ended:
+                actions, state = policy.act(observation, state, reward=reward)
+                observation, reward, terminated, truncated, _ = env.step(actions[0])
+                ended = terminated or truncated
+
+        observations: nested in dicts and tuples as the observation space is, each leaf `[B, ...]`; or a mapping from
+        the names in `spec.observations`; or the bare leaf where there is a single one. Achieved goals are not read.
         reward `[B]`: what the last actions earned; None is zero.
         reset `[B]` bool: episodes that begin with these observations; the first call needs none.
+        action_mask `[B, mask_size]`: the allowed actions; None takes the observation's own mask, else allows all.
         greedy: take the most likely action instead of sampling.
 
-        Raises: DataError if a leaf that the policy reads is missing, or its shape does not fit.
+        Raises:
+            DataError: something given is missing, unknown, of another shape, or holds what its space cannot; the
+                message says what was expected and what was found.
         """
         batch_size = len(state.time_index)
-        leaves = self._leaves(observations, batch_size)
+        try:
+            leaves, mask = self._read(observations, action_mask, batch_size)
+        except SpaceError as error:
+            raise DataError(str(error)) from None
         rewards = np.zeros(batch_size, np.float32)
         if reward is not None:
-            rewards[:] = reward
+            rewards[:] = _column("reward", reward, batch_size, np.isfinite, "finite numbers")
         if reset is not None:
-            begins = np.flatnonzero(np.broadcast_to(np.asarray(reset, np.bool_), batch_size))
+            flags = _column("reset", reset, batch_size, lambda flags: (flags == 0) | (flags == 1), "booleans")
+            begins = np.flatnonzero(flags)
             self.network.reset(state.network, begins)
             state.time_index[begins] = 0
             state.prev_action[begins] = 0
             rewards[begins] = 0
-        mask = None if action_mask is None else np.array(action_mask, np.bool_).reshape(batch_size, -1)
         actions = self.act_stored(leaves, state, rewards, mask, greedy=greedy)
-        return self.spec.action.to_environment(actions), state
+        return self._action.to_space(actions), state
 
     def act_stored(
         self,
@@ -150,25 +170,19 @@ class Policy:
         with torch.inference_mode():
             self.network.rebuild(state, indices, tokens, layout)
 
-    def _leaves(
-        self, observations: Mapping[str, npt.ArrayLike] | npt.ArrayLike, batch_size: int
-    ) -> dict[str, npt.NDArray[np.generic]]:
-        """Observations as a caller has them, copied into the columns that the policy reads."""
-        specs = self.spec.observations
-        if not isinstance(observations, Mapping):
-            if len(specs) > 1:
-                raise DataError(f"observations: expected a mapping with {', '.join(specs)}, got a bare array")
-            observations = dict.fromkeys(specs, observations)
-        leaves = {}
-        for name, leaf in specs.items():
-            if name not in observations:
-                raise DataError(f"observations: expected {', '.join(specs)}, got no {name}")
-            column = np.array(observations[name], dtype=leaf.dtype)
-            if column.size != batch_size * int(np.prod(leaf.shape, dtype=np.int64)):
-                expected = [batch_size, *leaf.shape]
-                raise DataError(f"observations: {name}: expected shape {expected}, got {list(column.shape)}")
-            leaves[name] = column.reshape(batch_size, *leaf.shape)
-        return leaves
+    def _read(
+        self, observations: Any, action_mask: npt.ArrayLike | None, batch_size: int
+    ) -> tuple[dict[str, npt.NDArray[np.generic]], npt.NDArray[np.bool_] | None]:
+        """Observations and mask as a caller has them, copied into the columns that the policy reads."""
+        spec = self.spec
+        unread = [ACTION_MASK] * spec.has_action_mask + [ACHIEVED_GOAL] * (DESIRED_GOAL in spec.observations)
+        self._observation.check_keys(observations, unread)
+        rows = self._observation.rows(observations, batch_size)
+        mask: Any = action_mask
+        if mask is None and spec.has_action_mask and isinstance(observations, Mapping):
+            mask = observations.get(ACTION_MASK)
+        leaves = {name: np.array(column, order="C") for name, column in rows.items()}
+        return leaves, None if mask is None else self._action.mask_rows(mask, batch_size).copy()
 
     def _tokens(
         self,
@@ -189,3 +203,22 @@ class Policy:
 
     def _tensor(self, column: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(column).to(self._device)
+
+
+def _column(
+    name: str,
+    values: npt.ArrayLike,
+    batch_size: int,
+    is_valid: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]],
+    expected: str,
+) -> npt.NDArray[Any]:
+    """One number for each of B episodes; of a single one also without its axis."""
+    try:
+        column = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{name}: expected shape [{batch_size}], found rows of several lengths") from error
+    if column.shape != (batch_size,) and not (batch_size == 1 and column.shape == ()):
+        raise DataError(f"{name}: expected shape [{batch_size}], found {list(column.shape)}")
+    if column.dtype.kind not in "biuf" or not is_valid(column).all():
+        raise DataError(f"{name}: expected {expected}, found {values!r:.80}")
+    return column.reshape(batch_size)

@@ -17,8 +17,10 @@ from amago_ray.data.goal_rule import GoalRule
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import DataError
 
-SCHEMA_VERSION = 2
-"""Raised whenever columns or metadata change their meaning; other versions are refused."""
+SCHEMA_VERSION = 3
+"""Raised whenever columns or metadata change their meaning."""
+OLDEST_SCHEMA_VERSION = 2
+"""Versions from this one on are read. In version 2 stacks of frames were no images, and a run's name was its seed."""
 
 _SCHEMA_KEY = b"amago_ray.schema"
 _GOAL_RULE_KEY = b"amago_ray.goal_rule"
@@ -84,9 +86,9 @@ class EpisodeSchema:
         if raw is None:
             raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, found other Arrow data")
         fields = json.loads(raw)
-        if fields.get("version") != SCHEMA_VERSION:
-            found = fields.get("version")
-            raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, found version {found}")
+        version = fields.get("version")
+        if version not in range(OLDEST_SCHEMA_VERSION, SCHEMA_VERSION + 1):
+            raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, found version {version}")
         columns = [Column(name, tuple(shape), dtype) for name, shape, dtype in fields["columns"]]
         by_name = {column.name: column for column in columns}
         found_schema = cls(
@@ -96,7 +98,7 @@ class EpisodeSchema:
             by_name.get("action_mask"),
         )
         if not found_schema.to_arrow().equals(schema, check_metadata=False):
-            raise DataError(f"{where}: columns do not fit schema version {SCHEMA_VERSION} of their own metadata")
+            raise DataError(f"{where}: columns do not fit schema version {version} of their own metadata")
         return found_schema
 
     def to_arrow(self, goal_rule: GoalRule | None = None) -> pa.Schema:
@@ -165,12 +167,6 @@ class EpisodeSchema:
                     f"{where}: column {name!r} (schema version {SCHEMA_VERSION}): "
                     f"expected {expected_column or 'none'}, found {found_column or 'none'}"
                 )
-
-
-def read_goal_rule(schema: pa.Schema) -> GoalRule | None:
-    """The goal rule stored with episodes, if any."""
-    raw = (schema.metadata or {}).get(_GOAL_RULE_KEY)
-    return None if raw is None else GoalRule(**json.loads(raw))
 
 
 def storage_dtype(dtype: str) -> np.dtype[Any]:

@@ -1,4 +1,4 @@
-"""Array specs: what an environment shows and takes, without gymnasium or torch.
+"""Array specs: what an environment shows and takes, and how that is stored, without gymnasium or torch.
 
 Shape letters used across the package: B sequences, T transitions of one episode, N tokens of a packed
 batch, M transitions of a packed batch, E environments of one runner, D width, H heads, A action dim,
@@ -12,30 +12,50 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from amago_ray.data.goal_rule import GoalRule
 
 ObservationKind = Literal["box", "discrete", "multi_discrete", "multi_binary"]
 ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
 
+OBSERVATION = "observation"
+"""Name of the one leaf of an observation that is neither Dict nor Tuple."""
+ACHIEVED_GOAL = "achieved_goal"
+DESIRED_GOAL = "desired_goal"
+ACTION_MASK = "action_mask"
+
 
 @dataclass(frozen=True)
 class ObservationSpec:
     """One flat observation leaf. A row of its column has `shape` and `dtype`.
 
-    `num_categories` holds, for the kinds "discrete" and "multi_discrete", how many values each entry takes
-    (values count from 0; spaces with another start are shifted by the adapter), else it is empty.
+    `num_categories` holds, for the kinds "discrete" and "multi_discrete", how many values each entry takes (stored
+    values count from 0), else it is empty. The other fields say how the environment itself shows the leaf; `spaces`
+    converts between the two.
     """
 
     kind: ObservationKind
     shape: tuple[int, ...]
     dtype: str
     num_categories: tuple[int, ...] = ()
+    start: tuple[int, ...] | None = ()
+    """First value of each entry that has categories; empty where all count from 0, None where a file of
+    version 1 does not say."""
+    low: tuple[float, ...] = ()
+    """Bounds of a box in the environment's own units: one for all entries, or one each; empty where not known."""
+    high: tuple[float, ...] = ()
+    space_shape: tuple[int, ...] | None = None
+    """Shape in which the environment shows the leaf; None where it is `shape`."""
+    space_dtype: str | None = None
+    """Dtype in which the environment shows the leaf; None where it is `dtype`."""
+    channel_axis: int | None = None
+    """Axis of an image's channels in `space_shape`; None where `space_shape` has none, or the leaf is no image."""
+    path: tuple[str | int, ...] | None = None
+    """Dict keys and Tuple positions that lead to the leaf; None where its name says them."""
 
     @property
     def is_pixels(self) -> bool:
-        """Whether this leaf is an image: a uint8 box of three dimensions (channels first)."""
+        """Whether this leaf is an image: a uint8 box stored in three dimensions (channels first)."""
         return self.kind == "box" and self.dtype == "uint8" and len(self.shape) == 3
 
     @property
@@ -43,18 +63,29 @@ class ObservationSpec:
         """Width after flattening and one-hot encoding."""
         return sum(self.num_categories) if self.num_categories else int(np.prod(self.shape, dtype=np.int64))
 
+    def __str__(self) -> str:
+        return _describe(self)
+
 
 @dataclass(frozen=True)
 class ActionSpec:
     """One action. Stored as: "discrete" int64 `[]`; "multi_discrete" int64 `[A]`; "multi_binary" int8 `[A]`;
-    "box" float32 `[*shape]` in the agent's range [-1, 1] (the environment adapter rescales to `low`/`high`).
+    "box" float32 `[*shape]` in the agent's range [-1, 1] (`spaces.ActionAdapter` rescales to `low` and `high`).
     """
 
     kind: ActionKind
     shape: tuple[int, ...]
     num_categories: tuple[int, ...] = ()
     low: tuple[float, ...] = ()
+    """Bounds of each entry of a box, in the environment's own units."""
     high: tuple[float, ...] = ()
+    start: tuple[int, ...] | None = ()
+    """First value of each entry that has categories; empty where all count from 0, None where a file of
+    version 1 does not say."""
+    space_shape: tuple[int, ...] | None = None
+    """Shape in which the environment takes the action; None where it is `shape`."""
+    space_dtype: str | None = None
+    """Dtype in which the environment takes the action; None where it is `dtype`."""
 
     @property
     def dtype(self) -> str:
@@ -66,24 +97,13 @@ class ActionSpec:
         """A: width of the action as the network reads it (one-hot where discrete)."""
         return sum(self.num_categories) if self.num_categories else int(np.prod(self.shape, dtype=np.int64))
 
-    def to_environment(self, actions: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        """Stored actions `[..., *shape]` as the environment takes them: boxes rescaled from [-1, 1] to their bounds.
-
-        Entries of a box without finite bounds stay as they are; categories count from 0.
-        """
-        if self.kind != "box":
-            return actions
-        low = np.array(self.low, np.float64).reshape(self.shape)
-        high = np.array(self.high, np.float64).reshape(self.shape)
-        bounded = np.isfinite(low) & np.isfinite(high)
-        with np.errstate(invalid="ignore"):
-            scaled = low + (actions.astype(np.float64) + 1.0) / 2.0 * (high - low)
-        return np.where(bounded, scaled, actions).astype(np.float32)
-
     @property
     def mask_size(self) -> int:
         """Width of an action mask: one entry per category; 0 where masks make no sense."""
         return sum(self.num_categories)
+
+    def __str__(self) -> str:
+        return _describe(self)
 
 
 @dataclass(frozen=True)
@@ -104,3 +124,71 @@ class EnvSpec:
     goal_dtype: str = "float32"
     goal_rule: GoalRule | None = None
     has_action_mask: bool = False
+
+
+def space_difference(expected: EnvSpec, found: EnvSpec) -> str:
+    """Where `found` shows or takes other things than a policy made for `expected` reads or does; empty if nowhere.
+
+    What conversion evens out is no difference: the precision of floats, the order of an image's axes. Nor are the
+    bounds of observations, and what a file of version 1 does not know is not compared.
+    """
+    for name in sorted({*expected.observations, *found.observations}):
+        mine, theirs = expected.observations.get(name), found.observations.get(name)
+        if mine is None or theirs is None or not _is_alike(mine, theirs):
+            return f"observation '{name}': expected {mine or 'no such leaf'}, found {theirs or 'no such leaf'}"
+    one, other = expected.action, found.action
+    if not _is_alike(one, other) or (one.low, one.high) != (other.low, other.high):
+        return f"action: expected {one}, found {other}"
+    return ""
+
+
+def difference(expected: EnvSpec, found: EnvSpec) -> str:
+    """As `space_difference`, for environments whose episodes are stored together: goals and masks count, too."""
+    for field in ("goal_dim", "goal_dtype", "goal_rule", "has_action_mask"):
+        mine, theirs = getattr(expected, field), getattr(found, field)
+        if mine != theirs:
+            return space_difference(expected, found) or f"{field}: expected {mine}, found {theirs}"
+    return space_difference(expected, found)
+
+
+def _is_alike(one: ObservationSpec | ActionSpec, other: ObservationSpec | ActionSpec) -> bool:
+    if (one.kind, one.shape, one.num_categories) != (other.kind, other.shape, other.num_categories):
+        return False
+    if one.dtype != other.dtype:
+        return False
+    if one.start is None or other.start is None:
+        return True
+    return one.start == other.start and _is_whole(one) == _is_whole(other)
+
+
+def _is_whole(spec: ObservationSpec | ActionSpec) -> bool:
+    return np.dtype(spec.space_dtype or spec.dtype).kind in "biu"
+
+
+def _describe(spec: ObservationSpec | ActionSpec) -> str:
+    """A spec as its environment declares it, on one line of bounded length."""
+    shape = spec.shape if spec.space_shape is None else spec.space_shape
+    details: list[str] = []
+    match spec.kind:
+        case "discrete":
+            details.append(str(spec.num_categories[0]))
+        case "multi_discrete":
+            details.append(str(list(spec.num_categories)))
+        case "multi_binary":
+            details.append(str(list(shape)))
+        case "box":
+            details += [_range(spec.low, spec.high)] if spec.low else []
+            details += [str(list(shape)), spec.space_dtype or spec.dtype]
+    if spec.start:
+        details.append(f"start={spec.start[0] if spec.kind == 'discrete' else list(spec.start)}")
+    name = {"discrete": "Discrete", "multi_discrete": "MultiDiscrete", "multi_binary": "MultiBinary", "box": "Box"}
+    text = f"{name[spec.kind]}({', '.join(details)})"
+    if spec.kind == "box" and shape != spec.shape:
+        text += f" stored as {list(spec.shape)}"
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _range(low: tuple[float, ...], high: tuple[float, ...]) -> str:
+    if len(set(low)) == 1 and len(set(high)) == 1:
+        return f"{low[0]:g}, {high[0]:g}"
+    return f"{[float(each) for each in low]}, {[float(each) for each in high]}"

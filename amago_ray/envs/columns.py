@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.env_batch import Observations
-from amago_ray.errors import EnvError
 
 Array = npt.NDArray[Any]
 
@@ -29,19 +28,14 @@ class ObservationColumns:
         if spec.goal_dim:
             self.achieved = [np.zeros((0, spec.goal_dim), spec.goal_dtype)] * num_envs
 
-    def put(self, index: int, leaves: Mapping[str, Array], mask: Any, achieved: Array | None) -> None:
-        """Copy in what environment `index` shows; a mask of None allows everything.
-
-        Raises:
-            EnvError: a leaf has another shape than its space says.
-        """
-        for name, value in leaves.items():
-            column = self.leaves[name]
-            if value.shape != column.shape[1:]:
-                raise EnvError(f"observation '{name}': expected shape {column.shape[1:]}, got {value.shape}")
-            column[index] = value
+    def put(
+        self, index: int, leaves: Mapping[str, Array], mask: npt.NDArray[np.bool_] | None, achieved: Array | None
+    ) -> None:
+        """Copy in the rows that environment `index` shows; a mask of None allows everything."""
+        for name, row in leaves.items():
+            self.leaves[name][index] = row
         if self.action_mask is not None:
-            self.action_mask[index] = True if mask is None else np.asarray(mask, np.bool_).reshape(-1)
+            self.action_mask[index] = True if mask is None else mask
         if self.achieved is not None and achieved is not None:
             self.achieved[index] = achieved.copy()
 

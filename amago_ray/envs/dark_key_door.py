@@ -36,11 +36,11 @@ class DarkKeyDoor(Kernel):
         require(attempt_length >= 1, _NAME, f"attempt_length: expected at least 1, got {attempt_length}")
         spec = EnvSpec(
             name=_NAME,
-            observations={"observation": ObservationSpec("box", (4,), "float32")},
+            observations={"observation": ObservationSpec("box", (4,), "float32", low=(0,), high=(1,))},
             action=ActionSpec("discrete", (), (5,)),
             horizon=trial_length,
         )
-        super().__init__(spec, {"observation": (0, 1)}, num_envs)
+        super().__init__(spec, num_envs)
         self._size, self._trial_length, self._attempt_length = size, trial_length, attempt_length
         rows, columns = np.divmod(np.arange(size * size), size)
         self._features = np.stack([rows, columns], 1).astype(np.float32) / np.float32(size - 1)

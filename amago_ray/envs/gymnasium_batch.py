@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from amago_ray.data.goal_rule import GoalRule
-from amago_ray.data.gym_spaces import ACHIEVED_GOAL, ACTION_MASK, ActionAdapter, ObservationAdapter, action_mask_size
-from amago_ray.data.specs import EnvSpec
+from amago_ray.data.space_specs import read_action_space, read_observation_space
+from amago_ray.data.spaces import ActionAdapter, ObservationAdapter, goal_rows
+from amago_ray.data.specs import ACHIEVED_GOAL, ACTION_MASK, EnvSpec
 from amago_ray.envs.columns import Array, ObservationColumns
 from amago_ray.envs.env_batch import EnvEvent, EnvFailure, Observations, StepColumns
 from amago_ray.envs.watchdog import HungError, Watchdog
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 class GymnasiumBatch:
     """Wraps environments that one function makes.
 
-    Beside the spaces (see `data.gym_spaces`) it reads of `info`: `action_mask`; `achieved_goals` `[A, goal_dim]`;
+    Beside the spaces (see `data.space_specs`) it reads of `info`: `action_mask`; `achieved_goals` `[A, goal_dim]`;
     `is_success` or `success`, reported as event "success" when the episode ends; `attempt_return`, reported at once. An
     attribute `goal_rule` of the unwrapped environment declares the reward rule of its goals, `horizon` its longest
     episode where no time limit is set by a wrapper.
@@ -72,8 +73,9 @@ class GymnasiumBatch:
                 raise EnvError(f"env '{name}': cannot be made: {_one_line(error)}") from error
         env = self._envs[0]
         assert env is not None
-        self._observation = ObservationAdapter(env.observation_space)
-        self._action = ActionAdapter(env.action_space)
+        self._space = read_observation_space(env.observation_space)
+        self._observation = ObservationAdapter(self._space.leaves)
+        self._action = ActionAdapter(read_action_space(env.action_space))
         self.spec = self._read_spec(env)
         self._columns = ObservationColumns(self.spec, num_envs)
 
@@ -172,19 +174,19 @@ class GymnasiumBatch:
         spec = self.spec
         mask = None
         if spec.has_action_mask:
-            mask = observation[ACTION_MASK] if self._observation.has_action_mask else info.get(ACTION_MASK)
+            mask = info.get(ACTION_MASK) if self._space.mask_size is None else observation[ACTION_MASK]
+            mask = None if mask is None else self._action.mask_rows(mask)
         achieved: Array | None = None
         if spec.goal_dim:
             if ACHIEVED_GOALS in info:
-                achieved = self._observation.achieved_goals(info[ACHIEVED_GOALS])
-            elif self._observation.has_achieved_goal:
-                achieved = self._observation.achieved_goals(observation[ACHIEVED_GOAL])
+                achieved = goal_rows(info[ACHIEVED_GOALS], spec.goal_dim, spec.goal_dtype)
             else:
-                achieved = self._observation.achieved_goals(())
-        self._columns.put(index, self._observation.leaves(observation), mask, achieved)
+                shown = observation[ACHIEVED_GOAL] if self._space.has_achieved_goal else ()
+                achieved = goal_rows(shown, spec.goal_dim, spec.goal_dtype)
+        self._columns.put(index, self._observation.rows(observation), mask, achieved)
 
     def _env_action(self, stored: Any) -> Any:
-        action = self._action.to_env(np.asarray(stored))
+        action = self._action.to_space(np.asarray(stored))
         return int(action) if action.ndim == 0 and self.spec.action.kind == "discrete" else action
 
     def _read_spec(self, env: Env) -> EnvSpec:
@@ -194,20 +196,21 @@ class GymnasiumBatch:
         except Exception as error:
             self.close()
             raise EnvError(f"env '{self._name}': first reset raised {_one_line(error)}") from error
-        if self._observation.has_action_mask:
-            self._action.check_mask(action_mask_size(env.observation_space))
+        space = self._space
+        if space.mask_size is not None:
+            self._action.check_mask_size(space.mask_size)
         elif ACTION_MASK in info:
-            self._action.check_mask(np.asarray(info[ACTION_MASK]).size)
-        has_goals = self._observation.has_achieved_goal or (self._observation.goal_dim > 0 and ACHIEVED_GOALS in info)
+            self._action.check_mask_size(np.asarray(info[ACTION_MASK]).size)
+        has_goals = space.has_achieved_goal or (space.goal_dim > 0 and ACHIEVED_GOALS in info)
         return EnvSpec(
             name=self._name,
-            observations=self._observation.specs,
+            observations=space.leaves,
             action=self._action.spec,
             horizon=_horizon(env),
-            goal_dim=self._observation.goal_dim if has_goals else 0,
-            goal_dtype=self._observation.goal_dtype,
-            goal_rule=goal_rule(env.unwrapped, self._name, self._observation.goal_dtype) if has_goals else None,
-            has_action_mask=self._observation.has_action_mask or ACTION_MASK in info,
+            goal_dim=space.goal_dim if has_goals else 0,
+            goal_dtype=space.goal_dtype,
+            goal_rule=goal_rule(env.unwrapped, self._name, space.goal_dtype) if has_goals else None,
+            has_action_mask=space.mask_size is not None or ACTION_MASK in info,
         )
 
 

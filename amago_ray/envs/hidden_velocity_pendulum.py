@@ -37,11 +37,11 @@ class HiddenVelocityPendulum(Kernel):
         require(episode_length >= 1, _NAME, f"episode_length: expected at least 1, got {episode_length}")
         spec = EnvSpec(
             name=_NAME,
-            observations={"observation": ObservationSpec("box", (2,), "float32")},
+            observations={"observation": ObservationSpec("box", (2,), "float32", low=(-1,), high=(1,))},
             action=ActionSpec("box", (1,), low=(-_MAX_TORQUE,), high=(_MAX_TORQUE,)),
             horizon=episode_length,
         )
-        super().__init__(spec, {"observation": (-1, 1)}, num_envs)
+        super().__init__(spec, num_envs)
         self._episode_length = episode_length
         self._angle = np.zeros(num_envs)
         self._velocity = np.zeros(num_envs)

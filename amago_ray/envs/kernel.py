@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,10 @@ class Kernel(ABC):
     """An `EnvBatch` written as columns. Returned arrays are reused by the next call.
 
     Everything random in an episode follows from its seed alone, whatever its place in the batch.
-    bounds: lowest and highest value of each observation leaf, and of "achieved_goal" where there are goals.
     """
 
-    def __init__(self, spec: EnvSpec, bounds: Mapping[str, tuple[float, float]], num_envs: int) -> None:
+    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         self.spec = spec
-        self.bounds = bounds
         self.num_envs = num_envs
         self.env_names: Sequence[str] = (spec.name,) * num_envs
         self._all = np.arange(num_envs)

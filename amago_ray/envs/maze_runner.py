@@ -54,8 +54,8 @@ class MazeRunner(Kernel):
         spec = EnvSpec(
             name=_NAME,
             observations={
-                "desired_goal": ObservationSpec("box", (num_goals, 2), "int32"),
-                "observation": ObservationSpec("box", (7,), "float32"),
+                "desired_goal": ObservationSpec("box", (num_goals, 2), "int32", low=(-1,), high=(size - 1,)),
+                "observation": ObservationSpec("box", (7,), "float32", low=(0,), high=(1,)),
             },
             action=ActionSpec("discrete", (), (5,)),
             horizon=episode_length,
@@ -64,8 +64,7 @@ class MazeRunner(Kernel):
             goal_dtype="int32",
             goal_rule=GoalRule(match="equal", reward=1.0, marker=-1.0, terminates=True),
         )
-        bounds = {"desired_goal": (-1, size - 1), "observation": (0, 1), "achieved_goal": (0, size - 1)}
-        super().__init__(spec, bounds, num_envs)
+        super().__init__(spec, num_envs)
         self._size, self._num_goals, self._episode_length = size, num_goals, episode_length
         self._permute_actions = permute_actions
         cells = self._cells = size * size

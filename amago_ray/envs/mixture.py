@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from amago_ray.data.specs import EnvSpec
+from amago_ray.data.specs import EnvSpec, difference
 from amago_ray.envs.columns import ObservationColumns, split_goals
 from amago_ray.envs.env_batch import EnvBatch, Observations, StepColumns
 from amago_ray.errors import EnvError
@@ -88,9 +88,9 @@ def mixture_spec(specs: Sequence[EnvSpec]) -> EnvSpec:
     """
     first = specs[0]
     for other in specs[1:]:
-        difference = _difference(first, other)
-        if difference:
-            raise EnvError(f"env mixture: '{other.name}' does not fit '{first.name}': {difference}")
+        unlike = difference(first, other)
+        if unlike:
+            raise EnvError(f"env mixture: '{other.name}' does not fit '{first.name}': {unlike}")
     horizons = [spec.horizon for spec in specs]
     known = [horizon for horizon in horizons if horizon is not None]
     return dataclasses.replace(
@@ -117,15 +117,3 @@ def allot(shares: Sequence[float], num_envs: int) -> list[int]:
     for index in np.argsort(extra - wanted, kind="stable")[: spare - extra.sum()]:
         extra[index] += 1
     return [1 + int(count) for count in extra]
-
-
-def _difference(first: EnvSpec, other: EnvSpec) -> str:
-    for name in sorted({*first.observations, *other.observations}):
-        mine, theirs = first.observations.get(name), other.observations.get(name)
-        if mine != theirs:
-            return f"observation '{name}': expected {mine or 'no such leaf'}, got {theirs or 'no such leaf'}"
-    for field in ("action", "goal_dim", "goal_dtype", "goal_rule", "has_action_mask"):
-        mine, theirs = getattr(first, field), getattr(other, field)
-        if mine != theirs:
-            return f"{field}: expected {mine}, got {theirs}"
-    return ""

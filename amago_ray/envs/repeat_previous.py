@@ -44,7 +44,7 @@ class RepeatPrevious(Kernel):
             action=ActionSpec("discrete", (), (_NUM_SUITS,)),
             horizon=num_cards - 1,
         )
-        super().__init__(spec, {"observation": (0, _NUM_SUITS - 1)}, num_envs)
+        super().__init__(spec, num_envs)
         self._k = k
         self._stack = np.arange(num_cards) % _NUM_SUITS
         # k - 1 cards that no action names precede the first one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from amago_ray.data.gym_spaces import ACHIEVED_GOAL, ACTION_MASK, action_space_of, space_of
-from amago_ray.data.specs import ObservationSpec
+from amago_ray.data.space_specs import make_action_space, make_observation_space
+from amago_ray.data.spaces import ActionAdapter
+from amago_ray.data.specs import ACHIEVED_GOAL, ACTION_MASK, DESIRED_GOAL, OBSERVATION
 from amago_ray.envs.env_batch import EnvEvent, Observations
 from amago_ray.envs.registry import BUILT_INS
 
@@ -27,22 +29,20 @@ class SingleEnv(gymnasium.Env[Any, Any]):
 
     def __init__(self, built_in: str, render_mode: str | None = None, **kwargs: Any) -> None:
         self._kernel = BUILT_INS[built_in].load()(1, **kwargs)  # type: ignore[arg-type]
-        spec, bounds = self._kernel.spec, self._kernel.bounds
+        spec = self._kernel.spec
         self.render_mode = render_mode
         self.horizon = spec.horizon
         self.goal_rule = spec.goal_rule
         leaves: dict[str, gymnasium.Space[Any]] = {
-            name: space_of(leaf, *bounds[name]) for name, leaf in spec.observations.items()
+            name: make_observation_space(leaf) for name, leaf in spec.observations.items()
         }
         if spec.goal_dim:
-            achieved = ObservationSpec("box", (spec.goal_dim,), spec.goal_dtype)
-            leaves[ACHIEVED_GOAL] = space_of(achieved, *bounds[ACHIEVED_GOAL])
+            desired = spec.observations[DESIRED_GOAL]
+            leaves[ACHIEVED_GOAL] = make_observation_space(dataclasses.replace(desired, shape=(spec.goal_dim,)))
         self._is_dict = len(leaves) > 1
-        self.observation_space = spaces.Dict(leaves) if self._is_dict else leaves["observation"]
-        self.action_space = action_space_of(spec.action)
-        # A stored action is in [-1, 1]; the kernels' boxes are symmetric.
-        box = spec.action.kind == "box"
-        self._scale = np.asarray(spec.action.high, np.float32).reshape(spec.action.shape) if box else None
+        self.observation_space = spaces.Dict(leaves) if self._is_dict else leaves[OBSERVATION]
+        self.action_space = make_action_space(spec.action)
+        self._action = ActionAdapter(spec.action)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode, of the given seed or of one drawn from the environment's own stream."""
@@ -53,8 +53,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
-        stored = np.asarray(action)[None] / self._scale if self._scale is not None else np.asarray([action], np.int64)
-        columns = self._kernel.step(stored)
+        columns = self._kernel.step(self._action.rows(action)[None])
         return (
             self._observation(columns.observations),
             float(columns.rewards[0]),
@@ -71,7 +70,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         leaves = {name: column[0].copy() for name, column in observations.leaves.items()}
         if observations.achieved_values is not None:
             leaves[ACHIEVED_GOAL] = observations.achieved_values[0].copy()
-        return leaves if self._is_dict else leaves["observation"]
+        return leaves if self._is_dict else leaves[OBSERVATION]
 
 
 def _info(observations: Observations, events: Sequence[EnvEvent]) -> dict[str, Any]:

@@ -39,11 +39,11 @@ class TMaze(Kernel):
         require(length >= 1, _NAME, f"length: expected at least 1, got {length}")
         spec = EnvSpec(
             name=_NAME,
-            observations={"observation": ObservationSpec("box", (2,), "float32")},
+            observations={"observation": ObservationSpec("box", (2,), "float32", low=(-1,), high=(1,))},
             action=ActionSpec("discrete", (), (4,)),
             horizon=length + 1,
         )
-        super().__init__(spec, {"observation": (-1, 1)}, num_envs)
+        super().__init__(spec, num_envs)
         self._length = length
         self._along = np.zeros(num_envs, np.int64)
         self._side = np.zeros(num_envs, np.int64)

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from amago_ray.data.gym_spaces import ACHIEVED_GOAL, ACTION_MASK, ActionAdapter, ObservationAdapter, action_mask_size
-from amago_ray.data.specs import EnvSpec
+from amago_ray.data.space_specs import read_action_space, read_observation_space
+from amago_ray.data.spaces import ActionAdapter, ObservationAdapter, goal_rows
+from amago_ray.data.specs import ACHIEVED_GOAL, ACTION_MASK, EnvSpec
 from amago_ray.envs.columns import Array, ObservationColumns
 from amago_ray.envs.env_batch import EnvEvent, Observations, StepColumns
 from amago_ray.envs.gymnasium_batch import ATTEMPT_RETURN, SUCCESS_KEYS, goal_rule
@@ -49,23 +50,24 @@ class VectorBatch:
         self._mode = _declared_mode(env, name, autoreset_mode)
         self._takes_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
         self._resets_by_mask = self._takes_seeds or self._mode is AutoresetMode.DISABLED
-        self._observation = ObservationAdapter(env.single_observation_space)
-        self._action = ActionAdapter(env.single_action_space)
-        if self._observation.has_action_mask:
-            self._action.check_mask(action_mask_size(env.single_observation_space))
+        space = read_observation_space(env.single_observation_space)
+        self._observation = ObservationAdapter(space.leaves)
+        self._action = ActionAdapter(read_action_space(env.single_action_space))
+        if space.mask_size is not None:
+            self._action.check_mask_size(space.mask_size)
         self.num_envs = env.num_envs
         self.env_names: Sequence[str] = (name,) * self.num_envs
-        has_goals = self._observation.has_achieved_goal
+        has_goals = space.has_achieved_goal
         horizon = env.spec.max_episode_steps if env.spec is not None else getattr(env.unwrapped, "horizon", None)
         self.spec = EnvSpec(
             name=name,
-            observations=self._observation.specs,
+            observations=space.leaves,
             action=self._action.spec,
             horizon=horizon,
-            goal_dim=self._observation.goal_dim if has_goals else 0,
-            goal_dtype=self._observation.goal_dtype,
-            goal_rule=goal_rule(env.unwrapped, name, self._observation.goal_dtype) if has_goals else None,
-            has_action_mask=self._observation.has_action_mask,
+            goal_dim=space.goal_dim if has_goals else 0,
+            goal_dtype=space.goal_dtype,
+            goal_rule=goal_rule(env.unwrapped, name, space.goal_dtype) if has_goals else None,
+            has_action_mask=space.mask_size is not None,
         )
         self._shown = ObservationColumns(self.spec, self.num_envs)
         self._kept = ObservationColumns(self.spec, self.num_envs)
@@ -99,7 +101,7 @@ class VectorBatch:
 
     def step(self, actions: npt.NDArray[np.generic]) -> StepColumns:
         """Step all environments."""
-        observations, rewards, terminated, truncated, infos = self._env.step(self._action.to_env(np.asarray(actions)))
+        observations, rewards, terminated, truncated, infos = self._env.step(self._action.to_space(np.asarray(actions)))
         skipped = self._is_pending
         ended = np.asarray(terminated, np.bool_) | np.asarray(truncated, np.bool_)
         self._show(self._shown, observations)
@@ -162,12 +164,15 @@ class VectorBatch:
         self._is_pending[indices] = False
 
     def _show(self, columns: ObservationColumns, observations: Any) -> None:
-        for name, value in self._observation.leaves(observations).items():
-            columns.leaves[name][:] = value
+        for name, rows in self._observation.rows(observations, self.num_envs).items():
+            columns.leaves[name][:] = rows
         if columns.action_mask is not None:
-            columns.action_mask[:] = np.asarray(observations[ACTION_MASK]).reshape(self.num_envs, -1)
+            columns.action_mask[:] = self._action.mask_rows(observations[ACTION_MASK], self.num_envs)
         if columns.achieved is not None:
-            columns.achieved[:] = [self._observation.achieved_goals(row).copy() for row in observations[ACHIEVED_GOAL]]
+            columns.achieved[:] = [self._goals(row).copy() for row in observations[ACHIEVED_GOAL]]
+
+    def _goals(self, achieved: Any) -> Array:
+        return goal_rows(achieved, self.spec.goal_dim, self.spec.goal_dtype)
 
     def _show_final(self, index: int, infos: dict[str, Any]) -> None:
         final = infos.get("final_obs")
@@ -180,9 +185,9 @@ class VectorBatch:
         single = final[index] if isinstance(final, np.ndarray) and final.dtype == object else _row(final, index)
         achieved: Array | None = None
         if self._shown.achieved is not None:
-            achieved = self._observation.achieved_goals(single[ACHIEVED_GOAL])
-        mask = single[ACTION_MASK] if self._shown.action_mask is not None else None
-        self._shown.put(index, self._observation.leaves(single), mask, achieved)
+            achieved = self._goals(single[ACHIEVED_GOAL])
+        mask = self._action.mask_rows(single[ACTION_MASK]) if self._shown.action_mask is not None else None
+        self._shown.put(index, self._observation.rows(single), mask, achieved)
 
 
 def _declared_mode(env: Vector, name: str, autoreset_mode: str | None) -> AutoresetMode:

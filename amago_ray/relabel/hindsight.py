@@ -10,10 +10,8 @@ import numpy.typing as npt
 
 from amago_ray.data.episode import AchievedGoals, Episode
 from amago_ray.data.goal_rule import GoalRule, mark_completed, replay_instruction
+from amago_ray.data.specs import DESIRED_GOAL
 from amago_ray.errors import DataError
-
-DESIRED_GOAL = "desired_goal"
-"""Observation leaf that shows the instruction."""
 
 
 def achieved_goals(episode: Episode) -> AchievedGoals:

@@ -7,10 +7,9 @@ import numpy as np
 from amago_ray.config.kinds import Registry
 from amago_ray.config.relabel import HerRelabelConfig, InstructionRelabelConfig, NoRelabelConfig, RelabelConfig
 from amago_ray.data.goal_rule import GoalRule
-from amago_ray.data.specs import EnvSpec
+from amago_ray.data.specs import DESIRED_GOAL, EnvSpec
 from amago_ray.errors import ConfigError
 from amago_ray.relabel.her import HerRelabeler
-from amago_ray.relabel.hindsight import DESIRED_GOAL
 from amago_ray.relabel.instruction import InstructionRelabeler
 from amago_ray.relabel.relabeler import NoRelabeler, Relabeler
 

@@ -67,7 +67,7 @@ def test_the_check_sees_what_is_loaded() -> None:
 
 def test_training_from_batches_needs_neither_ray_nor_gymnasium_nor_pydantic() -> None:
     # The one module that is about Gymnasium's spaces stays out.
-    modules = [name for name in modules_of(("data", "nets", "agent", "learning")) if not name.endswith(".gym_spaces")]
+    modules = [name for name in modules_of(("data", "nets", "agent", "learning")) if not name.endswith(".space_specs")]
     names = [*modules, "amago_ray.acting.policy", "amago_ray.acting.network"]
     done = run(
         HIDE.format(absent=set(ABSENT)) + f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
@@ -76,5 +76,5 @@ def test_training_from_batches_needs_neither_ray_nor_gymnasium_nor_pydantic() ->
 
 
 def test_what_is_hidden_cannot_be_imported() -> None:
-    done = run(HIDE.format(absent=set(ABSENT)) + "import amago_ray.data.gym_spaces")
+    done = run(HIDE.format(absent=set(ABSENT)) + "import amago_ray.data.space_specs")
     assert "No module named 'gymnasium'" in done.stderr

@@ -9,7 +9,7 @@ from helpers.local_runs import tiny_config
 from helpers.space_env import ACTIONS, OBSERVATIONS
 
 import amago_ray
-from amago_ray.data.gym_spaces import ActionAdapter, ObservationAdapter
+from amago_ray.data.spaces import ActionAdapter, ObservationAdapter
 
 MODEL = {
     "timestep_encoder": {
@@ -58,12 +58,12 @@ def test_every_space_trains_and_acts(observation: str, action: str, kind: str, t
     assert dropped == [0.0] * 3
     assert outcome.after["eval/return_mean"] == 21.0
     policy = amago_ray.load_policy(outcome.run_directory)
-    adapter, taker = ObservationAdapter(OBSERVATIONS[observation]), ActionAdapter(ACTIONS[action])
+    adapter, taker = ObservationAdapter(policy.spec.observations), ActionAdapter(policy.spec.action)
     state = policy.initial_state(2)
     for greedy in (False, True):
-        shown = [adapter.leaves(OBSERVATIONS[observation].sample()) for _ in range(2)]
+        shown = [adapter.rows(OBSERVATIONS[observation].sample()) for _ in range(2)]
         leaves = {name: np.stack([each[name] for each in shown]) for name in policy.spec.observations}
         stored = policy.step(
             leaves, state.prev_action, np.zeros(2, np.float32), state.time_index, None, state.network, greedy=greedy
         )
-        assert all(ACTIONS[action].contains(taker.to_env(row)) for row in stored)
+        assert all(ACTIONS[action].contains(taker.to_space(row)) for row in stored)

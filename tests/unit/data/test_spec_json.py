@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,7 +15,7 @@ from helpers.one_line import one_line
 from hypothesis import given
 
 from amago_ray.data.goal_rule import GoalRule
-from amago_ray.data.gym_spaces import ActionAdapter, ObservationAdapter
+from amago_ray.data.space_specs import read_action_space, read_observation_space
 from amago_ray.data.spec_json import spec_from_json, spec_to_json
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.envs.make import make_spec
@@ -76,9 +77,24 @@ def test_built_in_environments(env_id: str) -> None:
 )
 def test_specs_of_gymnasium_spaces(space: spaces.Space[Any]) -> None:
     """What the adapter makes is plain data, without NumPy's own numbers."""
-    leaves = ObservationAdapter(spaces.Dict({"x": space, "y": spaces.Tuple([space])})).specs
-    spec = EnvSpec("gym", leaves, ActionAdapter(space).spec)
+    leaves = read_observation_space(spaces.Dict({"x": space, "y": spaces.Tuple([space])})).leaves
+    spec = EnvSpec("gym", leaves, read_action_space(space))
     assert round_trip(spec) == spec
+
+
+def test_a_spec_of_version_1_is_read_as_it_was_recorded() -> None:
+    read = spec_from_json((Path(__file__).parent / "recorded" / "env_spec_v1.json").read_text())
+    assert read.observations["card"] == ObservationSpec("discrete", (), "int64", (4,), start=None)
+    assert read.observations["camera"] == ObservationSpec("box", (3, 6, 5), "uint8", start=None)
+    assert read.action == ActionSpec("box", (2,), low=(-2.0, 0.0), high=(2.0, 1.0), start=None)
+    assert (read.name, read.horizon, read.goal_rule) == ("old", 9, None)
+
+
+def test_a_spec_of_a_later_version_is_one_line() -> None:
+    text = json.dumps({**json.loads(spec_to_json(SPEC)), "version": 3})
+    with pytest.raises(DataError) as error:
+        spec_from_json(text)
+    assert "version: expected at most 2, found 3" in one_line(error)
 
 
 @given(

@@ -159,7 +159,7 @@ def test_an_observation_of_another_shape_is_a_failure() -> None:
 
     batch = GymnasiumBatch(Wrong, 1, name="wrong")
     batch.reset(np.arange(1), np.arange(1))
-    assert "expected shape (2,), got (1,)" in batch.step(np.zeros(1, np.int64)).failures[0].error
+    assert "expected shape [2], found [1]" in batch.step(np.zeros(1, np.int64)).failures[0].error
 
 
 def test_an_unsupported_space_is_named() -> None:

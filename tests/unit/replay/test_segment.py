@@ -1,6 +1,7 @@
 """One append-only file."""
 
 import gc
+import json
 import resource
 
 import numpy as np
@@ -10,7 +11,7 @@ from helpers.episodes import assert_equal_episodes, make_episode
 
 from amago_ray.data import GoalRule
 from amago_ray.data.arrow_codec import encode_episodes, read_stream, to_episode
-from amago_ray.data.arrow_schema import EpisodeSchema, read_goal_rule
+from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.errors import DataError
 from amago_ray.replay.layout import find_segments
 from amago_ray.replay.segment import Segment
@@ -66,7 +67,7 @@ def test_any_arrow_reader_reads_it(tmp_path):
     segment = create(tmp_path)
     append(segment, EPISODES)
     with pa.ipc.open_stream(segment.path) as reader:
-        assert read_goal_rule(reader.schema) == GoalRule(tolerance=0.5)
+        assert GoalRule(**json.loads(reader.schema.metadata[b"amago_ray.goal_rule"])) == GoalRule(tolerance=0.5)
         table = reader.read_all()
     assert table.num_rows == sum(len(episode) + 1 for episode in EPISODES)
     assert table["reward"].null_count == 0
