@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.load import checked
 from amago_ray.errors import AmagoRayError, ConfigError
 from amago_ray.telemetry.console import RunOutcome
 
@@ -39,6 +40,7 @@ def train(
     from amago_ray.launch import launch
     from amago_ray.training.interrupt import stop_on_interrupt
 
+    config = checked(config)
     if address is not None:
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
     if resume and overwrite:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from amago_ray.acting.exploration import make_exploration
 from amago_ray.config import Config
-from amago_ray.config.validate import validate, validate_horizon
+from amago_ray.config.load import checked
+from amago_ray.config.validate import validate_horizon
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.make import make_spec
 from amago_ray.relabel.make import make_relabeler
@@ -42,7 +43,7 @@ def launch(config: Config, *, local: bool, resume: bool = False, overwrite: bool
     Raises:
         AmagoRayError: the settings are wrong, the directory is not free, or Ray cannot be reached.
     """
-    validate(config)
+    config = checked(config)
     spec = make_spec(config.envs)
     _check_parts(config, spec)
     directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)

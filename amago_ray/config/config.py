@@ -10,7 +10,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import BilevelConfig, ExplorationConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.model import ModelConfig
-from amago_ray.config.ranges import COUNT, FOLDER_NAME, NOT_EMPTY
+from amago_ray.config.ranges import COUNT, FOLDER, FOLDER_NAME
 from amago_ray.config.relabel import NoRelabelConfig, RelabelConfig
 from amago_ray.config.replay import ReplayConfig
 from amago_ray.config.rollout import RolloutConfig
@@ -31,7 +31,7 @@ class Config:
     """The environment, or a mixture of environments of equal spaces."""
     name: Annotated[str, FOLDER_NAME] = "run"
     """Name of the run; its directory is `runs_dir/name`."""
-    runs_dir: Annotated[str, NOT_EMPTY] = "runs"
+    runs_dir: Annotated[str, FOLDER] = "runs"
     """Where run directories live."""
     seed: Annotated[int, COUNT] = 0
     """Seed of everything random."""

@@ -13,7 +13,7 @@ from amago_ray.config.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.hints import expected, hints_of, is_env
 from amago_ray.config.kinds import family_of, in_words, names_of
-from amago_ray.config.tree import show
+from amago_ray.config.plain import show
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class EnvConfig:
     factory)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the environment's constructor."""
-    name: str | None = None
+    name: Annotated[str, NOT_EMPTY] | None = None
     """Name in metrics; the id where not given."""
     share: Annotated[float, POSITIVE] = 1.0
     """Share of a runner's environments in a mixture, relative to the other entries."""

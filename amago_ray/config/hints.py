@@ -54,7 +54,7 @@ def expected(hint: Any) -> str:
             of_these = f" of {expected(item)}" if get_origin(item) is Literal else ""
             words.append("a list of them" if item is EnvConfig else f"a list{of_these}")
         elif get_origin(kind) is dict:
-            words.append("a mapping")
+            words.append("a mapping with texts as keys")
         else:
             words.append({bool: "true or false", int: "an integer", float: "a number", str: "a text"}[kind])
     return " or ".join(words)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from amago_ray.config.config import Config
 from amago_ray.config.env import EnvConfig
-from amago_ray.config.hints import alternatives, expected, hints_of, is_env
+from amago_ray.config.hints import alternatives, expected, hints_of, is_env, range_of
 from amago_ray.config.kinds import class_of, family_of, in_words, names_of
-from amago_ray.config.tree import expand_aliases, override, parse_overrides, read_tree, show
+from amago_ray.config.plain import join, one_line, plain, show
+from amago_ray.config.tree import expand_aliases, override, parse_overrides, read_tree
 from amago_ray.config.validate import validate
+from amago_ray.config.yaml_text import write_yaml
 from amago_ray.errors import ConfigError
 
 
@@ -59,13 +61,14 @@ def find_config(path_or_name: str | Path) -> Path:
         ConfigError: there is no such file; the message names the shipped configs.
     """
     path = Path(path_or_name)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     shipped = shipped_configs()
     if str(path_or_name) in shipped:
         return shipped[str(path_or_name)]
     names = ", ".join(shipped)
-    raise ConfigError(f"{path_or_name}: expected a config file or one of {names}, found no such file")
+    found = one_line(str(path_or_name), 200)
+    raise ConfigError(f"{found}: expected a config file or one of {names}, found no such file")
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -85,7 +88,9 @@ def config_from_dict(tree: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: the first wrong setting, by its dotted path.
     """
-    own = copy.deepcopy(dict(tree))
+    own = plain(tree)
+    if not isinstance(own, dict):
+        raise ConfigError(f"expected a mapping of settings, got {show(own)}")
     expand_aliases(own)
     config = _build(Config, own, "")
     assert isinstance(config, Config)
@@ -94,35 +99,46 @@ def config_from_dict(tree: Mapping[str, Any]) -> Config:
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """Every setting as nested plain values (dicts, lists, numbers, texts); `config_from_dict` reads them back."""
-    plain = _plain(asdict(config))
-    assert isinstance(plain, dict)
-    return plain
+    """Every setting as nested plain values (dicts, lists, numbers, texts); `config_from_dict` reads them back.
+
+    Raises:
+        ConfigError: a setting that was made in Python holds something else.
+    """
+    return _section_to_dict(config, "")
+
+
+def checked(config: Config) -> Config:
+    """A `Config` that was made in Python, as it would be read back from its YAML.
+
+    Raises:
+        ConfigError: the first wrong setting, by its dotted path.
+    """
+    if not isinstance(config, Config):
+        raise ConfigError(f"expected a Config (see load_config), got {show(config)}")
+    return config_from_dict(config_to_dict(config))
 
 
 def dump_yaml(config: Config) -> str:
     """Every setting as YAML text, in the order of definition."""
-    return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, width=120)
+    return write_yaml(config_to_dict(config))
 
 
-class _Dumper(yaml.SafeDumper):
-    """Safe YAML with lists of plain values on one line, and floats that every reader reads as floats (`1.0e-05`)."""
+def _section_to_dict(section: Any, path: str) -> dict[str, Any]:
+    kind: type = type(section)
+    hints = hints_of(kind)
+    return {
+        entry.name: _to_plain(getattr(section, entry.name), hints[entry.name], join(path, entry.name))
+        for entry in fields(section)
+    }
 
 
-def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
-    is_flat = not any(isinstance(value, (dict, list)) for value in values)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=is_flat)
-
-
-def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
-    node = yaml.SafeDumper.represent_float(dumper, value)
-    if "e" in node.value and "." not in node.value:
-        node.value = node.value.replace("e", ".0e", 1)
-    return node
-
-
-_Dumper.add_representer(list, _represent_list)
-_Dumper.add_representer(float, _represent_float)
+def _to_plain(value: Any, hint: Any, path: str) -> Any:
+    sections = tuple(each for each in alternatives(hint) if isinstance(each, type) and is_dataclass(each))
+    if isinstance(value, sections):
+        return _section_to_dict(value, path)
+    if is_env(hint) and isinstance(value, (list, tuple)):
+        return [_to_plain(item, EnvConfig, join(path, index)) for index, item in enumerate(value)]
+    return plain(value, path)
 
 
 def _leave_kind(tree: dict[str, Any], path: str, kind: Any) -> None:
@@ -149,13 +165,16 @@ def _build(kind: type, tree: Any, path: str) -> Any:
     hints = hints_of(kind)
     values = {}
     for key, value in tree.items():
-        where = f"{path}.{key}" if path else str(key)
+        where = join(path, key)
         if key not in hints:
             raise ConfigError(f"{where}: unknown key{_suggestion(str(key), path, list(hints))}")
+        if value is None and (is_dataclass(hints[key]) or family_of(hints[key])):
+            # A section without settings, as YAML gives `stop:`, has its defaults.
+            continue
         values[key] = _convert(value, hints[key], where)
     for entry in fields(kind):
         if entry.name not in values and entry.default is MISSING and entry.default_factory is MISSING:
-            where = f"{path}.{entry.name}" if path else entry.name
+            where = join(path, entry.name)
             raise ConfigError(f"{where}: expected {expected(hints[entry.name])}, got nothing")
     return kind(**values)
 
@@ -170,17 +189,32 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return _build_env(value, path)
     if is_dataclass(hint):
         assert isinstance(hint, type)
-        return _build(hint, {} if value is None else value, path)
+        return _build(hint, value, path)
     family = family_of(hint)
     if family:
-        return _build_kind(family, {} if value is None else value, path)
+        return _build_kind(family, value, path)
     # pydantic would take true for 1.
     if not (isinstance(value, bool) and bool not in alternatives(hint) and Any not in alternatives(hint)):
         try:
-            return _adapter(hint).validate_python(value)
+            typed = _adapter(hint).validate_python(value)
         except ValidationError:
             pass
+        else:
+            return _in_range(typed, hint, path)
     raise ConfigError(f"{path}: expected {expected(hint)}, got {show(value)}")
+
+
+def _in_range(value: Any, hint: Any, path: str) -> Any:
+    """A value of its field's type, in the form in which it is kept; a null where the type allows it is in range."""
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise ConfigError(f"{path}: expected {expected(hint)} below 2**63, got {show(value)}")
+    in_range = range_of(hint)
+    if value is None or in_range is None:
+        return value
+    kept = in_range.read(value)
+    if not in_range.holds(kept):
+        raise ConfigError(f"{path}: expected {in_range.expected}, got {show(value)}")
+    return kept
 
 
 def _build_kind(family: tuple[type, ...], tree: Any, path: str) -> Any:
@@ -247,11 +281,3 @@ def _all_paths(kind: type, prefix: str) -> list[str]:
                 paths += _all_paths(section, f"{prefix}{name}.")
         paths.append(f"{prefix}{name}")
     return paths
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

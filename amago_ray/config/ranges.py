@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -12,10 +13,11 @@ from amago_ray.config.module_attr import is_module_attr
 
 @dataclass(frozen=True)
 class Range:
-    """A range of values: how an error message calls it, and the test."""
+    """A range of values: how an error message calls it, and the test; `read` gives the form in which one is kept."""
 
     expected: str
     holds: Callable[[Any], bool]
+    read: Callable[[Any], Any] = lambda x: x
 
 
 POSITIVE_INTEGER = Range("a positive integer", lambda x: x > 0)
@@ -32,8 +34,20 @@ ABOVE_ZERO_TO_ONE = Range("a number above 0 and at most 1", lambda x: 0 < x <= 1
 DISCOUNT = Range("a discount above 0 and below 1", lambda x: 0 < x < 1)
 DISCOUNTS = Range("a list of discounts above 0 and below 1", lambda xs: all(0 < x < 1 for x in xs))
 POSITIVE_INTEGERS = Range("a list of positive integers", lambda xs: len(xs) > 0 and all(x > 0 for x in xs))
-NOT_EMPTY = Range("a text that is not empty", lambda x: bool(x.strip()))
-FOLDER_NAME = Range(
-    "a name that can be a folder's", lambda x: bool(x) and x not in (".", "..") and not set(x) & set("/\\\0")
-)
+NOT_EMPTY = Range("a text that is not empty", lambda x: bool(x.strip()) and x.isprintable())
 MODULE_ATTR = Range("module:attr", is_module_attr)
+
+
+def _names_folder(name: str) -> bool:
+    """Whether a folder of that name can be made, and is removed without surprise by a shell."""
+    is_short = name.isprintable() and len(name.encode()) <= 255
+    return is_short and bool(name.strip()) and name not in (".", "..") and name[0] != "~" and not set(name) & set("/\\")
+
+
+FOLDER_NAME = Range("a name that can be a folder's", _names_folder)
+FOLDER = Range(
+    "the path of a folder",
+    lambda x: bool(x.strip()) and x.isprintable() and "://" not in x and x[0] != "~",
+    read=os.path.expanduser,
+)
+"""`~` is read as the home of whoever reads; addresses such as `s3://` are none."""

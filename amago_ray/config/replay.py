@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from amago_ray.config.ranges import NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER
+from amago_ray.config.ranges import FOLDER, NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class ReplayConfig:
     """Timesteps stored over all shards; the oldest segments go first."""
     capacity_bytes: Annotated[int, POSITIVE_INTEGER] | None = None
     """Bytes on disk over all shards; None sets no limit."""
-    directory: str | None = None
+    directory: Annotated[str, FOLDER] | None = None
     """Where shards write; None is `replay/` in the run directory of the shard's node. Give a shared path to
     survive node loss."""
     segment_bytes: Annotated[int, POSITIVE_INTEGER] = 32 * 1024 * 1024

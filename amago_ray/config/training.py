@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from amago_ray.config.env import EnvConfig
-from amago_ray.config.ranges import COUNT, FINITE, POSITIVE, POSITIVE_INTEGER, POSITIVE_OR_INFINITE, PROBABILITY
+from amago_ray.config.ranges import (
+    COUNT,
+    FINITE,
+    NOT_EMPTY,
+    POSITIVE,
+    POSITIVE_INTEGER,
+    POSITIVE_OR_INFINITE,
+    PROBABILITY,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,7 @@ class ReportConfig:
 class ClusterConfig:
     """How the run uses Ray."""
 
-    address: str | None = None
+    address: Annotated[str, NOT_EMPTY] | None = None
     """Address of a running cluster ("auto" finds a local one); None starts Ray on this machine for the run."""
     num_cpus: Annotated[int, POSITIVE_INTEGER] | None = None
     """Logical CPUs of the embedded local Ray; None takes the machine's."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import fields
+from operator import attrgetter
 
 from amago_ray.config.config import Config
+from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import EpisodeEndConfig
-from amago_ray.config.hints import hints_of, range_of
 from amago_ray.config.module_attr import is_module_attr
-from amago_ray.config.ranges import Range
-from amago_ray.config.tree import show
+from amago_ray.config.plain import show
 from amago_ray.errors import ConfigError
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -22,16 +21,14 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 def validate(config: Config) -> None:
-    """Check every range and every rule between fields.
+    """Check every rule between fields, whose own types and ranges hold.
 
     Raises:
         ConfigError: the first broken rule: the field's dotted path, what was expected, what was found.
     """
-    for path, value, check in _walk(config, ""):
-        if value is not None and check is not None and not check.holds(value):
-            raise ConfigError(f"{path}: expected {check.expected}, got {show(value)}")
-        kinds = KINDS.get(path)
-        if kinds is not None and value not in kinds and not is_module_attr(value):
+    for path, kinds in KINDS.items():
+        value = attrgetter(path)(config)
+        if value not in kinds and not is_module_attr(value):
             names = ", ".join(f'"{kind}"' for kind in kinds)
             raise ConfigError(f"{path}: expected one of {names}, or module:attr, got {show(value)}")
     _validate_relations(config)
@@ -74,6 +71,22 @@ def _validate_relations(config: Config) -> None:
         raise ConfigError("env: expected at least one environment, got []")
     if config.evaluation.env == []:
         raise ConfigError("evaluation.env: expected at least one environment, or null, got []")
+    for path, env in _env_paths(config):
+        if env.autoreset_mode is not None and not env.vector_entry_point:
+            raise ConfigError(
+                f"{path}.autoreset_mode: expected null without vector_entry_point, as other environments are reset "
+                f'by their runner, got "{env.autoreset_mode}"'
+            )
+        if env.step_timeout_s is not None and env.vector_entry_point:
+            raise ConfigError(
+                f"{path}.step_timeout_s: expected null with vector_entry_point, whose environments step together, "
+                f"got {show(env.step_timeout_s)}"
+            )
+    if config.cluster.address is not None and config.cluster.num_cpus is not None:
+        raise ConfigError(
+            f"cluster.num_cpus: expected null, as Ray at {show(config.cluster.address)} has its own, "
+            f"got {config.cluster.num_cpus}"
+        )
     stop = config.stop
     if all(getattr(stop, criterion.name) is None for criterion in fields(stop)):
         names = ", ".join(criterion.name for criterion in fields(stop))
@@ -133,17 +146,10 @@ def _validate_relations(config: Config) -> None:
         )
 
 
-def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, Range | None]]:
-    """Dotted paths, values and ranges of all fields that are not sections."""
-    kind: type = type(node)
-    hints = hints_of(kind)
-    for entry in fields(node):
-        value = getattr(node, entry.name)
-        path = f"{prefix}{entry.name}"
-        if is_dataclass(value):
-            yield from _walk(value, f"{path}.")
-        elif isinstance(value, list) and value and is_dataclass(value[0]):
-            for index, item in enumerate(value):
-                yield from _walk(item, f"{path}.{index}.")
-        else:
-            yield path, value, range_of(hints[entry.name])
+def _env_paths(config: Config) -> Iterator[tuple[str, EnvConfig]]:
+    """Each environment with its dotted path."""
+    for path, envs in (("env", config.env), ("evaluation.env", config.evaluation.env)):
+        if isinstance(envs, list):
+            yield from ((f"{path}.{index}", env) for index, env in enumerate(envs))
+        elif envs is not None:
+            yield path, envs

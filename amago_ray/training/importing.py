@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from amago_ray.config import Config
-from amago_ray.config.load import dump_yaml
-from amago_ray.config.validate import validate
+from amago_ray.config.load import checked, dump_yaml
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.envs.make import make_spec
 from amago_ray.learning.amago_import import read_amago_weights
@@ -33,7 +32,7 @@ def import_checkpoint(weights: str | Path, config: Config, out: str | Path, *, o
     """
     place = Path(out)
     config = dataclasses.replace(config, runs_dir=str(place.parent), name=place.name)
-    validate(config)
+    config = checked(config)
     spec = make_spec(config.envs)
     learner = Learner(config, spec, device="cpu", seed=config.seed)
     learner.agent.load_state_dict(read_amago_weights(weights, learner.agent))

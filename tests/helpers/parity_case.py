@@ -16,8 +16,8 @@ from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
+from amago_ray.config.load import checked
 from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig, TimestepEncoderConfig
-from amago_ray.config.validate import validate
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.nets.attention.backend import BackendName
@@ -163,8 +163,7 @@ class ParityCase:
                 warmup_steps=0,
             ),
         )
-        validate(config)
-        return config
+        return checked(config)
 
     def _timestep_encoder(self, settings: Section) -> TimestepEncoderConfig:
         kind = settings.take("type")

@@ -102,7 +102,7 @@ def test_a_section_is_of_the_class_of_its_kind(section: str, tree: Any, expected
         ),
         ("relabel", {"kind": "her", "strategi": "all"}, 'relabel.strategi: unknown key; did you mean "her_strategy"?'),
         ("relabel", "her", 'relabel: expected a mapping of settings, got "her"'),
-        ("relabel", {"kind": "m:a", "kwargs": [1]}, "relabel.kwargs: expected a mapping, got [1]"),
+        ("relabel", {"kind": "m:a", "kwargs": [1]}, "relabel.kwargs: expected a mapping with texts as keys, got [1]"),
     ],
 )
 def test_what_belongs_to_another_kind_is_one_line(section: str, tree: Any, message: str) -> None:

@@ -10,7 +10,7 @@ from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.hints import alternatives, hints_of, is_env, range_of
 from amago_ray.config.kinds import family_of
-from amago_ray.config.load import config_from_dict
+from amago_ray.config.load import checked, config_from_dict
 from amago_ray.config.validate import validate, validate_horizon
 from amago_ray.errors import ConfigError
 
@@ -157,7 +157,7 @@ def test_custom_parts_are_named_as_module_attr(value: str) -> None:
 
 def test_each_environment_of_a_mixture_has_the_ranges_of_its_fields() -> None:
     with pytest.raises(ConfigError, match=r"^env\.1\.share: expected a positive number, got 0\.0"):
-        validate(Config(env=[EnvConfig(id="A-v0"), EnvConfig(id="B-v0", share=0.0)]))
+        checked(Config(env=[EnvConfig(id="A-v0"), EnvConfig(id="B-v0", share=0.0)]))
 
 
 def test_a_context_below_the_horizon_is_legal_and_rolls() -> None:
@@ -198,3 +198,29 @@ def test_exploration_within_the_episode_needs_a_horizon(kind: str) -> None:
         validate_horizon(config("exploration.kind", kind), None, "A-v0")
     validate_horizon(config("exploration.horizon", 50), None, "A-v0")
     validate_horizon(config("exploration.kind", "none"), None, "A-v0")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"env": {"id": "A-v0", "autoreset_mode": "same_step"}},
+            "env.autoreset_mode: expected null without vector_entry_point, as other environments are reset by their "
+            'runner, got "same_step"',
+        ),
+        (
+            {"evaluation": {"env": ["A-v0", {"id": "B-v0", "vector_entry_point": True, "step_timeout_s": 3}]}},
+            "evaluation.env.1.step_timeout_s: expected null with vector_entry_point, whose environments step together, "
+            "got 3.0",
+        ),
+        (
+            {"cluster": {"address": "auto", "num_cpus": 3}},
+            'cluster.num_cpus: expected null, as Ray at "auto" has its own, got 3',
+        ),
+    ],
+)
+def test_a_setting_that_does_not_apply_is_refused(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config_from_dict({"env": "A-v0", **sections})
+
+    assert one_line(error) == message
