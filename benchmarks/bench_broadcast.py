@@ -20,6 +20,8 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.runtime.actors import get, start_actor
 from amago_ray.runtime.control import ControlActor
+from amago_ray.runtime.ledger import LedgerState
+from amago_ray.runtime.messages import ControlState
 from amago_ray.runtime.session import NAMESPACE
 
 
@@ -52,8 +54,8 @@ def main() -> None:
         logging_level="ERROR",
     )
     config = load_config("quickstart")
-    base = {"env_steps": 0, "learner_steps": 0, "episodes": 0}
-    control = start_actor(ControlActor, config, base, num_cpus=0)
+    control = start_actor(ControlActor, config, num_cpus=0)
+    get(control.fill.remote(ControlState(LedgerState())))
     layers = 20
     arrays = {
         f"layer_{i}": np.random.default_rng(i).random(arguments.parameters // layers, np.float32) for i in range(layers)

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amago_ray.config import Config
+from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import AmagoRayError, TrainingError
+from amago_ray.errors import TrainingError
 from amago_ray.replay.owner import Claim
-from amago_ray.runtime.actors import alive_nodes, cluster_resources, get, start_actor
+from amago_ray.runtime.actors import WATCH, ending, get, made, start_actor, wait_any
 from amago_ray.runtime.control import ControlActor
+from amago_ray.runtime.endings import error_line
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
+from amago_ray.runtime.evaluations import Evaluations
 from amago_ray.runtime.evaluator_actor import EvaluatorActor
 from amago_ray.runtime.learner_actor import LearnerActor
-from amago_ray.runtime.messages import ControlReport
+from amago_ray.runtime.ledger import LedgerState, Totals
+from amago_ray.runtime.messages import ControlReport, ControlState
+from amago_ray.runtime.placement import (
+    alive_nodes,
+    gpus_per_learner,
+    on_node,
+    place_shards,
+    shard_hosts,
+)
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
+from amago_ray.runtime.supervisor import Started, Supervisor
 from amago_ray.training.checkpoints import POLICY_FILE, TRAINING_STATE_FILE, Checkpoint
-from amago_ray.training.ports import Capture, Counters, EvaluationResult, Report
+from amago_ray.training.ports import Capture, CaptureError, Counters, EvaluationResult, Report
+
+_log = logging.getLogger(__name__)
 
 # Incarnations of a later session are above all of an earlier one's.
 _INCARNATIONS_PER_SESSION = 1_000_000
 _STOP_TIMEOUT_S = 20.0
-_LONGEST_RESTART_PAUSE_S = 30.0
+_ANSWER_TIMEOUT_S = 10.0
+_CAPTURE_TIMEOUT_S = 60.0
 
 
 class RayBackend:
     """Starts the actors of a run, restarts those that die, and gathers what they report.
 
-    Actors carry the run's name in theirs, so that `ray list actors` and the dashboard tell runs apart.
+    Actors carry the run's name and id in theirs, `<name>-<id>/<part>`: so a cluster holds runs of equal name, and
+    `ray list actors` and the dashboard tell them apart.
     """
 
     def __init__(self, config: Config, spec: EnvSpec, directory: Path, claim: Claim, session: int) -> None:
@@ -42,147 +60,210 @@ class RayBackend:
         self._replay_directory = Path(config.replay.directory) if config.replay.directory else directory / "replay"
         self._claim = claim
         self._incarnation = session * _INCARNATIONS_PER_SESSION
-        self._restarts = 0
-        self._runs: dict[Any, str] = {}
-        self._runners: dict[str, int] = {}
-        self._pauses_s: dict[str, float] = {}
-        self._evaluator: Any = None
-        self._wanted_evaluations: list[tuple[int, Counters, Any]] = []
-        self._evaluations: dict[Any, tuple[int, Counters, float]] = {}
+        self._num_started = 0
+        # Env runners and learner, which end with training; and shards, which Ray restarts where their files are.
+        self._workers = Supervisor(time.monotonic)
+        self._keepers = Supervisor(time.monotonic)
+        self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.weights.remote())
+        self._results: list[EvaluationResult] = []
         self._warnings: list[str] = []
+        self._stopping = False
+        self._ledger = LedgerState()
         self._counters = Counters()
-        self._base_env_steps = 0
-        # What a learner that starts goes on from: a checkpoint's files and its updates.
+        # What a learner that starts goes on from: a checkpoint's files.
         self._files: Mapping[str, bytes] | None = None
-        self._files_steps = 0
+        self._first_env_steps = 0
+        self._control: Any = None
+        self._is_filled = False
+        self._shards: list[Any] = []
+        self._hosts: dict[str, str] = {}
 
     def start(self, checkpoint: Checkpoint | None) -> None:
-        """Create all actors; they start in parallel."""
+        """Create all actors; they start in parallel.
+
+        Raises:
+            TrainingError: the cluster has an actor of this run's already.
+        """
         config = self._config
+        nodes = alive_nodes()
+        before: dict[int, str] = {}
         if checkpoint is not None:
             self._counters = Counters(
                 *(int(checkpoint.metadata[name]) for name in ("env_steps", "learner_steps", "episodes"))
             )
-            self._base_env_steps = self._counters.env_steps
             self._files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
-            self._files_steps = self._counters.learner_steps
-        base = {
-            "env_steps": self._counters.env_steps,
-            "learner_steps": self._counters.learner_steps,
-            "episodes": self._counters.episodes,
+            before = shard_hosts(checkpoint.metadata.get("state", {}))
+        places = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before=before)
+        self._hosts = {str(place.number): place.host for place in places}
+        self._first_env_steps = self._counters.env_steps
+        base: dict[str, Totals] = {
+            "env_runner": {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}
         }
+        self._ledger = LedgerState(base, learner=PolicyVersion(-1, self._counters.learner_steps))
+        # Calls that were under way when it died are sent to its successor: all may be repeated.
         self._control = start_actor(
-            ControlActor,
-            config,
-            base,
-            name=self._name("control"),
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=3,
+            ControlActor, config, name=self._name("control"), num_cpus=0, max_restarts=-1, max_task_retries=-1
         )
-        nodes = alive_nodes()
-        self._shards = [
-            start_actor(
+        self._watch = self._control.watch.remote()
+        for place in places:
+            shard = start_actor(
                 ReplayShardActor,
                 config,
                 self._spec,
                 str(self._replay_directory.absolute()),
                 self._claim,
-                number,
+                place.number,
                 self._incarnation,
                 self._name("control"),
-                name=self._name(f"replay_shard_{number}"),
+                name=self._name(f"replay_shard_{place.number}"),
                 num_cpus=config.replay.num_cpus_per_shard,
                 max_restarts=-1,
-                # Restarted anywhere else, it would not find its files.
-                scheduling_strategy=NodeAffinitySchedulingStrategy(nodes[number % len(nodes)], soft=False),
+                scheduling_strategy=on_node(place.node_id),
+                concurrency_groups={WATCH: 1},
             )
-            for number in range(config.replay.num_shards)
-        ]
-        self._start_learner()
+            self._shards.append(shard)
+            self._keepers.start(f"replay shard {place.number}", _hold(shard), restarts_itself=True)
+        self._learner_gpus = gpus_per_learner(config, nodes)
+        self._workers.start("learner", self._start_learner)
         for number in range(config.rollout.num_env_runners):
-            self._start_runner(number)
+            self._workers.start(f"env runner {number}", partial(self._start_runner, number))
 
     def advance(self, timeout_s: float) -> Report:
-        """Wait a while, or until an actor or an evaluation ends, and report.
+        """Wait a while, or until something happens, and report.
 
-        Raises: TrainingError if training cannot go on; AmagoRayError that an actor raised.
+        Raises:
+            AmagoRayError: training cannot go on; one that an actor raised, or could not be made for.
         """
-        watched = [*self._runs, *self._evaluations]
-        ended, _ = ray.wait(watched, num_returns=1, timeout=timeout_s) if watched else ([], [])
-        if ended:
-            ended, _ = ray.wait(watched, num_returns=len(watched), timeout=0)
-        evaluations = []
-        for reference in ended:
-            if reference in self._evaluations:
-                evaluations.extend(self._finish_evaluation(reference))
-            else:
-                self._handle_end(reference)
-        report: ControlReport = get(self._control.collect.remote())
-        self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
+        self._look(
+            min(timeout_s, self._keepers.next_due_s(), *([] if self._stopping else [self._workers.next_due_s()]))
+        )
+        self._keepers.start_due()
+        if not self._stopping:
+            self._workers.start_due()
+        collected = self._collect()
         self._begin_evaluations()
-        warnings, self._warnings = [*report.warnings, *self._warnings], []
-        return Report(
-            counters=self._counters,
-            episodes=report.episodes,
-            metrics=report.metrics,
-            sides=report.sides,
-            evaluations=evaluations,
-            warnings=warnings,
-            stop_requested=report.stop_requested,
+        report = Report(self._counters, evaluations=self._results, warnings=self._warnings)
+        self._results, self._warnings = [], []
+        if collected is None:
+            return report
+        return dataclasses.replace(
+            report,
+            episodes=collected.episodes,
+            metrics=collected.metrics,
+            sides=collected.sides,
+            warnings=[*collected.warnings, *report.warnings],
+            stop_requested=collected.stop_requested,
         )
 
     def request_evaluation(self, number: int) -> None:
         """Evaluate the newest weights, or the first if there are none yet, while training goes on."""
-        self._wanted_evaluations.append((number, self._counters, self._control.weights.remote()))
+        self._evaluations.ask(number, self._counters)
         self._begin_evaluations()
 
     def capture(self) -> Capture:
-        """The learner's files; replay is on disk already, and is not cut back to a checkpoint."""
-        learner_steps, files = get(self._learner.capture.remote())
-        self._files, self._files_steps = files, learner_steps
+        """The learner's files; replay is on disk already, and is not cut back to a checkpoint.
+
+        Raises:
+            CaptureError: the learner is dead, or does not answer.
+        """
+        try:
+            learner_steps, files = get(self._learner.capture.remote(), timeout_s=_CAPTURE_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            raise CaptureError(f"the learner does not answer: {error_line(error)}") from error
+        self._files = files
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
-        return Capture(counters, files, {})
+        return Capture(counters, files, {"shard_hosts": self._hosts})
 
     def finish(self) -> None:
         """Tell env runners and learner to stop; finished episodes are handed over, the last weights broadcast.
 
-        Raises: AmagoRayError that one of them raised.
+        Raises:
+            AmagoRayError: one that an actor raised.
         """
-        get(self._control.stop.remote(), timeout_s=_STOP_TIMEOUT_S)
-        ended: list[Any] = []
-        if self._runs:
-            ended, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=_STOP_TIMEOUT_S)
-        self._runs.clear()
-        for reference in ended:
-            try:
-                get(reference)
-            except ray.exceptions.RayActorError as error:
-                self._warnings.append(f"an actor died when training ended: {_line(error)}")
-            except ray.exceptions.RayTaskError as error:
-                raise _cause(error) from error
+        self._stopping = True
+        self._control.stop.remote()
+        deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+        while self._workers.running and time.monotonic() < deadline_s:
+            self._look(deadline_s - time.monotonic())
+        for name in self._workers.names:
+            self._warnings.append(f"the {name} did not end within {_STOP_TIMEOUT_S:g} s")
 
     def stop(self) -> None:
         """Tell everyone to stop, wait until finished episodes are handed over, and end the actors."""
-        if not hasattr(self, "_control"):
+        if self._control is None:
             return
+        self._stopping = True
+        for warning in self._warnings:
+            # No report will tell.
+            _log.warning("%s", warning)
         try:
-            get(self._control.stop.remote(), timeout_s=_STOP_TIMEOUT_S)
-            if self._runs:
-                ray.wait(list(self._runs), num_returns=len(self._runs), timeout=_STOP_TIMEOUT_S)
-            get([shard.close.remote() for shard in getattr(self, "_shards", [])], timeout_s=_STOP_TIMEOUT_S)
+            get(self._control.stop.remote(), timeout_s=_ANSWER_TIMEOUT_S)
+            if self._workers.running:
+                workers = list(self._workers.running)
+                ray.wait(workers, num_returns=len(workers), timeout=_STOP_TIMEOUT_S)
+            get([shard.close.remote() for shard in self._shards], timeout_s=_ANSWER_TIMEOUT_S)
         except (ray.exceptions.RayError, TimeoutError):
             # Everything acknowledged is on disk; what does not answer ends with the session.
             return
 
+    def _look(self, timeout_s: float) -> None:
+        """Wait a while, or until something ends or happens, and deal with it."""
+        workers, shards, evaluations = self._workers.running, self._keepers.running, self._evaluations.running
+        for reference in wait_any([*workers, *shards, *evaluations, self._watch], timeout_s):
+            if reference in workers:
+                end = ending(reference, workers[reference].made)
+                if self._stopping and end.kind != "raised":
+                    name = self._workers.forget(reference)
+                    if end.kind != "returned":
+                        self._warnings.append(f"the {name} died when training ended: {end.line}")
+                else:
+                    self._warnings.append(self._workers.ended(reference, end))
+            elif reference in shards:
+                end = ending(reference, shards[reference].made)
+                self._warnings.append(self._keepers.ended(reference, end))
+            elif reference in evaluations:
+                result, warning = self._evaluations.ended(reference, ending(reference, evaluations[reference].made))
+                self._results.extend([] if result is None else [result])
+                self._warnings.extend([] if warning is None else [warning])
+            else:
+                self._answer_watch()
+
+    def _answer_watch(self) -> None:
+        end = ending(self._watch, self._watch)
+        if end.kind != "returned":
+            raise end.failure("the control actor cannot be made")
+        if end.value and self._is_filled:
+            self._warnings.append("the control actor died and was started again: it goes on from the last report")
+            for shard in self._shards:
+                shard.report.remote()
+            self._learner.broadcast.remote()
+        if end.value:
+            self._control.fill.remote(ControlState(self._ledger, self._stopping))
+            self._is_filled = True
+        self._watch = self._control.watch.remote()
+
+    def _collect(self) -> ControlReport | None:
+        """What the control actor gathered; None where it does not answer, or has just been started again."""
+        try:
+            report: ControlReport | None = get(self._control.collect.remote(), timeout_s=_ANSWER_TIMEOUT_S)
+        except ray.exceptions.GetTimeoutError:
+            self._warnings.append(f"the control actor did not answer within {_ANSWER_TIMEOUT_S:g} s")
+            return None
+        except ray.exceptions.RayError as error:
+            raise TrainingError(f"the control actor failed: {error_line(error)}") from error
+        if report is not None:
+            self._ledger = report.ledger
+            self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
+        return report
+
     def _name(self, part: str) -> str:
-        return f"{self._config.name}/{part}"
+        return f"{self._config.name}-{self._claim.run_id % 16**8:08x}/{part}"
 
     def _next_incarnation(self) -> int:
-        self._restarts += 1
-        return self._incarnation + self._restarts
+        self._num_started += 1
+        return self._incarnation + self._num_started
 
-    def _start_runner(self, number: int) -> None:
+    def _start_runner(self, number: int) -> Started:
         config = self._config.rollout
         incarnation = self._next_incarnation()
         runner = start_actor(
@@ -198,16 +279,11 @@ class RayBackend:
             num_gpus=config.num_gpus_per_env_runner,
             scheduling_strategy="SPREAD" if self._config.cluster.spread else "DEFAULT",
         )
-        name = f"env runner {number}"
-        self._runs[runner.run.remote()] = name
-        self._runners[name] = number
+        return Started(runner.run.remote(), made(runner))
 
-    def _start_learner(self) -> None:
-        config = self._config.learner
-        gpus = config.num_gpus_per_learner
-        if gpus is None:
-            gpus = 1 if cluster_resources().get("GPU", 0) >= 1 else 0
+    def _start_learner(self) -> Started:
         incarnation = self._next_incarnation()
+        # It goes on from the newest checkpoint's files.
         self._learner = start_actor(
             LearnerActor,
             self._config,
@@ -217,68 +293,23 @@ class RayBackend:
             self._shards,
             self._files,
             name=self._name(f"learner:{incarnation % _INCARNATIONS_PER_SESSION}"),
-            num_cpus=config.num_cpus_per_learner,
-            num_gpus=gpus,
-            # `run` holds one thread; `capture` answers from another.
+            num_cpus=self._config.learner.num_cpus_per_learner,
+            num_gpus=self._learner_gpus,
+            # `run` holds one thread; `capture` and `broadcast` answer from another.
             max_concurrency=2,
         )
-        self._runs[self._learner.run.remote()] = "learner"
+        return Started(self._learner.run.remote(), made(self._learner))
+
+    def _start_evaluator(self) -> tuple[Any, Any]:
+        name = self._name(f"evaluator:{self._next_incarnation() % _INCARNATIONS_PER_SESSION}")
+        evaluator = start_actor(EvaluatorActor, self._config, name=name, num_cpus=0)
+        return evaluator, made(evaluator)
 
     def _begin_evaluations(self) -> None:
-        if self._evaluator is None and self._wanted_evaluations:
-            if self._runs and self._counters.env_steps == self._base_env_steps:
-                # What trains starts first: the evaluator would share the processors with it.
-                return
-            self._evaluator = start_actor(EvaluatorActor, self._config, name=self._name("evaluator"), num_cpus=0)
-        for number, counters, snapshot in self._wanted_evaluations:
-            reference = self._evaluator.evaluate.remote(number, snapshot)
-            self._evaluations[reference] = (number, counters, time.monotonic())
-        self._wanted_evaluations.clear()
-
-    def _finish_evaluation(self, reference: Any) -> list[EvaluationResult]:
-        number, counters, began = self._evaluations.pop(reference)
-        try:
-            learner_steps, episodes, policy = get(reference)
-        except ray.exceptions.RayActorError as error:
-            self._warnings.append(f"the evaluator died and is started again: {_line(error)}")
-            self._evaluator = None
-            self.request_evaluation(number)
-            return []
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from error
-        counters = Counters(counters.env_steps, learner_steps, counters.episodes)
-        return [EvaluationResult(number, counters, episodes, time.monotonic() - began, policy)]
-
-    def _handle_end(self, reference: Any) -> None:
-        """An actor's `run` ended before its time: start the actor again if it died, raise what it raised otherwise."""
-        name = self._runs.pop(reference)
-        try:
-            get(reference)
-        except ray.exceptions.RayActorError as error:
-            self._warnings.append(f"the {name} died and is started again: {_line(error)}")
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from error
-        else:
-            raise TrainingError(f"the {name} ended before training did")
-        pause_s = self._pauses_s.get(name, 0.0)
-        time.sleep(pause_s)
-        self._pauses_s[name] = min(max(2 * pause_s, 0.25), _LONGEST_RESTART_PAUSE_S)
-        if name == "learner":
-            # It goes on from the newest checkpoint's files.
-            get(self._control.learner_lost.remote(self._files_steps))
-            self._start_learner()
-        else:
-            self._start_runner(self._runners[name])
+        # What trains starts first: the evaluator would share the processors with it.
+        if not self._workers.running or self._counters.env_steps > self._first_env_steps:
+            self._evaluations.begin()
 
 
-def _cause(error: ray.exceptions.RayTaskError) -> Exception:
-    """What an actor raised, without Ray's wrapping where it is an error of ours."""
-    cause = error.cause
-    if isinstance(cause, AmagoRayError):
-        return cause
-    return TrainingError(f"an actor failed: {_line(cause if isinstance(cause, Exception) else error)}")
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
+def _hold(shard: Any) -> Callable[[], Started]:
+    return lambda: Started(shard.hold.options(concurrency_group=WATCH).remote(), made(shard))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,17 +41,19 @@ class EnvRunnerActor:
         torch.set_num_threads(1)
         device = "cuda" if config.rollout.num_gpus_per_env_runner > 0 else "cpu"
         self._config = config
-        self._number = runner
+        self._number, self._incarnation = runner, incarnation
         self._control = control
         self._shards = shards
         self._next_shard = runner % len(shards)
         self._runner = make_env_runner(config, run_id=run_id, runner=runner, incarnation=incarnation, device=device)
         self._waiting: list[Episode] = []
-        self._adds: deque[tuple[Any, int, Any]] = deque()
+        self._adds: deque[tuple[Any, int, Any, int]] = deque()
         self._stats: list[EpisodeStats] = []
+        """Of the newest episodes: those in no beat that was answered."""
+        self._num_beaten = 0
+        """Of `_stats`, how many are in the beat under way."""
+        self._num_episodes = self._num_stored = 0
         self._replay_time_s = self._weights_time_s = self._paused_time_s = 0.0
-        self._sent = {"env_steps": 0, "policy": 0.0, "env": 0.0, "dropped": 0}
-        self._sent_failures: Counter[str] = Counter()
 
     def run(self) -> None:
         """Step the environments until training stops."""
@@ -61,20 +63,24 @@ class EnvRunnerActor:
         while not orders.stop:
             has_sent = False
             for _ in range(_STEPS_PER_CHECK):
+                if not self._may_step(orders):
+                    break
                 for done in self._runner.step():
                     self._waiting.append(done.episode)
                     self._stats.append(done.stats)
+                    self._num_episodes += 1
                 has_sent |= self._send(force=False)
             now = time.monotonic()
-            if pending is None and (has_sent or now - beaten_at > _BEAT_INTERVAL_S):
+            must_ask = not self._may_step(orders)
+            if pending is None and (has_sent or must_ask or now - beaten_at > _BEAT_INTERVAL_S):
                 self._send(force=True)
                 pending, beaten_at = self._beat(), now
-            if pending is None or not is_ready(pending):
+            if pending is None or not (must_ask or is_ready(pending)):
                 continue
             orders, pending = self._apply(get(pending)), None
             while not orders.may_act and not orders.stop:
                 began = time.monotonic()
-                orders = get(self._control.wait_turn.remote(self._runner.policy.version))
+                orders = get(self._control.wait_turn.remote(self._news()))
                 self._paused_time_s += time.monotonic() - began
                 orders = self._apply(orders)
         self._send(force=True)
@@ -87,7 +93,12 @@ class EnvRunnerActor:
         """The name in logs and in the Ray dashboard."""
         return f"EnvRunner({self._number})"
 
+    def _may_step(self, orders: RunnerOrders) -> bool:
+        return orders.allowed_env_steps is None or self._runner.env_steps < orders.allowed_env_steps
+
     def _apply(self, orders: RunnerOrders) -> RunnerOrders:
+        del self._stats[: self._num_beaten]
+        self._num_beaten = 0
         self._runner.global_env_steps = orders.global_env_steps
         if orders.weights:
             began = time.monotonic()
@@ -104,30 +115,30 @@ class EnvRunnerActor:
         if snapshot.version > self._runner.policy.version:
             self._runner.load(snapshot)
 
-    def _beat(self) -> Any:
-        runner, sent = self._runner, self._sent
-        beat = RunnerBeat(
-            env_steps=runner.env_steps - int(sent["env_steps"]),
-            episodes=self._stats,
+    def _news(self) -> RunnerBeat:
+        runner = self._runner
+        self._num_beaten = len(self._stats)
+        return RunnerBeat(
+            runner=self._number,
+            incarnation=self._incarnation,
             policy_version=runner.policy.version,
-            policy_time_s=runner.policy_time_s - sent["policy"],
-            env_time_s=runner.env_time_s - sent["env"],
-            replay_time_s=self._replay_time_s,
-            weights_time_s=self._weights_time_s,
-            paused_time_s=self._paused_time_s,
-            dropped_episodes=runner.num_dropped_episodes - int(sent["dropped"]),
-            failures=dict(runner.failures - self._sent_failures),
+            totals={
+                "env_steps": runner.env_steps,
+                "episodes": self._num_episodes,
+                "stored_episodes": self._num_stored,
+                "dropped_episodes": runner.num_dropped_episodes,
+                "acting_s": runner.policy_time_s,
+                "environment_s": runner.env_time_s,
+                "replay_s": self._replay_time_s,
+                "broadcast_s": self._weights_time_s,
+                "governor_s": self._paused_time_s,
+            },
+            failures=dict(runner.failures),
+            episodes=list(self._stats),
         )
-        self._sent = {
-            "env_steps": runner.env_steps,
-            "policy": runner.policy_time_s,
-            "env": runner.env_time_s,
-            "dropped": runner.num_dropped_episodes,
-        }
-        self._sent_failures = Counter(runner.failures)
-        self._stats = []
-        self._replay_time_s = self._weights_time_s = self._paused_time_s = 0.0
-        return self._control.beat_runner.remote(self._number, beat)
+
+    def _beat(self) -> Any:
+        return self._control.beat_runner.remote(self._news())
 
     def _send(self, *, force: bool) -> bool:
         """Hand waiting episodes to replay in groups, an incomplete one only if forced; whether there were any."""
@@ -135,11 +146,11 @@ class EnvRunnerActor:
         before = len(self._waiting)
         size = self._config.rollout.episodes_per_add
         while len(self._waiting) >= size or (force and self._waiting):
-            group = encode_episodes(self._waiting[:size])
+            group, num_episodes = encode_episodes(self._waiting[:size]), len(self._waiting[:size])
             del self._waiting[:size]
             shard = self._next_shard
             self._next_shard = (shard + 1) % len(self._shards)
-            self._adds.append((self._shards[shard].add.remote(group), shard, group))
+            self._adds.append((self._shards[shard].add.remote(group), shard, group, num_episodes))
             while len(self._adds) > self._config.rollout.max_unacknowledged_adds:
                 self._await_oldest_add()
         self._replay_time_s += time.monotonic() - began
@@ -147,11 +158,12 @@ class EnvRunnerActor:
 
     def _await_oldest_add(self) -> None:
         """Wait until the oldest group is acknowledged; one whose shard restarts goes to the same shard again."""
-        reference, shard, group = self._adds.popleft()
+        reference, shard, group, num_episodes = self._adds.popleft()
         for attempt in range(_ADD_ATTEMPTS):
             try:
                 get(reference)
-                break
+                self._num_stored += num_episodes
+                return
             except ray.exceptions.RayActorError:
                 if attempt == _ADD_ATTEMPTS - 1:
                     raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ray
+
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.runtime.actors import get
@@ -22,11 +24,17 @@ class EvaluatorActor:
         torch.set_num_threads(1)
         self._evaluator = Evaluator(config)
 
-    def evaluate(self, number: int, snapshot: Sequence[Any]) -> tuple[int, list[EpisodeStats], bytes]:
-        """Evaluate the snapshot (one reference, in a list): its learner steps, the episodes, its file."""
+    def evaluate(self, number: int, snapshot: Sequence[Any]) -> tuple[int, list[EpisodeStats], bytes] | None:
+        """Evaluate the snapshot (one reference, in a list): its learner steps, the episodes, its file.
+
+        None where the snapshot is lost: the control actor, which owned it, died.
+        """
         from amago_ray.agent.weights import snapshot_to_bytes
 
-        weights = get(snapshot[0])
+        try:
+            weights = get(snapshot[0])
+        except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
+            return None
         episodes = self._evaluator.evaluate(number, weights)
         return weights.version.learner_steps, episodes, snapshot_to_bytes(weights)
 

@@ -46,6 +46,22 @@ class LearnerActor:
             self._learner.load_files(files.__getitem__)
         self._lock = threading.Lock()
         self._requests: queue.Queue[tuple[Any, int] | None] = queue.Queue(maxsize=config.learner.prefetch)
+        self._first_update = self._learner.learner_steps + 1
+        # Batches asked for since then, without those that were lost.
+        self._num_requested = 0
+        self._request_lock = threading.Lock()
+        self._totals = dict.fromkeys(
+            (
+                "updates",
+                "settled_transitions",
+                "trained_transitions",
+                "learner_s",
+                "governor_s",
+                "replay_s",
+                "broadcast_s",
+            ),
+            0.0,
+        )
         # Reserved per batch until lengths are known: full sequences.
         self._estimate = config.learner.batch_size * config.model.sequence_model.context_length
 
@@ -63,7 +79,7 @@ class LearnerActor:
             request = self._requests.get()
             if request is None:
                 # Whoever asks for the newest weights after training gets the last ones.
-                self._broadcast(wait=True)
+                get(self._broadcast())
                 return
             reference, reserved = request
             requested = time.perf_counter()
@@ -71,7 +87,9 @@ class LearnerActor:
                 batch = get(reference)
             except ray.exceptions.RayActorError:
                 # The shard died with the request: give its credit back, the next request draws anew.
-                self._beat(reserved=reserved, trained=0, batch_wait_s=time.perf_counter() - requested)
+                with self._request_lock:
+                    self._num_requested -= 1
+                self._beat(settled_transitions=reserved, replay_s=time.perf_counter() - requested)
                 continue
             arrived = time.perf_counter()
             with self._lock:
@@ -83,19 +101,24 @@ class LearnerActor:
                 self._broadcast()
             self._estimate = batch.num_transitions
             self._beat(
-                reserved=reserved,
-                trained=batch.num_transitions,
-                credit_wait_s=requested - began,
-                batch_wait_s=arrived - requested,
-                learner_time_s=trained - arrived,
-                broadcast_time_s=time.perf_counter() - trained,
-                metrics=self._learner.metrics() if has_updated and steps % config.metrics_interval == 0 else {},
+                self._learner.metrics() if has_updated and steps % config.metrics_interval == 0 else {},
+                updates=int(has_updated),
+                settled_transitions=reserved,
+                trained_transitions=batch.num_transitions,
+                governor_s=requested - began,
+                replay_s=arrived - requested,
+                learner_s=trained - arrived,
+                broadcast_s=time.perf_counter() - trained,
             )
 
     def capture(self) -> tuple[int, Mapping[str, bytes]]:
         """Learner steps and the files of a checkpoint, between two updates."""
         with self._lock:
             return self._learner.learner_steps, self._learner.save_files()
+
+    def broadcast(self) -> None:
+        """Push the weights once more: the control actor lost them."""
+        self._broadcast()
 
     def __repr__(self) -> str:
         """The name in logs and in the Ray dashboard."""
@@ -104,20 +127,24 @@ class LearnerActor:
     def _prefetch(self) -> None:
         while True:
             estimate = self._estimate
-            shard = get(self._control.reserve.remote(estimate))
+            with self._request_lock:
+                update = self._first_update + self._num_requested // self._config.learner.batches_per_update
+            shard = get(self._control.reserve.remote(estimate, update))
             if shard == STOP:
                 self._requests.put(None)
                 return
             if shard is not None:
+                with self._request_lock:
+                    self._num_requested += 1
                 self._requests.put((self._shards[shard].sample.remote(self._config.learner.batch_size), estimate))
 
-    def _broadcast(self, *, wait: bool = False) -> None:
+    def _broadcast(self) -> Any:
         with self._lock:
             snapshot = self._learner.snapshot()
-        pushed = self._control.push_weights.remote(snapshot)
-        if wait:
-            get(pushed)
+        return self._control.push_weights.remote(snapshot)
 
-    def _beat(self, **news: Any) -> None:
+    def _beat(self, metrics: Mapping[str, float] | None = None, **news: float) -> None:
+        for name, more in news.items():
+            self._totals[name] += more
         version = PolicyVersion(self._learner.incarnation, self._learner.learner_steps)
-        self._control.beat_learner.remote(LearnerBeat(version, **news))
+        self._control.beat_learner.remote(LearnerBeat(version, dict(self._totals), metrics or {}))

@@ -1,4 +1,7 @@
-"""What the actors tell each other, as plain data."""
+"""What the actors tell each other, as plain data.
+
+Beats carry totals since their sender's process started, never increments: a lost, repeated or late one does no harm.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.replay.reports import ShardReport
+from amago_ray.runtime.ledger import LedgerState, Totals
 from amago_ray.telemetry.bottleneck import Side
 
 NO_VERSION = PolicyVersion(-1, -1)
@@ -18,64 +22,73 @@ STOP = -1
 
 @dataclass(frozen=True)
 class RunnerBeat:
-    """An env runner's news since its last beat; it also says that the runner lives.
+    """An env runner's news; it also says that the runner lives.
 
-    replay_time_s: encoding and handing over episodes, and waiting for acknowledgements. weights_time_s: reading new
-    weights and bringing running episodes under them. paused_time_s: waiting for the governor.
+    totals: `env_steps`; `episodes` (finished), `stored_episodes` (acknowledged by replay), `dropped_episodes`; and
+    seconds by part of `telemetry.bottleneck`: `acting_s`, `environment_s`, `replay_s` (encoding and handing over
+    episodes, waiting for acknowledgements), `broadcast_s` (taking new weights), `governor_s` (paused).
+    failures: of environments, by kind. episodes: the newest ones, up to the last of those counted.
     """
 
-    env_steps: int
-    episodes: Sequence[EpisodeStats]
+    runner: int
+    incarnation: int
     policy_version: PolicyVersion
-    policy_time_s: float
-    env_time_s: float
-    replay_time_s: float
-    weights_time_s: float
-    paused_time_s: float
-    dropped_episodes: int
-    failures: Mapping[str, int] = field(default_factory=dict)
+    totals: Totals
+    failures: Totals = field(default_factory=dict)
+    episodes: Sequence[EpisodeStats] = ()
 
 
 @dataclass(frozen=True)
 class RunnerOrders:
-    """The answer to a beat. `weights` holds one reference to a newer snapshot, or none."""
+    """The answer to a beat.
+
+    allowed_env_steps: how many this incarnation may make in all, None for any number.
+    weights: one reference to a newer snapshot, or none.
+    """
 
     stop: bool
     may_act: bool
     global_env_steps: int
+    allowed_env_steps: int | None = None
     weights: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
 class LearnerBeat:
-    """A learner's news after an update: the credit that its batch had reserved and what was really trained.
+    """A learner's news after a batch.
 
-    credit_wait_s: time without an outstanding request, for lack of credit. batch_wait_s: time for a requested batch.
+    totals: `updates`; `settled_transitions` (credit of batches that were trained or lost), `trained_transitions`; and
+    seconds: `learner_s`, `governor_s` (without an outstanding request, for lack of credit), `replay_s` (for a requested
+    batch), `broadcast_s`.
     """
 
     version: PolicyVersion
-    reserved: int
-    trained: int
-    learner_time_s: float = 0.0
-    credit_wait_s: float = 0.0
-    batch_wait_s: float = 0.0
-    broadcast_time_s: float = 0.0
+    totals: Totals
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ShardBeat:
-    """A replay shard's counts after an add; `life` grows when its process starts again."""
+    """A replay shard's counts; `incarnation` grows when its process starts again."""
 
     shard: int
-    life: int
+    incarnation: int
     report: ShardReport
+
+
+@dataclass(frozen=True)
+class ControlState:
+    """What a control actor is filled with, when it starts for the first time or again."""
+
+    ledger: LedgerState
+    stopping: bool = False
 
 
 @dataclass(frozen=True)
 class ControlReport:
     """Everything that the control actor gathered since it was asked last."""
 
+    ledger: LedgerState
     env_steps: int
     learner_steps: int
     num_episodes: int

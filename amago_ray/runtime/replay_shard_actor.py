@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -31,21 +32,29 @@ class ReplayShardActor:
         control: str,
     ) -> None:
         self._number = shard
-        # Ray restarts an actor with the arguments it had: the time, on the same node, tells one life from the next.
-        self._life = time.time_ns()
+        # Ray restarts an actor with the arguments it had: the time, on the same node, tells its incarnations apart.
+        self._incarnation = time.time_ns()
         # Looked up by name: a handle among the arguments could not outlive its owner when this actor is restarted.
         self._control = find_actor(control)
         self._shard = make_shard(config, spec, Path(directory), claim, shard, incarnation)
-        self._report()
+        self.report()
 
     def add(self, group: bytes) -> None:
         """Store a group of encoded episodes; returns when they are on disk."""
         self._shard.add(group)
-        self._report()
+        self.report()
 
     def sample(self, batch_size: int) -> SequenceBatch:
         """A batch drawn from this shard."""
         return self._shard.sample(batch_size)
+
+    def report(self) -> None:
+        """Tell the control actor what is stored."""
+        self._control.beat_shard.remote(ShardBeat(self._number, self._incarnation, self._shard.report()))
+
+    def hold(self) -> None:
+        """Never answers: who waits for that learns of this process's end."""
+        threading.Event().wait()
 
     def close(self) -> None:
         """Flush and close the segments."""
@@ -54,6 +63,3 @@ class ReplayShardActor:
     def __repr__(self) -> str:
         """The name in logs and in the Ray dashboard."""
         return f"ReplayShard({self._number})"
-
-    def _report(self) -> None:
-        self._control.beat_shard.remote(ShardBeat(self._number, self._life, self._shard.report()))

@@ -12,22 +12,13 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.errors import TrainingError
-from amago_ray.runtime.actors import cluster_resources
+from amago_ray.runtime.placement import alive_nodes, place_shards, require_room, required_cpus
 
 NAMESPACE = "amago_ray"
 """Where the named actors of all runs live; they carry the run's name in theirs."""
 
 # Says at every start that token authentication is on, which is Ray's default.
 logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-
-
-def required_cpus(config: Config) -> float:
-    """Logical CPUs that the run's actors reserve together."""
-    return (
-        config.rollout.num_env_runners * config.rollout.num_cpus_per_env_runner
-        + config.replay.num_shards * config.replay.num_cpus_per_shard
-        + config.learner.num_cpus_per_learner
-    )
 
 
 @contextmanager
@@ -40,7 +31,7 @@ def ray_session(config: Config) -> Iterator[None]:
     Raises: TrainingError if the cluster cannot be reached or is too small.
     """
     if ray.is_initialized():
-        _check_size(config)
+        _require_room(config)
         yield
         return
     address = config.cluster.address
@@ -64,17 +55,13 @@ def ray_session(config: Config) -> Iterator[None]:
         where = "this machine" if address is None else f'"{address}"'
         raise TrainingError(f"cluster.address: Ray cannot be reached at {where}: {error}") from error
     try:
-        _check_size(config)
+        _require_room(config)
         yield
     finally:
         ray.shutdown()
 
 
-def _check_size(config: Config) -> None:
-    have, want = cluster_resources(), required_cpus(config)
-    if have.get("CPU", 0) < want:
-        raise TrainingError(f"the cluster is too small: the run reserves {want:g} CPUs, it has {have.get('CPU', 0):g}")
-    gpus = config.rollout.num_env_runners * config.rollout.num_gpus_per_env_runner
-    gpus += config.learner.num_gpus_per_learner or 0
-    if have.get("GPU", 0) < gpus:
-        raise TrainingError(f"the cluster is too small: the run reserves {gpus:g} GPUs, it has {have.get('GPU', 0):g}")
+def _require_room(config: Config) -> None:
+    nodes = alive_nodes()
+    shards = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before={})
+    require_room(config, nodes, shards)

@@ -24,7 +24,7 @@ class Governor:
         self._tolerance = config.samples_per_insert_tolerance
         self._min_timesteps = config.min_timesteps
         self._totals: dict[int, int] = {}
-        self._lives: dict[int, int] = {}
+        self._incarnations: dict[int, int] = {}
         self._stored: dict[int, int] = {}
         self._base = 0
         self._trained = 0
@@ -40,16 +40,16 @@ class Governor:
         """`replay/samples_per_insert`, the ratio since the last rebase; nothing before the first insert."""
         return {"replay/samples_per_insert": self._trained / self.inserted} if self.inserted > 0 else {}
 
-    def report_shard(self, shard: int, life: int, inserted_total: int, stored_timesteps: int) -> bool:
-        """A shard's counts: timesteps it ever accepted in this run's life, and those it holds now.
+    def report_shard(self, shard: int, incarnation: int, inserted_total: int, stored_timesteps: int) -> bool:
+        """A shard's counts: timesteps it ever accepted in its directory, and those it holds now.
 
-        life: grows when the shard starts again. False, and nothing changes, where the report is older than another
-        that came before it.
+        incarnation: grows when the shard starts again. False, and nothing changes, where the report is older than
+        another that came before it.
         """
-        before, known = self._totals.get(shard), self._lives.get(shard, life)
-        if life < known or (life == known and before is not None and inserted_total < before):
+        before, known = self._totals.get(shard), self._incarnations.get(shard, incarnation)
+        if incarnation < known or (incarnation == known and before is not None and inserted_total < before):
             return False
-        self._lives[shard] = life
+        self._incarnations[shard] = incarnation
         if before is None:
             # A shard seen first brings what it accepted in the past (a resume): that is no new insert.
             self._base += inserted_total
@@ -109,7 +109,7 @@ class Governor:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`; outstanding reservations are void."""
         self._totals = {int(shard): total for shard, total in state["totals"].items()}
-        self._lives = {}
+        self._incarnations = {}
         self._stored = {int(shard): stored for shard, stored in state["stored"].items()}
         self._base = state["base"]
         self._trained = state["trained"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.errors import CheckpointError
 from amago_ray.telemetry.bottleneck import Side
 from amago_ray.training.checkpoints import Checkpoint
 
@@ -60,6 +61,10 @@ class Capture:
     state: Mapping[str, Any]
 
 
+class CaptureError(CheckpointError):
+    """What a checkpoint holds cannot be had at the moment."""
+
+
 class Backend(Protocol):
     """The working parts of a run: env runners, replay shards, learners, evaluation."""
 
@@ -76,7 +81,11 @@ class Backend(Protocol):
         ...
 
     def capture(self) -> Capture:
-        """The state of everything, for a checkpoint."""
+        """The state of everything, for a checkpoint.
+
+        Raises:
+            CaptureError: it cannot be had at the moment; training goes on.
+        """
         ...
 
     def finish(self) -> None:

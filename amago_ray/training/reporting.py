@@ -47,7 +47,7 @@ class Reporter:
         progress = self._schedule.progress(report.counters, self._shown)
         if self._console is not None:
             for warning in report.warnings:
-                self._console.message(f"warning: {warning}")
+                self.warn(warning)
             self._console.report(self._shown, progress, self._limit)
         self._status = {
             "metrics": self._shown,
@@ -56,6 +56,11 @@ class Reporter:
             "bottleneck": None if self._limit is None else str(self._limit),
         }
         self.write_status("running")
+
+    def warn(self, warning: str) -> None:
+        """Tell whoever watches the console."""
+        if self._console is not None:
+            self._console.message(f"warning: {warning}")
 
     def write_status(self, state: str, reason: str | None = None) -> None:
         """Note in which state the run is, beside the newest metrics.

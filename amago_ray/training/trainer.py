@@ -14,7 +14,7 @@ from amago_ray.errors import RunDirectoryError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
 from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints
-from amago_ray.training.ports import Backend, Counters, EvaluationResult
+from amago_ray.training.ports import Backend, CaptureError, Counters, EvaluationResult
 from amago_ray.training.reporting import Reporter, evaluation_metrics
 from amago_ray.training.run_directory import RunDirectory
 from amago_ray.training.schedule import Schedule
@@ -142,7 +142,7 @@ class Trainer:
         """Write a checkpoint of everything; returns its directory.
 
         Raises:
-            CheckpointError: it cannot be written; earlier ones stay.
+            CheckpointError: it cannot be written, or (CaptureError) its content cannot be had now; earlier ones stay.
         """
         capture = self._backend.capture()
         self._checkpoint_path = self._checkpoints.save(
@@ -201,7 +201,7 @@ class Trainer:
             self._state.next_evaluation = self._schedule.next_evaluation(self._state.counters.env_steps)
             self._request_evaluation()
         if self._schedule.checkpoint_is_due(self._state.counters.learner_steps):
-            self.save()
+            self._save_if_possible()
 
     def _conclude(self) -> None:
         """Evaluate and save what training ended with."""
@@ -212,7 +212,15 @@ class Trainer:
             self._request_evaluation()
             self._await_evaluation()
         if self._saved_mark != self._state.mark:
+            self._save_if_possible()
+
+    def _save_if_possible(self) -> None:
+        try:
             self.save()
+        except CaptureError as error:
+            # The next try is made when the next checkpoint is due.
+            self._schedule.note_checkpoint(self._state.counters.learner_steps)
+            self._reporter.warn(f"no checkpoint: {error}")
 
     def _request_evaluation(self) -> None:
         self._backend.request_evaluation(self._state.begin_evaluation())

@@ -55,7 +55,7 @@ def actors_by_node(address: str) -> dict[str, set[str]]:
         "from ray._private.state import actors\n"
         "found = {}\n"
         "for actor in actors().values():\n"
-        "    if actor['State'] == 'ALIVE' and actor['Name'].startswith('two_nodes/'):\n"
+        "    if actor['State'] == 'ALIVE' and actor['Name'].startswith('two_nodes-'):\n"
         "        found.setdefault(actor['Address']['NodeID'], []).append(actor['Name'])\n"
         "print('FOUND' + json.dumps(found))"
     )

@@ -7,7 +7,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import pytest
 
 from amago_ray.config import Config
 from amago_ray.config.load import load_config
@@ -15,27 +14,11 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.replay.reports import ShardReport
-from amago_ray.runtime import control as control_module
 from amago_ray.runtime.control import ControlActor
-from amago_ray.runtime.messages import NO_VERSION, STOP, LearnerBeat, RunnerBeat, ShardBeat
+from amago_ray.runtime.ledger import LedgerState
+from amago_ray.runtime.messages import NO_VERSION, STOP, ControlState, LearnerBeat, RunnerBeat, ShardBeat
 
-BASE = {"env_steps": 1000, "learner_steps": 10, "episodes": 20}
-
-
-@pytest.fixture(autouse=True)
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """References are the values themselves, gauges publish nothing, waits are short."""
-    monkeypatch.setattr(control_module.ray, "put", lambda value: value)
-    monkeypatch.setattr(control_module, "RayMetrics", NoMetrics)
-    monkeypatch.setattr(control_module, "_LONGEST_WAIT_S", 0.05)
-
-
-class NoMetrics:
-    def __init__(self, run: str) -> None:
-        pass
-
-    def set(self, metrics: dict[str, float]) -> None:
-        pass
+BASE = LedgerState({"env_runner": {"env_steps": 1000, "episodes": 20}}, learner=PolicyVersion(-1, 10))
 
 
 def config(*overrides: str) -> Config:
@@ -46,29 +29,30 @@ def snapshot(*version: int) -> Snapshot:
     return Snapshot(PolicyVersion(*version), {"w": np.zeros(2, np.float32)})
 
 
-def runner_beat(version: PolicyVersion = NO_VERSION, **changes: Any) -> RunnerBeat:
-    beat = RunnerBeat(
-        env_steps=50,
-        episodes=[],
-        policy_version=version,
-        policy_time_s=0.1,
-        env_time_s=0.2,
-        replay_time_s=0.0,
-        weights_time_s=0.0,
-        paused_time_s=0.0,
-        dropped_episodes=0,
-    )
+async def filled(config: Config, state: LedgerState = BASE) -> ControlActor:
+    """A control actor without Ray: references are the values themselves, waits are short."""
+    control = ControlActor(config, put=lambda value: value, publish=lambda metrics: None, longest_wait_s=0.05)
+    await control.fill(ControlState(state))
+    return control
+
+
+def runner_beat(
+    env_steps: int = 50, version: PolicyVersion = NO_VERSION, runner: int = 0, incarnation: int = 1, **changes: Any
+) -> RunnerBeat:
+    totals = {"env_steps": env_steps, "episodes": len(changes.get("episodes", [])), "acting_s": 0.1}
+    beat = RunnerBeat(runner, incarnation, version, totals)
     return dataclasses.replace(beat, **changes)
 
 
-def shard_beat(shard: int, inserted: int, stored: int | None = None, life: int = 0) -> ShardBeat:
+def shard_beat(shard: int, inserted: int, stored: int | None = None, incarnation: int = 0, **changes: int) -> ShardBeat:
     zeros = {field.name: 0 for field in dataclasses.fields(ShardReport)}
     counts = {"inserted_timesteps": inserted, "stored_timesteps": inserted if stored is None else stored}
-    return ShardBeat(shard, life, ShardReport(**{**zeros, **counts}))
+    return ShardBeat(shard, incarnation, ShardReport(**{**zeros, **counts, **changes}))
 
 
-def learner_beat(*version: int, reserved: int = 0, trained: int = 0) -> LearnerBeat:
-    return LearnerBeat(PolicyVersion(*version), reserved, trained, learner_time_s=0.5, metrics={"loss/total": 1.5})
+def learner_beat(*version: int, settled: int = 0, trained: int = 0, updates: int = 1) -> LearnerBeat:
+    totals = {"updates": updates, "settled_transitions": settled, "trained_transitions": trained, "learner_s": 0.5}
+    return LearnerBeat(PolicyVersion(*version), totals, {"loss/total": 1.5})
 
 
 def run(coroutine: Any) -> Any:
@@ -77,18 +61,18 @@ def run(coroutine: Any) -> Any:
 
 def test_runners_get_newer_weights_and_only_those() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
-        assert list((await control.beat_runner(0, runner_beat())).weights) == []
+        control = await filled(config())
+        assert list((await control.beat_runner(runner_beat())).weights) == []
         await control.push_weights(snapshot(1, 5))
-        assert (await control.beat_runner(0, runner_beat())).weights[0].version == (1, 5)
-        assert list((await control.beat_runner(0, runner_beat(PolicyVersion(1, 5)))).weights) == []
+        assert (await control.beat_runner(runner_beat())).weights[0].version == (1, 5)
+        assert list((await control.beat_runner(runner_beat(version=PolicyVersion(1, 5)))).weights) == []
 
     run(scene())
 
 
 def test_who_asks_before_there_are_weights_gets_the_first() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
+        control = await filled(config())
         asked = asyncio.create_task(control.weights())
         await asyncio.sleep(0)
         await control.push_weights(snapshot(1, 0))
@@ -101,7 +85,7 @@ def test_who_asks_before_there_are_weights_gets_the_first() -> None:
 
 def test_a_restored_learners_weights_count_as_newer() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
+        control = await filled(config())
         await control.push_weights(snapshot(1, 500))
         await control.push_weights(snapshot(2, 100))
         await control.push_weights(snapshot(1, 510))
@@ -112,24 +96,24 @@ def test_a_restored_learners_weights_count_as_newer() -> None:
 
 def test_credit_comes_with_inserts_and_is_given_back_by_confirmation() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
+        control = await filled(config())
         await control.beat_shard(shard_beat(0, 0))
-        assert await control.reserve(100) is None, "nothing is stored"
+        assert await control.reserve(100, 1) is None, "nothing is stored"
         await control.beat_shard(shard_beat(0, 100))
-        assert await control.reserve(150) == 0
-        assert await control.reserve(150) == 0
-        assert await control.reserve(150) is None, "200 timesteps of credit are reserved"
-        await control.beat_learner(learner_beat(1, 1, reserved=150, trained=0))
-        assert await control.reserve(150) == 0, "a lost batch gives its credit back"
+        assert await control.reserve(150, 1) == 0
+        assert await control.reserve(150, 1) == 0
+        assert await control.reserve(150, 1) is None, "200 timesteps of credit are reserved"
+        await control.beat_learner(learner_beat(1, 1, settled=150))
+        assert await control.reserve(150, 1) == 0, "a lost batch gives its credit back"
 
     run(scene())
 
 
 def test_a_waiting_learner_is_woken_by_an_insert() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
+        control = await filled(config())
         await control.beat_shard(shard_beat(0, 0))
-        waiting = asyncio.create_task(control.reserve(10))
+        waiting = asyncio.create_task(control.reserve(10, 1))
         await asyncio.sleep(0)
         await control.beat_shard(shard_beat(0, 50))
         assert await waiting == 0
@@ -139,10 +123,10 @@ def test_a_waiting_learner_is_woken_by_an_insert() -> None:
 
 def test_shards_are_drawn_in_proportion_to_their_newest_sizes() -> None:
     async def scene() -> list[int]:
-        control = ControlActor(config("replay.num_shards=2", "replay.samples_per_insert=null"), BASE)
+        control = await filled(config("replay.num_shards=2", "replay.samples_per_insert=null"))
         await control.beat_shard(shard_beat(0, 1000))
         await control.beat_shard(shard_beat(1, 3000))
-        return [await control.reserve(1) for _ in range(2000)]
+        return [await control.reserve(1, 1) for _ in range(2000)]
 
     drawn = np.array(run(scene()))
     assert abs((drawn == 1).mean() - 0.75) < 0.05
@@ -150,12 +134,12 @@ def test_shards_are_drawn_in_proportion_to_their_newest_sizes() -> None:
 
 def test_runners_ahead_are_paused_until_the_learner_catches_up() -> None:
     async def scene() -> None:
-        control = ControlActor(config("replay.samples_per_insert_tolerance=0.1"), BASE)
+        control = await filled(config("replay.samples_per_insert_tolerance=0.1"))
         await control.beat_shard(shard_beat(0, 0))
         for inserted in range(100, 1100, 100):
             await control.beat_shard(shard_beat(0, inserted))
-        assert not (await control.beat_runner(0, runner_beat())).may_act
-        waiting = asyncio.create_task(control.wait_turn(NO_VERSION))
+        assert not (await control.beat_runner(runner_beat())).may_act
+        waiting = asyncio.create_task(control.wait_turn(runner_beat()))
         await asyncio.sleep(0)
         await control.beat_learner(learner_beat(1, 1, trained=1800))
         assert (await waiting).may_act
@@ -165,43 +149,59 @@ def test_runners_ahead_are_paused_until_the_learner_catches_up() -> None:
 
 def test_stop_reaches_everyone() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
-        waiting = asyncio.create_task(control.reserve(10))
+        control = await filled(config())
+        waiting = asyncio.create_task(control.reserve(10, 1))
         await asyncio.sleep(0)
         await control.stop()
         assert await waiting == STOP
-        assert (await control.beat_runner(0, runner_beat())).stop
+        assert (await control.beat_runner(runner_beat())).stop
 
     run(scene())
 
 
 def test_a_report_sums_the_run_and_starts_afresh() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
+        control = await filled(config())
         stats = EpisodeStats("maze", 1.0, 50, 0, NO_VERSION, 1.0)
+        beat = runner_beat(episodes=[stats])
+        beat = dataclasses.replace(beat, totals={**beat.totals, "dropped_episodes": 1, "stored_episodes": 1})
         await control.beat_shard(shard_beat(0, 500, stored=400))
-        await control.beat_runner(0, runner_beat(episodes=[stats], dropped_episodes=1))
+        await control.beat_runner(beat)
         await control.beat_learner(learner_beat(1, 12, trained=100))
         report = await control.collect()
         assert (report.env_steps, report.num_episodes, report.learner_steps) == (1050, 21, 12)
         assert report.episodes == [stats]
         assert report.metrics["loss/total"] == 1.5
         assert report.metrics["rollout/dropped_episodes"] == 1
+        assert report.metrics["rollout/stored_episodes"] == 1
         assert report.metrics["replay/timesteps"] == 400
+        await control.beat_runner(beat)
         again = await control.collect()
-        assert list(again.episodes) == []
+        assert list(again.episodes) == [], "a beat that comes twice counts once"
         assert "loss/total" not in again.metrics
         assert again.env_steps == 1050
 
     run(scene())
 
 
-def test_a_lost_learner_counts_on_from_the_checkpoint_it_begins_with() -> None:
+def test_only_episodes_that_are_new_are_told() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
-        await control.beat_learner(learner_beat(1, 50))
+        control = await filled(config())
+        stats = [EpisodeStats("maze", float(number), 50, number, NO_VERSION, 1.0) for number in range(3)]
+        await control.beat_runner(runner_beat(episodes=stats[:2]))
+        # The answer was lost, so the runner tells them once more.
+        await control.beat_runner(runner_beat(episodes=stats))
+        assert list((await control.collect()).episodes) == stats
+
+    run(scene())
+
+
+def test_a_learner_that_starts_again_counts_on_from_the_checkpoint_it_begins_with() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.beat_learner(learner_beat(1, 50, updates=40))
         await control.collect()
-        await control.learner_lost(30)
+        await control.push_weights(snapshot(2, 30))
         await control.beat_learner(learner_beat(2, 31))
         report = await control.collect()
         assert report.learner_steps == 31
@@ -210,9 +210,24 @@ def test_a_lost_learner_counts_on_from_the_checkpoint_it_begins_with() -> None:
     run(scene())
 
 
+def test_what_a_dead_learner_had_reserved_is_void() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.push_weights(snapshot(1, 0))
+        await control.beat_shard(shard_beat(0, 0))
+        await control.beat_shard(shard_beat(0, 100))
+        assert await control.reserve(1000, 1) == 0
+        assert await control.reserve(1000, 2) is None
+        await control.push_weights(snapshot(2, 0))
+        await control.beat_shard(shard_beat(0, 110))
+        assert await control.reserve(1000, 1) == 0
+
+    run(scene())
+
+
 def test_replay_metrics_wait_for_every_shard() -> None:
     async def scene() -> None:
-        control = ControlActor(config("replay.num_shards=2"), BASE)
+        control = await filled(config("replay.num_shards=2"))
         await control.beat_shard(shard_beat(0, 500))
         assert "replay/timesteps" not in (await control.collect()).metrics
         await control.beat_shard(shard_beat(1, 300))
@@ -221,12 +236,12 @@ def test_replay_metrics_wait_for_every_shard() -> None:
     run(scene())
 
 
-def test_a_late_report_of_a_shards_former_life_changes_nothing() -> None:
+def test_a_late_report_of_a_shards_former_incarnation_changes_nothing() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
-        await control.beat_shard(shard_beat(0, 500, life=1))
-        await control.beat_shard(shard_beat(0, 0, life=2))
-        await control.beat_shard(shard_beat(0, 600, life=1))
+        control = await filled(config())
+        await control.beat_shard(shard_beat(0, 500, incarnation=1))
+        await control.beat_shard(shard_beat(0, 0, incarnation=2))
+        await control.beat_shard(shard_beat(0, 600, incarnation=1))
         assert (await control.collect()).metrics["replay/timesteps"] == 0
 
     run(scene())
@@ -234,12 +249,12 @@ def test_a_late_report_of_a_shards_former_life_changes_nothing() -> None:
 
 def test_a_runner_stuck_on_old_weights_raises_an_alarm() -> None:
     async def scene() -> None:
-        control = ControlActor(config("rollout.stuck_policy_alarm_s=0.01"), BASE)
+        control = await filled(config("rollout.stuck_policy_alarm_s=0.01"))
         await control.push_weights(snapshot(1, 5))
-        await control.beat_runner(3, runner_beat(PolicyVersion(1, 5)))
+        await control.beat_runner(runner_beat(runner=3, version=PolicyVersion(1, 5)))
         await control.push_weights(snapshot(1, 50))
         await asyncio.sleep(0.02)
-        await control.beat_runner(3, runner_beat(PolicyVersion(1, 5)))
+        await control.beat_runner(runner_beat(runner=3, version=PolicyVersion(1, 5)))
         (warning,) = (await control.collect()).warnings
         assert "env runner 3" in warning
         assert "5" in warning
@@ -251,23 +266,100 @@ def test_a_runner_stuck_on_old_weights_raises_an_alarm() -> None:
 
 def test_environment_failures_are_told_once_per_kind() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
-        for _ in range(3):
-            await control.beat_runner(0, runner_beat(failures={"ValueError: broken": 1}, dropped_episodes=1))
-        report = await control.collect()
-        assert len(report.warnings) == 1
-        assert "ValueError: broken" in report.warnings[0]
-        assert report.metrics["rollout/dropped_episodes"] == 3
+        control = await filled(config())
+        for number in range(1, 4):
+            await control.beat_runner(runner_beat(failures={"ValueError: broken": number}))
+        await control.beat_runner(runner_beat(runner=1, failures={"ValueError: broken": 1, "OSError: gone": 1}))
+        first, second = (await control.collect()).warnings
+        assert first == "env runner 0: environment failed and was rebuilt: ValueError: broken"
+        assert second == "env runner 1: environment failed and was rebuilt: OSError: gone"
 
     run(scene())
 
 
-def test_a_restarted_control_actor_is_filled_again_without_a_burst() -> None:
+def test_a_control_actor_that_starts_again_gives_credit_for_new_inserts_only() -> None:
     async def scene() -> None:
-        control = ControlActor(config(), BASE)
+        control = await filled(config())
         await control.beat_shard(shard_beat(0, 100_000))
-        assert await control.reserve(100) is None, "what was inserted before is no new credit"
+        assert await control.reserve(100, 1) is None, "what was inserted before is no new credit"
         await control.beat_shard(shard_beat(0, 100_100))
-        assert await control.reserve(100) == 0
+        assert await control.reserve(100, 1) == 0
+
+    run(scene())
+
+
+def test_everyone_waits_for_a_control_actor_that_has_to_be_filled() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.beat_runner(runner_beat(env_steps=300))
+        state = (await control.collect()).ledger
+
+        successor = ControlActor(config(), put=lambda value: value, publish=lambda metrics: None, longest_wait_s=0.05)
+        assert await successor.collect() is None
+        assert await successor.watch(), "who watches is told to fill it"
+        beat = asyncio.create_task(successor.beat_runner(runner_beat(env_steps=340)))
+        await asyncio.sleep(0.01)
+        assert not beat.done()
+        await successor.fill(ControlState(state, stopping=True))
+        await successor.fill(ControlState(LedgerState()))
+        orders = await beat
+        assert orders.global_env_steps == 1340, "no count falls, and what came meanwhile is counted"
+        assert orders.stop
+        assert (await successor.collect()).env_steps == 1340
+
+    run(scene())
+
+
+def test_counts_of_a_shard_survive_its_process() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.beat_shard(shard_beat(0, 500, incarnation=1, num_duplicates=3, torn_bytes=10))
+        await control.beat_shard(shard_beat(0, 500, incarnation=2, num_duplicates=1, torn_bytes=5))
+        metrics = (await control.collect()).metrics
+        assert metrics["replay/duplicate_episodes"] == 4
+        assert metrics["replay/torn_bytes"] == 15
+
+    run(scene())
+
+
+def test_acting_ends_at_the_last_env_step_and_the_trainer_is_called() -> None:
+    async def scene() -> None:
+        control = await filled(config("stop.env_steps=1100", "rollout.num_envs_per_env_runner=10"))
+        watching = asyncio.create_task(control.watch())
+        orders = await control.beat_runner(runner_beat(env_steps=0))
+        made = 0
+        while orders.may_act:
+            made = orders.allowed_env_steps
+            orders = await control.beat_runner(runner_beat(env_steps=made))
+        assert made == 100
+        assert not await watching
+        assert not (await control.wait_turn(runner_beat(env_steps=made))).may_act
+        again = asyncio.create_task(control.watch())
+        await control.beat_runner(runner_beat(env_steps=made))
+        await asyncio.sleep(0.01)
+        assert not again.done(), "called once"
+        again.cancel()
+
+    run(scene())
+
+
+def test_no_batch_is_reserved_for_an_update_beyond_the_last() -> None:
+    async def scene() -> None:
+        control = await filled(config("stop.learner_steps=20", "replay.samples_per_insert=null"))
+        await control.beat_shard(shard_beat(0, 100))
+        assert await control.reserve(10, update=20) == 0
+        assert await control.reserve(10, update=21) is None
+
+    run(scene())
+
+
+def test_a_wish_to_stop_is_told_at_once() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        watching = asyncio.create_task(control.watch())
+        await asyncio.sleep(0)
+        await control.request_stop()
+        assert not await watching
+        assert (await control.collect()).stop_requested
 
     run(scene())

@@ -217,7 +217,7 @@ def test_the_ratio_is_held_within_its_tolerance_in_a_simulated_run(
         samples_per_insert=ratio, samples_per_insert_tolerance=tolerance, min_timesteps=min_timesteps
     )
     group, batch = 20, 60
-    totals, stored, lives = [0] * num_shards, [0] * num_shards, [0] * num_shards
+    totals, stored, incarnations = [0] * num_shards, [0] * num_shards, [0] * num_shards
     inserted, trained, reported, deaths = 0, 0, 0, 0
     unreported, largest = [0] * num_shards, 0
     outstanding: list[int] = []
@@ -236,15 +236,15 @@ def test_the_ratio_is_held_within_its_tolerance_in_a_simulated_run(
             # Every report but the newest may be lost; here one in five comes late, with the next.
             for _ in range(int(rng.choice([0, 1, 2], p=[0.2, 0.7, 0.1]))):
                 unreported[shard] = 0
-                governor.report_shard(shard, lives[shard], totals[shard], stored[shard])
+                governor.report_shard(shard, incarnations[shard], totals[shard], stored[shard])
         if rng.random() < 0.002:
             dead = int(rng.integers(num_shards))
-            late = (dead, lives[dead], totals[dead], stored[dead])
+            late = (dead, incarnations[dead], totals[dead], stored[dead])
             governor.report_shard(*late)
             totals[dead] = stored[dead] = unreported[dead] = 0
-            lives[dead] += 1
+            incarnations[dead] += 1
             deaths += 1
-            governor.report_shard(dead, lives[dead], 0, 0)
+            governor.report_shard(dead, incarnations[dead], 0, 0)
             assert not governor.report_shard(*late)
         for _ in range(training_speed):
             while len(outstanding) < prefetch and governor.reserve(batch):

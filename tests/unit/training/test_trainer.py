@@ -22,6 +22,7 @@ from amago_ray.errors import CheckpointError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, read_metrics
 from amago_ray.training.checkpoints import Checkpoints
+from amago_ray.training.ports import CaptureError
 from amago_ray.training.run_directory import RunDirectory
 from amago_ray.training.trainer import Trainer
 
@@ -267,6 +268,22 @@ def test_the_end_does_not_save_twice_what_was_just_saved(tmp_path: Path) -> None
     assert [call[1] for call in backend.of_kind("capture")] == [30]
     assert outcome.checkpoint is not None
     assert outcome.checkpoint.name == "step_000000030"
+
+
+def test_a_checkpoint_that_cannot_be_had_is_left_out_and_the_next_one_saved(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    backend = FakeBackend()
+    original = backend.capture
+
+    def capture_later() -> Any:
+        if backend.counters.learner_steps <= 30:
+            raise CaptureError("the learner does not answer")
+        return original()
+
+    backend.capture = capture_later  # type: ignore[method-assign]
+    outcome = run(config, backend)
+    assert [call[1] for call in backend.of_kind("capture")] == [60, 90, 100]
+    assert outcome.checkpoint is not None
 
 
 def test_a_local_run_counts_updates_even_if_seconds_are_set(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""`Ending`: how a call of an actor ended, and what to say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from amago_ray.errors import AmagoRayError, TrainingError
+
+_LONGEST_LINE = 500
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a call ended.
+
+    kind: it returned `value`; the actor raised `error` in it; the actor died (or its node did); or the actor could not
+    be made, which is no death: its constructor raised `error`, or it died before it was there.
+    """
+
+    kind: Literal["returned", "raised", "died", "not_made"]
+    value: Any = None
+    error: Exception | None = None
+
+    @property
+    def line(self) -> str:
+        """What happened, in one line."""
+        return "" if self.error is None else error_line(self.error)
+
+    def failure(self, what: str) -> AmagoRayError:
+        """The error with which a run ends for this: the original one where it is ours, `what` before it otherwise."""
+        return self.error if isinstance(self.error, AmagoRayError) else TrainingError(f"{what}: {self.line}")
+
+
+def error_line(error: BaseException) -> str:
+    """An error's kind and text in one line, with the text alone where the error is ours."""
+    if type(error).__name__ in ("ActorDiedError", "ActorUnavailableError"):
+        text = str(error).strip().partition("\n")[0]
+    else:
+        text = " ".join(str(error).split())
+    text = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]} …"
+    return text if isinstance(error, AmagoRayError) else f"{type(error).__name__}: {text}"

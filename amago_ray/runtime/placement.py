@@ -1,0 +1,187 @@
+"""Which node for which actor, and whether there is room for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from amago_ray.config import Config
+from amago_ray.errors import TrainingError
+
+_PRECISION = 1e-4
+"""Ray counts resources in steps of this size."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster. Its id is new whenever the node is started, its host stays."""
+
+    node_id: str
+    host: str
+    num_cpus: float
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class ShardPlace:
+    """Where a replay shard lives; `epoch` grows when it is moved."""
+
+    number: int
+    host: str
+    node_id: str
+    epoch: int = 0
+
+
+def alive_nodes() -> list[Node]:
+    """The nodes that are up, this process's first, the others by host."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [
+        Node(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+    return sorted(nodes, key=lambda node: (node.node_id != here, node.host, node.node_id))
+
+
+def place_shards(
+    num_shards: int, nodes: Sequence[Node], *, spread: bool, before: Mapping[int, str]
+) -> list[ShardPlace]:
+    """The shard table: each shard on the host where it was `before`, if that is up; new ones in turn over the nodes.
+
+    spread: False puts new shards on the first node.
+    """
+    by_host = {node.host: node for node in reversed(nodes)}
+    table = []
+    for number in range(num_shards):
+        new = nodes[number % len(nodes)] if spread else nodes[0]
+        node = by_host.get(before.get(number, new.host), new)
+        table.append(ShardPlace(number, node.host, node.node_id))
+    return table
+
+
+def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
+    """Keeps an actor on one node: restarted anywhere else, it would not find its files."""
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def required_cpus(config: Config) -> float:
+    """Logical CPUs that the run's actors reserve together."""
+    return (
+        config.rollout.num_env_runners * config.rollout.num_cpus_per_env_runner
+        + config.replay.num_shards * config.replay.num_cpus_per_shard
+        + config.learner.num_cpus_per_learner
+    )
+
+
+def gpus_per_learner(config: Config, nodes: Sequence[Node]) -> float:
+    """GPUs of the learner: as set, or one where a node has one."""
+    if config.learner.num_gpus_per_learner is not None:
+        return config.learner.num_gpus_per_learner
+    return 1.0 if any(node.num_gpus >= 1 for node in nodes) else 0.0
+
+
+def require_room(config: Config, nodes: Sequence[Node], shards: Sequence[ShardPlace]) -> None:
+    """See that all actors of the run find a place at once: each on one node, shares of a GPU on one GPU each.
+
+    Raises:
+        TrainingError: they do not; some would wait for ever.
+    """
+    rollout, learner = config.rollout, config.learner
+    gpus = gpus_per_learner(config, nodes)
+    for setting, number in (
+        ("rollout.num_gpus_per_env_runner", rollout.num_gpus_per_env_runner),
+        ("learner.num_gpus_per_learner", gpus),
+    ):
+        if number > 1 and number != math.floor(number):
+            raise TrainingError(f"{setting}: expected a share of one GPU or a whole number of GPUs, got {number:g}")
+    have_cpus, have_gpus = (sum(node.num_cpus for node in nodes), sum(node.num_gpus for node in nodes))
+    want_gpus = rollout.num_env_runners * rollout.num_gpus_per_env_runner + gpus
+    if have_cpus < required_cpus(config) - _PRECISION:
+        raise TrainingError(
+            f"the cluster is too small: the run reserves {required_cpus(config):g} CPUs, it has {have_cpus:g}"
+        )
+    is_implicit = learner.num_gpus_per_learner is None and gpus > 0
+    learners = f"{gpus:g} for the learner" + (" (learner.num_gpus_per_learner is not set)" if is_implicit else "")
+    reserves = f"{rollout.num_gpus_per_env_runner:g} for each of {rollout.num_env_runners} env runners and {learners}"
+    if have_gpus < want_gpus - _PRECISION:
+        raise TrainingError(
+            f"the cluster is too small: the run reserves {want_gpus:g} GPUs ({reserves}), it has {have_gpus:g}"
+        )
+    free = {node.node_id: _Free(node.num_cpus, [1.0] * round(node.num_gpus)) for node in nodes}
+    for place in shards:
+        free[place.node_id].num_cpus -= config.replay.num_cpus_per_shard
+        if free[place.node_id].num_cpus < -_PRECISION:
+            raise TrainingError(
+                f"the cluster is too small: replay shard {place.number} reserves {config.replay.num_cpus_per_shard:g} "
+                f"CPUs on {place.host}, where too few are left"
+            )
+    for node_id in free:
+        rest = {other: each.copy() for other, each in free.items()}
+        if not rest[node_id].take(learner.num_cpus_per_learner, gpus):
+            continue
+        fitting = sum(
+            each.count(rollout.num_cpus_per_env_runner, rollout.num_gpus_per_env_runner, rollout.num_env_runners)
+            for each in rest.values()
+        )
+        if fitting >= rollout.num_env_runners:
+            return
+    gpu_part = f"; GPUs: {reserves}" if want_gpus else ""
+    raise TrainingError(
+        "the cluster's nodes are too small: each process needs its CPUs and GPUs on one node "
+        f"({rollout.num_cpus_per_env_runner:g} CPUs for each of {rollout.num_env_runners} env runners, "
+        f"{config.replay.num_cpus_per_shard:g} for each of {len(shards)} replay shards, "
+        f"{learner.num_cpus_per_learner:g} for the learner{gpu_part}); found "
+        + ", ".join(f"{node.num_cpus:g} CPUs and {node.num_gpus:g} GPUs on {node.host}" for node in nodes)
+    )
+
+
+@dataclass
+class _Free:
+    """What of a node is not reserved yet; of each GPU, which share."""
+
+    num_cpus: float
+    gpus: list[float]
+
+    def copy(self) -> _Free:
+        return _Free(self.num_cpus, list(self.gpus))
+
+    def take(self, num_cpus: float, num_gpus: float) -> bool:
+        """Reserve for one process; False, and nothing is changed, where there is no room."""
+        if self.num_cpus < num_cpus - _PRECISION:
+            return False
+        whole = [index for index, share in enumerate(self.gpus) if share > 1 - _PRECISION]
+        if num_gpus >= 1:
+            if len(whole) < num_gpus:
+                return False
+            taken = dict.fromkeys(whole[: round(num_gpus)], 1.0)
+        elif num_gpus > 0:
+            fits = [index for index, share in enumerate(self.gpus) if share > num_gpus - _PRECISION]
+            if not fits:
+                return False
+            # The fullest that has room, so that whole GPUs stay whole.
+            taken = {min(fits, key=lambda index: self.gpus[index]): num_gpus}
+        else:
+            taken = {}
+        self.num_cpus -= num_cpus
+        for index, share in taken.items():
+            self.gpus[index] -= share
+        return True
+
+    def count(self, num_cpus: float, num_gpus: float, most: int) -> int:
+        """How many equal processes find room, at most `most`."""
+        return next((number for number in range(most) if not self.take(num_cpus, num_gpus)), most)
+
+
+def shard_hosts(state: Mapping[str, Any]) -> dict[int, str]:
+    """Where the shards of a checkpoint's run were, from its `state`; empty where it does not say."""
+    return {int(number): str(host) for number, host in state.get("shard_hosts", {}).items()}

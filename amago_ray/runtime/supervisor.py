@@ -1,0 +1,139 @@
+"""`Supervisor`: starts actors, and starts those again that die."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from amago_ray.errors import TrainingError
+from amago_ray.runtime.endings import Ending
+
+_MAX_TRIES_TO_MAKE = 3
+_MAX_DEATHS = 10
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+HEALTHY_AFTER_S = 60.0
+"""An actor that has lived so long is as good as new."""
+
+
+class Started(NamedTuple):
+    """References of an actor: `run` is ready when it ends, `made` when it has been made or could not be."""
+
+    run: object
+    made: object
+
+
+class RestartBudget:
+    """How often one actor may be started again, and when.
+
+    The first death is answered at once, each further one after twice the pause before, until the actor has lived for
+    `HEALTHY_AFTER_S`.
+    """
+
+    def __init__(self) -> None:
+        self._started_at_s = 0.0
+        self._num_failures = 0
+        self._tries_to_make = 0
+
+    def started(self, now_s: float) -> None:
+        """The actor is being started."""
+        self._started_at_s = now_s
+
+    def failed(self, name: str, ending: Ending, now_s: float) -> float:
+        """The actor died or could not be made; returns when to start it again.
+
+        Raises:
+            AmagoRayError: it is not worth trying again, for the original reason.
+        """
+        if ending.kind == "not_made":
+            self._tries_to_make += 1
+            if self._tries_to_make >= _MAX_TRIES_TO_MAKE:
+                raise ending.failure(f"the {name} cannot be made")
+        else:
+            self._tries_to_make = 0
+            if now_s - self._started_at_s >= HEALTHY_AFTER_S:
+                self._num_failures = 0
+        self._num_failures += 1
+        if self._num_failures > _MAX_DEATHS:
+            raise TrainingError(f"the {name} died {_MAX_DEATHS} times in a row, at last of: {ending.line}")
+        pause_s = 0.0 if self._num_failures == 1 else _FIRST_PAUSE_S * 2 ** (self._num_failures - 2)
+        return now_s + min(pause_s, _LONGEST_PAUSE_S)
+
+
+@dataclass
+class _Actor:
+    start: Callable[[], Started]
+    budget: RestartBudget
+    restarts_itself: bool
+
+
+class Supervisor:
+    """Knows of each actor how it is started, and when it is to be started again; waits for nothing itself."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """clock: seconds that never go back."""
+        self._clock = clock
+        self._actors: dict[str, _Actor] = {}
+        self._running: dict[object, tuple[str, Started]] = {}
+        self._due_at_s: dict[str, float] = {}
+
+    def start(self, name: str, start: Callable[[], Started], *, restarts_itself: bool = False) -> None:
+        """Start an actor now, and again by the same call when it dies.
+
+        restarts_itself: Ray restarts this actor, and `start` only watches it; one that could not be made stays dead.
+        """
+        self._actors[name] = _Actor(start, RestartBudget(), restarts_itself)
+        self._start(name)
+
+    @property
+    def running(self) -> Mapping[object, Started]:
+        """The actors that run, by their `run`."""
+        return {run: started for run, (_, started) in self._running.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the actors that run."""
+        return [name for name, _ in self._running.values()]
+
+    def next_due_s(self) -> float:
+        """Seconds until the next actor is to be started again; infinite where none is."""
+        return max(min(self._due_at_s.values(), default=float("inf")) - self._clock(), 0.0)
+
+    def start_due(self) -> None:
+        """Start again those whose time has come."""
+        now_s = self._clock()
+        for name in [name for name, due_at_s in self._due_at_s.items() if due_at_s <= now_s]:
+            del self._due_at_s[name]
+            self._start(name)
+
+    def ended(self, run: object, ending: Ending) -> str:
+        """An actor's run ended before training did: plans its restart, and returns the warning.
+
+        Raises:
+            AmagoRayError: training cannot go on; what the actor raised, or why it cannot be made or kept alive.
+        """
+        name, _ = self._running.pop(run)
+        actor = self._actors[name]
+        if ending.kind == "returned":
+            raise TrainingError(f"the {name} ended before training did")
+        if ending.kind == "raised":
+            raise ending.failure(f"the {name} failed")
+        if ending.kind == "not_made" and actor.restarts_itself:
+            raise ending.failure(f"the {name} cannot be made")
+        now_s = self._clock()
+        due_at_s = actor.budget.failed(name, ending, now_s)
+        self._due_at_s[name] = due_at_s
+        when = "" if due_at_s <= now_s else f" in {due_at_s - now_s:g} s"
+        what = "died" if ending.kind == "died" else "cannot be made"
+        return f"the {name} {what} and is started again{when}: {ending.line}"
+
+    def forget(self, run: object) -> str:
+        """An actor's run ended as it should; returns the actor's name."""
+        return self._running.pop(run)[0]
+
+    def _start(self, name: str) -> None:
+        actor = self._actors[name]
+        actor.budget.started(self._clock())
+        started = actor.start()
+        self._running[started.run] = (name, started)

@@ -1,0 +1,99 @@
+"""Which node for which actor, and whether all find a place: without a cluster and without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from amago_ray.config.load import load_config
+from amago_ray.errors import TrainingError
+from amago_ray.runtime.placement import Node, place_shards, require_room
+
+A, B, C = (Node(letter, f"host_{letter}", num_cpus=4) for letter in "abc")
+
+
+def require(nodes: Sequence[Node], *overrides: str) -> None:
+    config = load_config("quickstart", list(overrides))
+    places = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before={})
+    require_room(config, nodes, places)
+
+
+def test_new_shards_go_round_the_nodes_or_all_to_the_first() -> None:
+    spread = place_shards(5, [A, B, C], spread=True, before={})
+    assert [place.host for place in spread] == ["host_a", "host_b", "host_c", "host_a", "host_b"]
+    assert [place.node_id for place in place_shards(2, [A, B], spread=False, before={})] == ["a", "a"]
+
+
+def test_shards_stay_with_their_hosts_whatever_the_order_of_the_nodes() -> None:
+    before = {0: "host_b", 1: "host_a", 2: "host_gone"}
+    table = place_shards(3, [A, B, C], spread=True, before=before)
+    assert [place.host for place in table] == ["host_b", "host_a", "host_c"]
+
+
+ONE_GPU = [Node("a", "host", num_cpus=8, num_gpus=1)]
+TWO_GPUS = [Node("a", "host", num_cpus=16, num_gpus=2)]
+APART = [Node("a", "host_a", num_cpus=8, num_gpus=1), Node("b", "host_b", num_cpus=8, num_gpus=1)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "overrides"),
+    [
+        (ONE_GPU, []),
+        (ONE_GPU, ["rollout.num_gpus_per_env_runner=0.25", "learner.num_gpus_per_learner=0.75"]),
+        (
+            ONE_GPU,
+            ["rollout.num_env_runners=4", "rollout.num_gpus_per_env_runner=0.25", "learner.num_gpus_per_learner=0"],
+        ),
+        (
+            ONE_GPU,
+            ["rollout.num_env_runners=3", "rollout.num_gpus_per_env_runner=0.3333", "learner.num_gpus_per_learner=0"],
+        ),
+        (TWO_GPUS, ["rollout.num_env_runners=4", "rollout.num_gpus_per_env_runner=0.25"]),
+        (TWO_GPUS, ["learner.num_gpus_per_learner=2"]),
+        (
+            TWO_GPUS,
+            ["rollout.num_env_runners=4", "rollout.num_gpus_per_env_runner=0.4", "learner.num_gpus_per_learner=0.2"],
+        ),
+        (APART, ["rollout.num_env_runners=12"]),
+        ([Node("a", "host", num_cpus=1.5), Node("b", "other", num_cpus=1)], ["rollout.num_env_runners=1"]),
+    ],
+)
+def test_what_fits_is_accepted(nodes: Sequence[Node], overrides: Sequence[str]) -> None:
+    require(nodes, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "overrides", "part"),
+    [
+        # The learner takes a whole GPU where there is one, if it is not told otherwise.
+        (ONE_GPU, ["rollout.num_gpus_per_env_runner=0.25"], "learner.num_gpus_per_learner is not set"),
+        (ONE_GPU, ["learner.num_gpus_per_learner=2"], "2 for the learner"),
+        ([A], ["rollout.num_gpus_per_env_runner=0.25"], "it has 0"),
+        (ONE_GPU, ["learner.num_gpus_per_learner=1.5"], "learner.num_gpus_per_learner: expected a share"),
+        # Shares that are enough in sum, but lie on two GPUs.
+        (
+            ONE_GPU,
+            ["rollout.num_env_runners=2", "rollout.num_gpus_per_env_runner=0.4", "learner.num_gpus_per_learner=0.3"],
+            "too small",
+        ),
+        (
+            TWO_GPUS,
+            ["rollout.num_env_runners=3", "rollout.num_gpus_per_env_runner=0.6", "learner.num_gpus_per_learner=0.2"],
+            "nodes are too small",
+        ),
+        (APART, ["learner.num_gpus_per_learner=2"], "nodes are too small"),
+        ([A], ["rollout.num_env_runners=5"], "the run reserves"),
+        # CPUs that are enough in sum, but lie on two nodes.
+        ([A, B], ["rollout.num_env_runners=1", "rollout.num_cpus_per_env_runner=5"], "nodes are too small"),
+        ([A, B], ["learner.num_cpus_per_learner=4.5"], "nodes are too small"),
+        ([A, B], ["replay.num_shards=10", "cluster.spread=false"], "replay shard 8"),
+    ],
+)
+def test_what_would_wait_for_ever_is_refused_in_one_line(
+    nodes: Sequence[Node], overrides: Sequence[str], part: str
+) -> None:
+    with pytest.raises(TrainingError) as caught:
+        require(nodes, *overrides)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)

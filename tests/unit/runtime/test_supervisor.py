@@ -1,0 +1,122 @@
+"""Restarts: due times, budgets, and the original reason where it is not worth trying again."""
+
+from __future__ import annotations
+
+import pytest
+
+from amago_ray.errors import CheckpointError, TrainingError
+from amago_ray.runtime.endings import Ending
+from amago_ray.runtime.supervisor import HEALTHY_AFTER_S, Started, Supervisor
+
+DIED = Ending("died", error=RuntimeError("killed"))
+NOT_MADE = Ending("not_made", error=OSError("no licence for this node"))
+
+
+class Scene:
+    """A supervisor whose clock stands still, over one actor whose starts are counted."""
+
+    def __init__(self, *, restarts_itself: bool = False) -> None:
+        self.now_s = 100.0
+        self.num_starts = 0
+        self.supervisor = Supervisor(lambda: self.now_s)
+        self.supervisor.start("env runner 0", self.start, restarts_itself=restarts_itself)
+
+    def start(self) -> Started:
+        self.num_starts += 1
+        return Started(f"run {self.num_starts}", f"made {self.num_starts}")
+
+    def end(self, ending: Ending) -> str:
+        (run,) = self.supervisor.running
+        return self.supervisor.ended(run, ending)
+
+    def wait_for_restart(self) -> float:
+        """Let time pass until the actor is started again; the seconds that it took."""
+        pause_s = self.supervisor.next_due_s()
+        self.now_s += pause_s
+        self.supervisor.start_due()
+        assert len(self.supervisor.running) == 1
+        return pause_s
+
+
+def test_a_dead_actor_is_started_again_and_named() -> None:
+    scene = Scene()
+    assert scene.supervisor.names == ["env runner 0"]
+    assert scene.supervisor.next_due_s() == float("inf")
+    assert scene.end(DIED) == "the env runner 0 died and is started again: RuntimeError: killed"
+    assert scene.supervisor.running == {}
+    assert scene.wait_for_restart() == 0
+    assert scene.supervisor.running == {"run 2": Started("run 2", "made 2")}
+
+
+def test_pauses_grow_and_nothing_is_started_before_its_time() -> None:
+    scene = Scene()
+    pauses_s = []
+    for number in range(10):
+        scene.end(DIED)
+        if number > 0:
+            scene.supervisor.start_due()
+            assert scene.supervisor.running == {}
+        pauses_s.append(scene.wait_for_restart())
+    assert pauses_s == [0, 0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    with pytest.raises(TrainingError, match="env runner 0 died 10 times in a row, at last of: RuntimeError: killed"):
+        scene.end(DIED)
+
+
+def test_an_actor_that_has_lived_for_long_is_as_good_as_new() -> None:
+    scene = Scene()
+    for _ in range(30):
+        scene.end(DIED)
+        assert scene.wait_for_restart() == 0
+        scene.now_s += HEALTHY_AFTER_S
+
+
+def test_an_actor_that_cannot_be_made_ends_the_run_with_its_reason_after_three_tries() -> None:
+    scene = Scene()
+    for _ in range(2):
+        assert "cannot be made and is started again" in scene.end(NOT_MADE)
+        scene.wait_for_restart()
+    with pytest.raises(TrainingError, match="env runner 0 cannot be made: OSError: no licence for this node"):
+        scene.end(NOT_MADE)
+    assert scene.num_starts == 3
+
+
+def test_tries_to_make_an_actor_count_anew_once_it_was_made() -> None:
+    scene = Scene()
+    for ending in (NOT_MADE, NOT_MADE, DIED, NOT_MADE, NOT_MADE):
+        scene.end(ending)
+        scene.wait_for_restart()
+    with pytest.raises(TrainingError):
+        scene.end(NOT_MADE)
+
+
+def test_an_error_of_ours_stays_what_it_is() -> None:
+    scene = Scene()
+    error = CheckpointError("checkpoints/step_5: expected 8 heads, found 4")
+    for _ in range(2):
+        scene.end(Ending("not_made", error=error))
+        scene.wait_for_restart()
+    with pytest.raises(CheckpointError) as caught:
+        scene.end(Ending("not_made", error=error))
+    assert caught.value is error
+
+
+def test_what_an_actor_raises_ends_the_run() -> None:
+    with pytest.raises(TrainingError, match="env runner 0 failed: ValueError: broken"):
+        Scene().end(Ending("raised", error=ValueError("broken")))
+    with pytest.raises(TrainingError, match="ended before training did"):
+        Scene().end(Ending("returned"))
+
+
+def test_an_actor_that_ray_restarts_is_watched_again_but_not_made_anew() -> None:
+    scene = Scene(restarts_itself=True)
+    scene.end(DIED)
+    scene.wait_for_restart()
+    with pytest.raises(TrainingError, match="cannot be made: OSError"):
+        scene.end(NOT_MADE)
+
+
+def test_one_that_ends_as_it_should_is_not_started_again() -> None:
+    scene = Scene()
+    (run,) = scene.supervisor.running
+    assert scene.supervisor.forget(run) == "env runner 0"
+    assert scene.supervisor.next_due_s() == float("inf")
