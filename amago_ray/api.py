@@ -80,15 +80,16 @@ def evaluate(
     """
     from amago_ray.acting.evaluation import make_evaluation_runner, run_episodes
     from amago_ray.telemetry.metrics import episode_metrics
-    from amago_ray.training.loading import load_snapshot
+    from amago_ray.training.loading import load_snapshot, load_spec
 
     _require_episodes(num_episodes)
-    config, snapshot, _ = load_snapshot(run, checkpoint)
+    config, snapshot, found = load_snapshot(run, checkpoint)
+    trained = load_spec(found)
     envs = [EnvConfig(id=env)] if env is not None else config.evaluation_envs
     episodes = []
     for number, entry in enumerate(envs):
         num_envs = min(config.evaluation.num_envs, num_episodes)
-        runner = make_evaluation_runner(config, entry, num_envs, number, greedy=greedy)
+        runner = make_evaluation_runner(config, entry, num_envs, number, greedy=greedy, trained=trained)
         with closing(runner):
             runner.policy.load(snapshot)
             runner.begin_incarnation(_FRESH_WORLDS + seed)

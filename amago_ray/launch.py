@@ -12,7 +12,7 @@ from amago_ray.acting.exploration import make_exploration
 from amago_ray.config import Config
 from amago_ray.config.load import checked
 from amago_ray.config.validate import validate_horizon
-from amago_ray.data.specs import EnvSpec
+from amago_ray.data.specs import EnvSpec, require_spaces
 from amago_ray.envs.make import make_spec
 from amago_ray.relabel.make import make_relabeler
 from amago_ray.telemetry.console import ConsoleReporter
@@ -64,7 +64,7 @@ def _check_parts(config: Config, spec: EnvSpec) -> None:
     make_relabeler(config.relabel, spec)
     if config.evaluation.num_episodes and config.evaluation.env is not None:
         for env in config.evaluation_envs:
-            make_spec([env])
+            require_spaces(spec, make_spec([env]))
 
 
 def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Backend:

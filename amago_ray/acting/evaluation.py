@@ -11,7 +11,7 @@ from amago_ray.acting.policy import Policy
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.data.episode_stats import EpisodeStats
-from amago_ray.data.specs import EnvSpec
+from amago_ray.data.specs import EnvSpec, require_spaces
 from amago_ray.envs.make import make_env_batch, make_spec
 from amago_ray.errors import ConfigError
 
@@ -50,14 +50,27 @@ class Evaluator:
 
 
 def make_evaluation_runner(
-    config: Config, env: EnvConfig, num_envs: int, number: int, *, greedy: bool, device: str = "cpu"
+    config: Config,
+    env: EnvConfig,
+    num_envs: int,
+    number: int,
+    *,
+    greedy: bool,
+    device: str = "cpu",
+    trained: EnvSpec | None = None,
 ) -> EnvRunner:
     """A runner that acts by the policy alone, in worlds apart from those of training.
 
-    Raises: EnvError if the environment cannot be made; ConfigError if its episodes are too long for the positions
-    that training learned.
+    trained: of the environment in which the policy was trained, where that is not known to have these spaces.
+
+    Raises:
+        EnvError: the environment cannot be made.
+        SpaceError: its spaces are not those that the policy was trained in.
+        ConfigError: its episodes are too long for the positions that training learned.
     """
     env_batch = make_env_batch([env], num_envs)
+    if trained is not None:
+        require_spaces(trained, env_batch.spec)
     return EnvRunner(
         env_batch,
         Policy(config, _policy_spec(config, env_batch.spec), device=device),

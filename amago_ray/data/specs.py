@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from amago_ray.data.goal_rule import GoalRule
+from amago_ray.errors import SpaceError
 
 ObservationKind = Literal["box", "discrete", "multi_discrete", "multi_binary"]
 ActionKind = Literal["discrete", "multi_discrete", "multi_binary", "box"]
@@ -140,6 +141,17 @@ def space_difference(expected: EnvSpec, found: EnvSpec) -> str:
     if not _is_alike(one, other) or (one.low, one.high) != (other.low, other.high):
         return f"action: expected {one}, found {other}"
     return ""
+
+
+def require_spaces(trained: EnvSpec, found: EnvSpec) -> None:
+    """Refuse an environment in which a policy that was trained in another cannot act.
+
+    Raises:
+        SpaceError: their spaces differ; the message names the first leaf that does.
+    """
+    unlike = space_difference(trained, found)
+    if unlike:
+        raise SpaceError(f"env '{found.name}': does not fit the policy, trained in '{trained.name}': {unlike}")
 
 
 def difference(expected: EnvSpec, found: EnvSpec) -> str:

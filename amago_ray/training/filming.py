@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amago_ray.acting.policy import Policy
+from amago_ray.data.specs import require_spaces
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.errors import ConfigError, EnvError, RunDirectoryError
 
@@ -25,8 +26,11 @@ _HOLD_FRAMES = 6
 def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: bool) -> list[npt.NDArray[np.uint8]]:
     """The frames `[height, width, 3]` of one episode per seed in a batch of one environment, last states included.
 
-    Raises: EnvError if the environment cannot render, or fails.
+    Raises:
+        EnvError: the environment cannot render, or fails.
+        SpaceError: its spaces are not those that the policy was trained in.
     """
+    require_spaces(policy.spec, env_batch.spec)
     first = np.zeros(1, np.int64)
     frames: list[npt.NDArray[np.uint8]] = []
     for seed in seeds:

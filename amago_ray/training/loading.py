@@ -10,6 +10,7 @@ from amago_ray.config import Config
 from amago_ray.config.load import load_config
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.data.spec_json import spec_from_json
+from amago_ray.data.specs import EnvSpec
 from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints, open_checkpoint
 from amago_ray.training.run_directory import RunDirectory
 
@@ -29,13 +30,22 @@ def load_snapshot(path: str | Path, checkpoint: str = "best") -> tuple[Config, S
     return load_config(found.path / CONFIG_FILE), read_snapshot(found.path / POLICY_FILE), found
 
 
+def load_spec(checkpoint: Checkpoint) -> EnvSpec:
+    """The spec of the environments that a checkpoint's policy was trained in.
+
+    Raises:
+        CheckpointError: the checkpoint has none.
+        DataError: it is no spec.
+    """
+    return spec_from_json(checkpoint.read(SPEC_FILE).decode(errors="replace"))
+
+
 def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "best") -> Policy:
     """The policy of a run directory or of a checkpoint's directory, with neither Ray nor environment.
 
     Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.
     """
     config, snapshot, found = load_snapshot(path, checkpoint)
-    spec = spec_from_json(found.read(SPEC_FILE).decode())
-    policy = Policy(config, spec, device=device)
+    policy = Policy(config, load_spec(found), device=device)
     policy.load(snapshot)
     return policy

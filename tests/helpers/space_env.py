@@ -10,6 +10,10 @@ from gymnasium import spaces
 
 OBSERVATIONS: dict[str, gymnasium.Space[Any]] = {
     "vector": spaces.Box(-1, 1, (3,), np.float32),
+    "vector of four": spaces.Box(-1, 1, (4,), np.float32),
+    "vector of four in float64": spaces.Box(-1, 1, (4,), np.float64),
+    "one of four": spaces.Discrete(4),
+    "one of four from 10": spaces.Discrete(4, start=10),
     "scalar": spaces.Box(-1, 1, (), np.float64),
     "cube of integers": spaces.Box(-3, 9, (2, 2, 2), np.int16),
     "bits of uint8": spaces.Box(0, 255, (5,), np.uint8),
@@ -40,6 +44,8 @@ OBSERVATIONS: dict[str, gymnasium.Space[Any]] = {
 }
 ACTIONS: dict[str, gymnasium.Space[Any]] = {
     "discrete": spaces.Discrete(5),
+    "two": spaces.Discrete(2),
+    "two in a row": spaces.MultiDiscrete([2]),
     "discrete from 2": spaces.Discrete(3, start=2),
     "many": spaces.Discrete(300),
     "multi-discrete": spaces.MultiDiscrete([3, 1, 4]),
@@ -52,6 +58,16 @@ ACTIONS: dict[str, gymnasium.Space[Any]] = {
     "box of integers": spaces.Box(-3, 3, (2,), np.int32),
     "box of one number": spaces.Box(0, 1, (), np.float32),
 }
+
+
+def env_of(observation: str, action: str = "two") -> type[SpaceEnv]:
+    """A class of environments that needs no settings."""
+
+    class Fixed(SpaceEnv):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__(observation, action)
+
+    return Fixed
 
 
 class SpaceEnv(gymnasium.Env[Any, Any]):
@@ -71,3 +87,12 @@ class SpaceEnv(gymnasium.Env[Any, Any]):
             raise ValueError(f"{action!r} is not in {self.action_space}")
         self._steps += 1
         return self.observation_space.sample(), float(self._steps), self._steps >= 6, False, {}
+
+
+VectorOfFour = env_of("vector of four")
+VectorOfFourInFloat64 = env_of("vector of four in float64")
+OneOfFour = env_of("one of four")
+OneOfFourFrom10 = env_of("one of four from 10")
+Pixels = env_of("pixels")
+Nested = env_of("nested")
+TwoInARow = env_of("vector of four", "two in a row")

@@ -72,7 +72,7 @@ def test_evaluate_counts_fresh_episodes_reproducibly(run: Path) -> None:
 
 
 def test_evaluate_elsewhere_needs_equal_spaces(run: Path) -> None:
-    with pytest.raises(CheckpointError, match="weights: expected") as error:
+    with pytest.raises(SpaceError, match="does not fit the policy") as error:
         amago_ray.evaluate(run, num_episodes=1, env="amago_ray/TMaze-v0")
     one_line(error)
     with pytest.raises(EnvError, match="no such environment") as error:

@@ -2,14 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers import space_env
 from helpers.local_runs import tiny_config
+from helpers.one_line import one_line
 from helpers.space_env import ACTIONS, OBSERVATIONS
 
 import amago_ray
+from amago_ray import Config
 from amago_ray.data.spaces import ActionAdapter, ObservationAdapter
+from amago_ray.errors import SpaceError
 
 MODEL = {
     "timestep_encoder": {
@@ -67,3 +72,62 @@ def test_every_space_trains_and_acts(observation: str, action: str, kind: str, t
             leaves, state.prev_action, np.zeros(2, np.float32), state.time_index, None, state.network, greedy=greedy
         )
         assert all(ACTIONS[action].contains(taker.to_space(row)) for row in stored)
+
+
+def fixed_config(runs_dir: Path, env: str, **sections: Any) -> Config:
+    return tiny_config(
+        runs_dir,
+        env={"id": f"helpers.space_env:{env}"},
+        stop={"learner_steps": 1},
+        relabel={"kind": "none"},
+        exploration={"kind": "epsilon_greedy"},
+        learner={"batch_size": 3, "metrics_interval": 1, "warmup_steps": 0},
+        model=MODEL,
+        **{"evaluation": {"num_episodes": 2, "num_envs": 2, "at_start": False}, **sections},
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on vectors of four, that tests only read."""
+    return amago_ray.train(fixed_config(tmp_path_factory.mktemp("runs"), "VectorOfFour"), local=True).run_directory
+
+
+OTHERS = {
+    "OneOfFour": "observation 'observation': expected Box(-1, 1, [4], float32), found Discrete(4)",
+    "OneOfFourFrom10": "found Discrete(4, start=10)",
+    "Pixels": "found Box(0, 255, [12, 12, 3], uint8) stored as [3, 12, 12]",
+    "Nested": "observation 'inner/pair/0': expected no such leaf, found Discrete(3)",
+    "TwoInARow": "action: expected Discrete(2), found MultiDiscrete([2])",
+}
+
+
+@pytest.mark.parametrize(("env", "message"), OTHERS.items(), ids=OTHERS)
+def test_evaluation_in_other_spaces_of_equal_width_is_refused(run: Path, env: str, message: str) -> None:
+    with pytest.raises(SpaceError) as error:
+        amago_ray.evaluate(run, num_episodes=1, env=f"helpers.space_env:{env}")
+    start = f"env 'helpers.space_env:{env}': does not fit the policy, trained in 'helpers.space_env:VectorOfFour': "
+    assert one_line(error).startswith(start)
+    assert message in one_line(error)
+
+
+def test_evaluation_in_other_precision_is_not_refused(run: Path) -> None:
+    found = amago_ray.evaluate(run, num_episodes=1, env="helpers.space_env:VectorOfFourInFloat64")
+    assert found["eval/return_mean"] == 21.0
+
+
+def test_an_evaluation_env_of_other_spaces_leaves_no_run(tmp_path: Path) -> None:
+    config = fixed_config(tmp_path, "VectorOfFour", evaluation={"env": {"id": "helpers.space_env:OneOfFour"}})
+    with pytest.raises(SpaceError) as error:
+        amago_ray.train(config, local=True)
+    assert OTHERS["OneOfFour"] in one_line(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_in_spaces_that_have_changed_since_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_env, "VectorOfFour", space_env.OneOfFour)
+    with pytest.raises(SpaceError) as error:
+        amago_ray.record(run, tmp_path / "film.gif")
+    assert OTHERS["OneOfFour"] in one_line(error)
