@@ -18,8 +18,9 @@ from amago_ray.acting.policy import Policy
 from amago_ray.config import Config
 from amago_ray.data.episode import Episode, EpisodeId, PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
-from amago_ray.envs.env_batch import EnvBatch
+from amago_ray.envs.env_batch import EnvBatch, EnvFailure
 from amago_ray.envs.make import make_env_batch
+from amago_ray.errors import EnvError
 
 if TYPE_CHECKING:
     from amago_ray.data.snapshot import Snapshot
@@ -68,7 +69,11 @@ class EnvRunner:
         self.num_abandoned_episodes = 0
         """Partial episodes given up on purpose, by `abandon`."""
         self.failures: Counter[str] = Counter()
-        """How often each kind of environment failure happened, by its last line."""
+        """How often each kind of environment failure happened."""
+        self.failure_messages: dict[str, str] = {}
+        """Of each kind of environment failure, what the first one said."""
+        self.num_isolated_envs = 0
+        """Environments that are not used any more, as they failed too often."""
         self.policy_time_s = 0.0
         self.env_time_s = 0.0
         self._envs = env_batch
@@ -134,7 +139,11 @@ class EnvRunner:
         )
 
     def step(self) -> list[FinishedEpisode]:
-        """One step of all environments; returns the episodes that ended with it."""
+        """One step of all environments; returns the episodes that ended with it.
+
+        Raises:
+            EnvError: every environment has failed for good.
+        """
         began = time.perf_counter()
         columns, lengths = self._columns, self._columns.lengths.copy()
         leaves = {name: column[self._all, lengths] for name, column in columns.observations.items()}
@@ -156,8 +165,7 @@ class EnvRunner:
         # Episodes of environments that failed, or made no transition, are dropped.
         kept = np.ones(self.num_envs, np.bool_) if result.valid is None else result.valid.copy()
         for failure in result.failures:
-            self.failures[failure.error.strip().rpartition("\n")[2]] += 1
-            self.num_dropped_episodes += 1
+            self._note(failure)
             kept[failure.index] = False
         self.env_steps += int(kept.sum())
         ended = result.terminated | result.truncated
@@ -212,6 +220,14 @@ class EnvRunner:
     @property
     def _num_partial(self) -> int:
         return int(np.count_nonzero(self._columns.lengths))
+
+    def _note(self, failure: EnvFailure) -> None:
+        self.failures[failure.kind] += 1
+        self.failure_messages.setdefault(failure.kind, failure.message)
+        self.num_dropped_episodes += 1
+        self.num_isolated_envs += failure.is_isolated
+        if self.num_isolated_envs == self.num_envs:
+            raise EnvError(f"every environment has failed again and again, last: {failure.message}")
 
     def _finish(self, index: int, terminated: bool, truncated: bool) -> FinishedEpisode:
         name = self._envs.env_names[index]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from amago_ray.data.specs import EnvSpec
+from amago_ray.data.spaces import ObservationAdapter
+from amago_ray.data.specs import ACTION_MASK, EnvSpec
 from amago_ray.envs.env_batch import Observations
+from amago_ray.errors import EnvError, SpaceError
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +27,8 @@ class ObservationColumns:
         self.action_mask: npt.NDArray[np.bool_] | None = (
             np.ones((num_envs, spec.action.mask_size), np.bool_) if spec.has_action_mask else None
         )
+        # Where the mask of each action dimension begins.
+        self._mask_starts = np.cumsum([0, *spec.action.num_categories[:-1]])
         self.achieved: list[Array] | None = None
         if spec.goal_dim:
             self.achieved = [np.zeros((0, spec.goal_dim), spec.goal_dtype)] * num_envs
@@ -31,13 +36,29 @@ class ObservationColumns:
     def put(
         self, index: int, leaves: Mapping[str, Array], mask: npt.NDArray[np.bool_] | None, achieved: Array | None
     ) -> None:
-        """Copy in the rows that environment `index` shows; a mask of None allows everything."""
+        """Copy in the rows that environment `index` shows; a mask of None allows everything.
+
+        Raises:
+            EnvError: the mask allows nothing.
+        """
         for name, row in leaves.items():
-            self.leaves[name][index] = row
+            # Rows may have a leading axis of one.
+            self.leaves[name][index : index + 1] = row
         if self.action_mask is not None:
+            if mask is not None and not np.logical_or.reduceat(mask, self._mask_starts).all():
+                raise EnvError(f"{ACTION_MASK}: expected at least one allowed action, found none")
             self.action_mask[index] = True if mask is None else mask
         if self.achieved is not None and achieved is not None:
             self.achieved[index] = achieved.copy()
+
+    def clear(self, index: int) -> None:
+        """Show nothing of environment `index`, and allow all its actions."""
+        for column in self.leaves.values():
+            column[index] = 0
+        if self.action_mask is not None:
+            self.action_mask[index] = True
+        if self.achieved is not None:
+            self.achieved[index] = self.achieved[index][:0]
 
     def rows(self, indices: npt.NDArray[np.int64] | None = None) -> Observations:
         """Columns of all environments, or a row for each of `indices`."""
@@ -48,6 +69,20 @@ class ObservationColumns:
             mask = mask[indices] if mask is not None else None
         leaves = self.leaves if indices is None else {name: column[indices] for name, column in self.leaves.items()}
         return Observations(leaves, mask, values, offsets)
+
+
+def read_leaves(adapter: ObservationAdapter, observation: Any) -> dict[str, Array]:
+    """The stored leaves of one observation; leaves with a leading axis of one are read as well.
+
+    Raises:
+        SpaceError: a leaf is missing or does not fit its space; the message names it.
+    """
+    try:
+        return adapter.rows(observation)
+    except SpaceError:
+        with suppress(SpaceError):
+            return adapter.rows(observation, 1)
+        raise
 
 
 def join_goals(goals: Sequence[Array]) -> tuple[Array, npt.NDArray[np.int32]]:

@@ -41,10 +41,16 @@ class EnvEvent:
 
 @dataclass(frozen=True)
 class EnvFailure:
-    """Environment `index` raised (or hung) and was rebuilt: drop its partial episode and reset it."""
+    """Environment `index` raised, hung or returned nonsense: drop its partial episode and reset it, which rebuilds it.
+
+    kind: the same for all failures of the same cause, whatever numbers their messages hold. message: one line that
+    names environment and cause. is_isolated: it has failed too often, and is not used any more.
+    """
 
     index: int
-    error: str
+    kind: str
+    message: str
+    is_isolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,8 @@ class StepColumns:
     `observations` are the true ones after the step, also where the episode ended: nothing resets by itself.
     rewards `[E]` float32, terminated and truncated `[E]` bool.
     valid: `[E]` bool or None, which means all True. Where False, this environment made no transition (a native vector
-    environment that resets on its next step was still resetting): drop its begun episode, which is no failure and is
-    not counted, and reset it again, which then hands out the true first observation.
+    environment that resets on its next step was still resetting, or it is isolated): drop its begun episode, which is
+    no failure and is not counted, and reset it again, which then hands out the true first observation, if there is one.
     """
 
     observations: Observations

@@ -17,32 +17,37 @@ class HungError(Exception):
 class Watchdog:
     """Runs calls one after the other in one daemon thread.
 
-    A thread cannot be ended from outside: after a `HungError` the watchdog is spent, its thread and what it holds are
-    left behind, and a new one is needed. Code that blocks while holding the interpreter's lock cannot be noticed.
+    A thread cannot be ended from outside: after a `HungError` the watchdog is spent and has to be left behind. Code
+    that blocks while holding the interpreter's lock cannot be noticed.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._results: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
-        threading.Thread(target=self._run, daemon=True, name="env-watchdog").start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="env-watchdog")
+        self._thread.start()
 
-    def call(self, function: Callable[[], _Result]) -> _Result:
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread has not ended yet."""
+        return self._thread.is_alive()
+
+    def call(self, function: Callable[[], _Result], timeout_s: float | None) -> _Result:
         """The function's result, or its exception.
 
         Raises:
-            HungError: it did not return within `timeout_s`.
+            HungError: it did not return within `timeout_s`, if that is not None.
         """
         self._calls.put(function)
         try:
-            good, result = self._results.get(timeout=self._timeout_s)
+            good, result = self._results.get(timeout=timeout_s)
         except Empty:
-            raise HungError(f"no answer within {self._timeout_s} s") from None
+            raise HungError(f"no answer within {timeout_s} s") from None
         if not good:
             raise cast(BaseException, result)
         return cast(_Result, result)
 
-    def close(self) -> None:
+    def leave(self) -> None:
         """Let the thread end after the call it is in."""
         self._calls.put(None)
 

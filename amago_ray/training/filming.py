@@ -43,7 +43,7 @@ def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: b
             actions = policy.act_stored(observations.leaves, state, reward, observations.action_mask, greedy=greedy)
             step = env_batch.step(actions)
             if step.failures:
-                raise EnvError(f"the environment failed while it was filmed: {_last_line(step.failures[0].error)}")
+                raise EnvError(f"the environment failed while it was filmed: {step.failures[0].message}")
             observations, reward = step.observations, step.rewards
             frames.append(env_batch.render(0))
             ended = bool(step.terminated[0] or step.truncated[0])

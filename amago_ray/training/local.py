@@ -105,6 +105,7 @@ class LocalBackend:
                 "time/env_steps_per_s": (self._counters.env_steps - counters.env_steps) / elapsed,
                 "time/learner_steps_per_s": (self._counters.learner_steps - counters.learner_steps) / elapsed,
                 "rollout/dropped_episodes": float(self._runner.num_dropped_episodes),
+                "rollout/isolated_envs": float(self._runner.num_isolated_envs),
                 "rollout/abandoned_episodes": float(self._runner.num_abandoned_episodes),
             },
             sides=[{name: (busy - busy_before[name]) / elapsed for name, busy in self._busy_s.items()}],
@@ -205,9 +206,10 @@ class LocalBackend:
         self._runner.load(self._learner.snapshot())
 
     def _new_failures(self) -> list[str]:
-        kinds = [kind for kind in self._runner.failures if kind not in self._warned_failures]
+        messages = self._runner.failure_messages
+        kinds = [kind for kind in messages if kind not in self._warned_failures]
         self._warned_failures.update(kinds)
-        return [f"an environment failed and was rebuilt: {kind}" for kind in kinds]
+        return [f"{messages[kind]}; it is made anew (said once per kind)" for kind in kinds]
 
     def _report_shard(self, number: int) -> None:
         report = self._shards[number].report()

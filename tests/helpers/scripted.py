@@ -96,7 +96,7 @@ class ScriptedBatch:
             ended & ~is_odd,
             ended & is_odd,
             [EnvEvent(index, "success", float(self.seeds[index] % 3 == 0)) for index in np.flatnonzero(ended).tolist()],
-            [EnvFailure(index, "Traceback ...\nRuntimeError: it broke") for index in failed],
+            [EnvFailure(index, "RuntimeError at scripted.py:1", "RuntimeError: it broke") for index in failed],
             ~self._is_late if self._resets_late else None,
         )
 

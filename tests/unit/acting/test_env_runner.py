@@ -113,7 +113,7 @@ def test_episodes_are_whole_and_their_columns_belong_together() -> None:
 
 def test_a1_the_resetting_step_of_a_native_vector_environment_is_no_transition() -> None:
     """PITFALLS A1, in the runner: next-step resets neither cross episodes nor count as steps or failures."""
-    batch = VectorBatch(NativeCounterVector(3, "next_step"), name="native")
+    batch = VectorBatch(lambda: NativeCounterVector(3, "next_step"), name="native")
     runner = make_runner(batch)
     done = collect(runner, 36)
     assert len(done) > 12
@@ -217,7 +217,8 @@ def test_a_failure_drops_and_counts_the_partial_episode_and_the_runner_goes_on()
     done = collect(runner, 60)
     dropped = runner.num_dropped_episodes
     assert dropped > 2
-    assert runner.failures == {"RuntimeError: it broke": dropped}
+    assert runner.failures == {"RuntimeError at scripted.py:1": dropped}
+    assert runner.failure_messages == {"RuntimeError at scripted.py:1": "RuntimeError: it broke"}
     for each in done:
         validate_episode(each.episode)
         assert len(each.episode) == 5

@@ -32,7 +32,7 @@ def native(mode: str) -> Callable[[int], EnvBatch]:
 def sync(mode: str) -> Callable[[int], EnvBatch]:
     from amago_ray.envs.vector_batch import VectorBatch
 
-    return lambda num_envs: VectorBatch(sync_cartpole(num_envs, mode), name="sync")
+    return lambda num_envs: VectorBatch(lambda: sync_cartpole(num_envs, mode), name="sync")
 
 
 MAZE = EnvConfig(id="amago_ray/MazeRunner-v0", kwargs={"size": 7, "num_goals": 2, "episode_length": 50})

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,3 +157,119 @@ def test_environments_load_neither_torch_nor_ray() -> None:
 def test_importing_the_package_registers_its_environments(imports: str) -> None:
     code = f"{imports}; assert gymnasium.make('amago_ray/TMaze-v0', length=3).unwrapped.horizon == 4"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("helpers.peculiar_envs:nothing", "expected a gymnasium.Env, got None"),
+        ("helpers.peculiar_envs:instance", "expected a class or a function that makes one, got "),
+        ("helpers.peculiar_envs:number", "expected a class or a function that makes one, got 5"),
+        ("helpers.peculiar_envs:Outer.Iner", "did you mean Outer?"),
+        ("helpers.peculiar_envs:leaves", "cannot be made: SystemExit: 3"),
+        ("helpers.peculiar_envs:", "has no class or function ''"),
+        (":Peculiar", 'cannot import ""'),
+        ("__main__:Mine", "has no class or function 'Mine'"),
+        ("helpers.peculiar_envs.Peculiar", "did you mean helpers.peculiar_envs:Peculiar"),
+        ("cartpole-v1", "did you mean CartPole-v1"),
+        ("CartPole", "did you mean CartPole-v"),
+    ],
+)
+def test_what_an_id_may_not_name(env_id: str, message: str) -> None:
+    assert refused(EnvConfig(id=env_id)).startswith(f"env '{env_id}': ")
+    assert message in refused(EnvConfig(id=env_id))
+
+
+def test_a_nested_class() -> None:
+    assert make_spec([EnvConfig(id="helpers.peculiar_envs:Outer.Inner")]).horizon is None
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; sys.exit(7)", "SystemExit: 7"),
+        ("raise OSError('no\\nlicence')", "OSError: no licence"),
+        ("1 +", "SyntaxError"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+)
+def test_modules_that_cannot_be_imported(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module_of_envs.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert f'cannot import "broken_module_of_envs": {message}' in refused(EnvConfig(id="broken_module_of_envs:Env"))
+
+
+def test_a_time_limit_among_the_kwargs_of_an_id_is_ours() -> None:
+    for env_id in ("CartPole-v1", "amago_ray/TMaze-v0", "amago_ray.envs.registry:amago_ray/TMaze-v0"):
+        assert make_spec([EnvConfig(id=env_id, kwargs={"max_episode_steps": 9})]).horizon == 9
+        assert make_spec([EnvConfig(id=env_id, kwargs={"max_episode_steps": 9}, max_episode_steps=9)]).horizon == 9
+        assert "expected the 8 of env.max_episode_steps, got 9" in refused(
+            EnvConfig(id=env_id, kwargs={"max_episode_steps": 9}, max_episode_steps=8)
+        )
+        assert "max_episode_steps: expected a positive integer, got '9'" in refused(
+            EnvConfig(id=env_id, kwargs={"max_episode_steps": "9"})
+        )
+
+
+def test_a_class_of_the_users_own_takes_all_its_kwargs() -> None:
+    spec = make_spec([EnvConfig(id="helpers.peculiar_envs:Declares", kwargs={"max_episode_steps": 5, "id": 3})])
+    assert spec.horizon is None
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"vectorization_mode": "sync"}, "vectorization_mode: expected vector_entry_point, got 'sync'"),
+        ({"num_envs": 3}, "num_envs: expected to be left out, as it is set elsewhere, got 3"),
+        ({"id": "CartPole-v0"}, "id: expected to be left out"),
+    ],
+)
+def test_kwargs_that_are_set_elsewhere(kwargs: dict[str, Any], message: str) -> None:
+    assert message in refused(EnvConfig(id="CartPole-v1", vector_entry_point=True, kwargs=kwargs))
+    if "id" in kwargs:
+        assert message in refused(EnvConfig(id="CartPole-v1", kwargs=kwargs))
+
+
+def test_the_vectorization_mode_that_is_meant_may_be_said() -> None:
+    kwargs = {"vectorization_mode": "vector_entry_point"}
+    assert make_env_batch([EnvConfig(id="CartPole-v1", vector_entry_point=True, kwargs=kwargs)], 2).num_envs == 2
+
+
+def test_a_vector_environment_of_another_size_is_refused() -> None:
+    config = EnvConfig(id="helpers.peculiar_envs:three", vector_entry_point=True)
+    assert make_env_batch([config], 3).num_envs == 3
+    assert "num_envs: expected the 2 that were asked for, got 3" in refused(config)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "is_vector", "message"),
+    [
+        ("helpers.peculiar_envs:Peculiar", {"reward": "1.0x"}, False, "step: reward: expected a number, got '1.0x'"),
+        ("helpers.peculiar_envs:Peculiar", {"step": [0, 0.0, False, {}]}, False, "step: expected (observation, reward"),
+        ("helpers.peculiar_envs:Peculiar", {"reset": [0.1, 0.2]}, False, "reset: info: expected a dict, got 0.2"),
+        (
+            "helpers.peculiar_envs:PeculiarVector",
+            {"rewards": None},
+            True,
+            "step: rewards: expected 1 entries, got None",
+        ),
+    ],
+)
+def test_what_can_never_work_is_said_before_training(
+    env_id: str, kwargs: dict[str, Any], is_vector: bool, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(EnvError) as error:
+        make_spec([EnvConfig(id=env_id, kwargs=kwargs, vector_entry_point=is_vector)])
+    assert one_line(error).startswith(f"env '{env_id}': {message}")
+    assert not caplog.records, "one line, no traceback"
+
+
+def test_one_that_fails_now_and_then_may_start() -> None:
+    """Its first step raises under seed 0 only."""
+    assert make_spec([EnvConfig(id="helpers.peculiar_envs:FailsUnderSeed0")]).horizon is None
+
+
+def test_the_first_step_takes_an_action_that_the_mask_allows() -> None:
+    assert make_spec([EnvConfig(id="helpers.peculiar_envs:OnlyTwo")]).has_action_mask

@@ -299,6 +299,6 @@ def test_failing_environments_are_warned_of_once_per_kind(tmp_path: Path) -> Non
     for _ in range(3):
         report = backend.advance(0.0)
         warnings += report.warnings
-    assert warnings == ["an environment failed and was rebuilt: RuntimeError: the step broke"]
+    assert warnings == ["env 'breaking': step: RuntimeError: the step broke; it is made anew (said once per kind)"]
     assert report.metrics["rollout/dropped_episodes"] > 1
     backend.stop()
