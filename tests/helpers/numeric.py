@@ -132,7 +132,7 @@ def _tensor(values: Any) -> Tensor:
         return values.detach()
     if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor | np.ndarray):
         return torch.cat([_tensor(value).flatten() for value in values])
-    return torch.as_tensor(values)
+    return torch.as_tensor(np.asarray(values))
 
 
 def _error(found: Tensor, exact: Tensor) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.envs import NativeCounterVector
+from helpers.numeric import as_float64, assert_as_exact_as, float64
 from helpers.scripted import BOX, DISCRETE, ScriptedBatch, goals_of, make_agent, make_config, snapshot_of
 
 from amago_ray.acting.env_runner import EnvRunner, FinishedEpisode, make_env_runner
@@ -322,15 +323,24 @@ def test_a6_the_runner_acts_as_the_full_forward_before_and_after_swaps(kind: str
     batch = ScriptedBatch(4, action=BOX, length_of=lambda index, seed: 3 + (seed + 4 * index) % 17)
     runner = make_runner(batch, config=config, greedy=True)
     agents = [make_agent(config, batch.spec, seed) for seed in range(4)]
+    exact_agents = [as_float64(agent) for agent in agents]
     tokens = Tokens(batch)
+    ours, plain, reference = [], [], []
+
+    def compare(action: np.ndarray, number: int, seen: TokenColumns, window: int | None) -> None:
+        ours.append(action)
+        plain.append(full_forward(agents[number], seen, window))
+        with float64():
+            reference.append(full_forward(exact_agents[number], as_float64(seen), window))
+
     runner.load(snapshot_of(agents[0]))
-    agent, since = agents[0], np.full(4, 10**6)
+    number, since = 0, np.full(4, 10**6)
     compared = rolled = swapped = 0
     for step in range(60):
         tokens.note()
         if step in (9, 23, 24, 41):
-            agent = agents[step % 4]
-            runner.load(snapshot_of(agent, step))
+            number = step % 4
+            runner.load(snapshot_of(agents[number], step))
             since[:] = 0
         since = np.where(batch.time == 0, 10**6, since + 1)
         runner.step()
@@ -338,15 +348,14 @@ def test_a6_the_runner_acts_as_the_full_forward_before_and_after_swaps(kind: str
         for index in range(4):
             seen = len(tokens.rows[index])
             count = min(seen, CONTEXT - 1 + int(since[index]))
-            expected = full_forward(agent, tokens.columns(index, count), CONTEXT)
-            np.testing.assert_allclose(acted[index], expected, atol=3e-5, err_msg=f"step {step}, environment {index}")
+            compare(acted[index], number, tokens.columns(index, count), CONTEXT)
             if since[index] == 1 and kind != "gru":
                 # Right after a swap this is what training sees: the last context of tokens, attended in full.
-                window = full_forward(agent, tokens.columns(index, CONTEXT), None)
-                np.testing.assert_allclose(acted[index], window, atol=3e-5)
+                compare(acted[index], number, tokens.columns(index, CONTEXT), None)
                 swapped += 1
             compared += 1
             rolled += seen > CONTEXT
+    assert_as_exact_as(ours, plain, reference=reference)
     assert compared == 240
     assert rolled > 40
     assert swapped > 6 or kind == "gru"

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from helpers.numeric import assert_as_exact_as, assert_rounded
 
 from amago_ray.agent.filters import filter_weight
 from amago_ray.config.agent import AgentConfig
+
+pytestmark = pytest.mark.numeric
 
 ADVANTAGE = torch.tensor([-20.0, -0.5, 0.0, 0.02, 0.5, 20.0])
 
@@ -25,24 +28,25 @@ def test_exponential_clips_advantage_and_weight():
         exponential_filter_weight_low=0.3,
         exponential_filter_weight_high=4.0,
     )
-    expected = (2 * ADVANTAGE.clamp(-1, 1)).exp().clamp(0.3, 4)
-    assert torch.allclose(found, expected)
+    plain, reference = ((2 * a.clamp(-1, 1)).exp().clamp(0.3, 4) for a in (ADVANTAGE, ADVANTAGE.double()))
+    assert_as_exact_as(found, plain, reference=reference)
 
 
 def test_exponential_without_clips():
     found = weights(
         advantage_filter="exponential", exponential_filter_clip_high=None, exponential_filter_weight_low=None
     )
-    assert torch.allclose(found, ADVANTAGE.exp())
+    assert_as_exact_as(found, ADVANTAGE.exp(), reference=ADVANTAGE.double().exp())
 
 
 def test_leaky_passes_through_its_value_at_zero():
     found = weights(advantage_filter="leaky")
-    assert torch.allclose(found[2], torch.tensor(0.01))
-    assert found[0] == pytest.approx(1e-7)
-    assert torch.allclose(found[4], 1 + 0.01 + 0.05 * 0.01 / 2 + torch.tensor((0.5 - 0.01) / 2))
+    expected = [1e-7, 0.01 - 0.05 * 0.5 / 2, 0.01, 1 + 0.01 + 0.05 * 0.01 / 2 + (0.02 - 0.01) / 2]
+    expected += [1 + 0.01 + 0.05 * 0.01 / 2 + (0.5 - 0.01) / 2, 1 + 10.0]
+    assert_rounded(found, torch.tensor(expected, dtype=torch.float64).clamp_min(1e-7), roundings=6, magnitude=2)
+    assert found[0] == torch.tensor(1e-7)
     without = weights(advantage_filter="leaky", leaky_filter_adds_binary=False)
-    assert torch.allclose(found - without, (ADVANTAGE > 0).float())
+    assert torch.equal(found, without + (ADVANTAGE > 0))
 
 
 def test_none_weighs_everything_alike():

@@ -1,7 +1,10 @@
 import pytest
 import torch
+from helpers.numeric import as_float64, assert_as_exact_as
 
 from amago_ray.agent.targets import n_step_returns, reduce_ensemble
+
+pytestmark = pytest.mark.numeric
 
 DISCOUNTS = torch.tensor([0.5, 0.9])
 
@@ -17,6 +20,23 @@ def test_truncation_bootstraps_and_termination_does_not():
         assert torch.equal(returns[3], 2.0 + DISCOUNTS * 10.0)
 
 
+def definition(reward, terminated, bootstrap, discounts, n_step, left):
+    """Row by row."""
+    rows = []
+    for t in range(len(reward)):
+        total, i = torch.zeros(2, dtype=reward.dtype), 0
+        while True:
+            total = total + discounts**i * reward[t + i]
+            i += 1
+            if terminated[t + i - 1]:
+                break
+            if i == n_step or i == left[t]:
+                total = total + discounts**i * bootstrap[t + i - 1]
+                break
+        rows.append(total)
+    return torch.stack(rows)
+
+
 @pytest.mark.parametrize("n_step", [1, 2, 3, 7])
 def test_n_step_returns_follow_the_definition(n_step):
     generator = torch.Generator().manual_seed(n_step)
@@ -29,18 +49,9 @@ def test_n_step_returns_follow_the_definition(n_step):
     terminated[[2, 4, 12]] = True
     ends = torch.tensor(lengths).cumsum(0)
     left = torch.cat([end - torch.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)])
-    found = n_step_returns(reward, terminated, bootstrap, DISCOUNTS, n_step=n_step, steps_left=left)
-    for t in range(num_transitions):
-        expected, i = torch.zeros(2), 0
-        while True:
-            expected = expected + DISCOUNTS**i * reward[t + i]
-            i += 1
-            if terminated[t + i - 1]:
-                break
-            if i == n_step or i == left[t]:
-                expected = expected + DISCOUNTS**i * bootstrap[t + i - 1]
-                break
-        assert torch.allclose(found[t], expected, atol=1e-5), t
+    given = reward, terminated, bootstrap, DISCOUNTS
+    found = n_step_returns(*given, n_step=n_step, steps_left=left)
+    assert_as_exact_as(found, definition(*given, n_step, left), reference=definition(*as_float64(given), n_step, left))
 
 
 def test_ensemble_is_reduced_over_the_critics_drawn():

@@ -5,12 +5,17 @@ import numpy as np
 import pytest
 import torch
 from helpers.batches import ACTIONS, make_batch, make_config, make_spec, select
+from helpers.exact_update import exact_first_moments, first_moments
+from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, float64
 
 from amago_ray.agent.draws import Draws, make_draws
+from amago_ray.agent.terms import EPSILON
 from amago_ray.errors import ConfigError, TrainingError
 from amago_ray.learning.batch import to_device_batch
 from amago_ray.learning.gradients import accumulate_gradients
 from amago_ray.learning.learner import Learner
+
+pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
 
@@ -28,11 +33,11 @@ def tensors(state, prefix=""):
             yield f"{prefix}{name}", value
 
 
-def differing(a, b, tolerance=0.0):
+def differing(a, b):
     """Names of tensors in which two learner states differ."""
     a, b = dict(tensors(a)), dict(tensors(b))
     assert a.keys() == b.keys()
-    return {name for name in a if not torch.allclose(a[name], b[name], rtol=tolerance, atol=tolerance)}
+    return {name for name in a if not torch.equal(a[name], b[name])}
 
 
 @pytest.mark.parametrize("kind", ["actor_critic", "multi_task"])
@@ -68,7 +73,7 @@ def test_metrics_are_means_since_the_last_call_and_never_nan():
     for _ in range(3):
         again.step(batch)
     found = again.metrics()
-    assert found["loss/total"] == pytest.approx(np.mean([metrics["loss/total"] for metrics in totals]))
+    assert_rounded(np.float32(found["loss/total"]), np.mean([each["loss/total"] for each in totals]), roundings=6)
     assert all(np.isfinite(value) for value in found.values())
 
 
@@ -78,22 +83,27 @@ def test_the_loss_of_a_batch_is_the_weighted_mean_of_its_sequences_alone():
     spec = make_spec()
     batch = make_batch(spec, lengths)
     learner = make_learner(normalize_inputs=False, popart=False, num_critics=1)
-    agent = learner.agent
-    agent.eval()
+    agent = learner.agent.eval()
+    weights = ([1.0, 1.0, 1.0], [1.0, 0.0, 2.0])
 
-    def loss(part):
+    def loss(agent, part):
+        # Without the epsilon in the denominator, which counts for more in a sequence of one step.
         device_batch = to_device_batch(part, CPU)
         subset = torch.zeros(len(device_batch.transitions), 2, 3, dtype=torch.int64)
-        draws = Draws(subset)
-        agent.zero_grad()
-        evaluation = accumulate_gradients(agent, device_batch, draws, num_transitions=device_batch.num_transitions)
-        return evaluation.losses[0].total.item()
+        count = device_batch.num_transitions
+        evaluation = accumulate_gradients(agent, device_batch, Draws(subset), num_transitions=count)
+        return evaluation.losses[0].total.detach() * (1 + EPSILON / (3 * count))
 
-    alone = [loss(select(batch, index)) for index in range(3)]
-    assert loss(batch) == pytest.approx(np.average(alone, weights=lengths), rel=1e-5)
-    weight = [1.0, 0.0, 2.0]
-    expected = np.average(alone, weights=np.multiply(weight, lengths))
-    assert loss(replace(batch, weight=np.array(weight, np.float32))) == pytest.approx(expected, rel=1e-5)
+    def averages(agent, batch):
+        alone = torch.stack([loss(agent, select(batch, index)) for index in range(3)])
+        shares = [torch.tensor(np.multiply(weight, lengths), dtype=alone.dtype) for weight in weights]
+        return [(share * alone).sum() / share.sum() for share in shares]
+
+    together = [loss(agent, replace(batch, weight=np.array(weight, np.float32))) for weight in weights]
+    plain = averages(agent, batch)
+    with float64():
+        reference = averages(as_float64(agent), as_float64(batch))
+    assert_as_exact_as(together, plain, reference=reference)
 
 
 @pytest.mark.parametrize("action", ["discrete", "box"])
@@ -109,16 +119,13 @@ def test_dummy_sequences_stay_out_of_losses_and_statistics(action):
     for name, rows in (("prev_action", tokens), ("prev_reward", tokens), ("action", moves), ("reward", moves)):
         getattr(padded, name)[:rows] = getattr(real, name)
     padded.terminated[:moves] = real.terminated
-    states = []
-    for batch in (real, padded):
-        learner = make_learner(action)
-        agent = learner.agent
-        device_batch = to_device_batch(batch, CPU)
-        draws = whole_draws(learner, 15).rows(0, len(device_batch.transitions))
-        accumulate_gradients(agent, device_batch, draws, num_transitions=device_batch.num_transitions)
-        gradients = {name: parameter.grad for name, parameter in agent.trained_parameters().items()}
-        states.append({"agent": agent.state_dict(), "gradients": gradients})
-    assert not differing(*states, tolerance=1e-5)
+    learner = make_learner(action)
+    draws = whole_draws(learner, 15)
+    settle_statistics(learner.agent)
+    ours, plain = (gradients_and_statistics(learner.agent, batch, draws) for batch in (padded, real))
+    with float64():
+        reference = gradients_and_statistics(as_float64(learner.agent), as_float64(real), as_float64(draws))
+    assert_as_exact_as(ours, plain, reference=reference)
 
 
 def whole_draws(learner, num_transitions):
@@ -126,16 +133,32 @@ def whole_draws(learner, num_transitions):
     return make_draws(agent.config, agent.distribution, num_transitions, torch.Generator().manual_seed(0))
 
 
+def settle_statistics(agent):
+    """As after many updates, where a step of the statistics is the same in float32 and in float64."""
+    for name, buffer in agent.named_buffers():
+        if name.endswith("num_updates"):
+            buffer.fill_(1e6)
+
+
+def gradients_and_statistics(agent, batch, draws, **options):
+    """What one evaluation of a copy of the agent leads to."""
+    agent = copy.deepcopy(agent)
+    device_batch = to_device_batch(batch, CPU)
+    draws = draws.rows(0, len(device_batch.transitions))
+    accumulate_gradients(agent, device_batch, draws, num_transitions=device_batch.num_transitions, **options)
+    gradients = {name: parameter.grad for name, parameter in agent.trained_parameters().items()}
+    statistics = {name: buffer for name, buffer in agent.named_buffers() if "num_updates" not in name}
+    return {**gradients, **{name: value / value.abs().max().clamp_min(1) for name, value in statistics.items()}}
+
+
 def test_chunks_of_rows_lead_to_the_same_gradients():
     learner = make_learner("box", num_action_samples_in_policy_loss=2)
-    device_batch = to_device_batch(make_batch(make_spec("box"), [6, 4, 7]), CPU)
-    draws = whole_draws(learner, 17)
-    results = []
-    for rows_per_chunk in (None, 5):
-        agent = copy.deepcopy(learner.agent)
-        accumulate_gradients(agent, device_batch, draws, num_transitions=17.0, rows_per_chunk=rows_per_chunk)
-        results.append({name: parameter.grad for name, parameter in agent.trained_parameters().items()})
-    assert not differing(*results, tolerance=1e-5)
+    settle_statistics(learner.agent)
+    given = learner.agent, make_batch(make_spec("box"), [6, 4, 7]), whole_draws(learner, 17)
+    ours, plain = gradients_and_statistics(*given, rows_per_chunk=5), gradients_and_statistics(*given)
+    with float64():
+        reference = gradients_and_statistics(*as_float64(given))
+    assert_as_exact_as(ours, plain, reference=reference)
 
 
 def test_running_statistics_step_once_when_a_batch_is_split():
@@ -152,14 +175,14 @@ def test_running_statistics_step_once_when_a_batch_is_split():
     a, b = whole.agent.state_dict(), split.agent.state_dict()
     assert torch.equal(b["popart.num_updates"], torch.full((3,), 2.0))
     assert torch.equal(b["timestep_encoder.input_norm.num_updates"], torch.full((1,), 2.0))
-    for name in ("mean", "mean_square"):
-        assert torch.allclose(
-            a[f"timestep_encoder.input_norm.{name}"], b[f"timestep_encoder.input_norm.{name}"], atol=1e-6
-        )
+    largest = float(np.abs(batch.observations["observation"]).max())
+    for name, magnitude in (("mean", largest), ("mean_square", largest**2)):
+        where = f"timestep_encoder.input_norm.{name}"
+        assert_rounded(b[where], a[where], roundings=2 * batch.num_tokens, magnitude=magnitude)
     popart = split.agent.popart
-    old_std = torch.tensor(10.0)
-    assert torch.allclose(popart.scale, old_std / popart.std, rtol=1e-5)
-    assert torch.allclose(popart.shift, -popart.mean / popart.std, rtol=1e-5, atol=1e-6)
+    std = (popart.mean_square.double() - popart.mean.double().square()).sqrt()
+    assert_rounded(popart.scale, 10.0 / std, roundings=8)
+    assert_rounded(popart.shift, -popart.mean / std, roundings=8)
 
 
 def test_accumulation_without_running_statistics_equals_one_big_batch():
@@ -168,12 +191,12 @@ def test_accumulation_without_running_statistics_equals_one_big_batch():
     options = {"normalize_inputs": False, "popart": False, "num_critics": 1}
     whole = make_learner(**options)
     split = make_learner(**options, learner={"batches_per_update": 3})
-    whole.step(batch)
-    for index in range(3):
-        split.step(select(batch, index))
-    # A first AdamW step is close to the sign of the gradient, so moments are what shows its size.
-    assert not differing(whole.state_dict()["optimizer"], split.state_dict()["optimizer"], tolerance=1e-5)
-    assert whole.metrics()["loss/total"] == pytest.approx(split.metrics()["loss/total"], rel=1e-5)
+    reference = exact_first_moments(whole.agent, make_config().learner, batch)
+    plain = first_moments(whole, [batch])
+    ours = first_moments(split, [select(batch, index) for index in range(3)])
+    assert_as_exact_as(ours, plain, reference=reference)
+    losses = [learner.metrics()["loss/total"] for learner in (split, whole)]
+    assert_rounded(np.float32(losses[0]), losses[1], roundings=2 * batch.num_tokens)
 
 
 @pytest.mark.parametrize("where", ["reward", "observation"])

@@ -1,21 +1,30 @@
 import math
 
+import numpy as np
+import pytest
 import torch
+from helpers.numeric import as_float64, assert_as_exact_as
 from torch.nn import functional
 
 from amago_ray.config.model import HeadConfig
 from amago_ray.nets.heads import PolicyHead, StateActionCritics, StateCritics
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = HeadConfig(num_layers=2, hidden_dim=6)
 DISCOUNTS = (0.5, 0.9, 0.999)
 
 
-def member(critics, index, x):
-    """One critic evaluated by itself."""
-    *hidden, last = [(layer.weight[index], layer.bias[index, 0]) for layer in critics.layers]
-    for weight, bias in hidden:
-        x = functional.leaky_relu(x @ weight + bias, 0.01)
-    return x @ last[0] + last[1]
+def members(critics, x):
+    """Each critic evaluated by itself."""
+    results = []
+    for index in range(critics.num_critics):
+        *hidden, last = [(layer.weight[index], layer.bias[index, 0]) for layer in critics.layers]
+        y = x
+        for weight, bias in hidden:
+            y = functional.leaky_relu(y @ weight + bias, 0.01)
+        results.append(y @ last[0] + last[1])
+    return torch.stack(results)
 
 
 def test_policy_head_reads_its_output_by_discount():
@@ -33,8 +42,7 @@ def test_state_critics_are_independent_members():
     state = torch.randn(7, 5)
     values = critics(state)
     assert values.shape == (3, 7, 2, 4)
-    for index in range(3):
-        assert torch.allclose(values[index].flatten(1), member(critics, index, state), atol=1e-6)
+    assert_as_exact_as(values.flatten(2), members(critics, state), reference=members(*as_float64((critics, state))))
 
 
 def test_state_action_critics_equal_a_concatenated_input():
@@ -42,7 +50,8 @@ def test_state_action_critics_equal_a_concatenated_input():
     state, action = torch.randn(7, 5), torch.rand(7, 2, 3, 2) * 2.4 - 1.2
     values = critics(state, action)
     assert values.shape == (3, 7, 2, 3, 4)
-    feature = torch.tensor([math.log1p(1 / max(1 - discount, 1e-6)) for discount in DISCOUNTS])
+    # In float32 as the original has it: 1 - 0.999 is off by 3e-5 of itself.
+    feature = torch.tensor([np.log1p(1 / max(1 - np.float32(discount), np.float32(1e-6))) for discount in DISCOUNTS])
     joined = torch.cat(
         [
             state[:, None, None].expand(7, 2, 3, 5),
@@ -51,14 +60,15 @@ def test_state_action_critics_equal_a_concatenated_input():
         ],
         -1,
     )
-    for index in range(3):
-        assert torch.allclose(values[index], member(critics, index, joined), atol=1e-5)
+    assert_as_exact_as(values, members(critics, joined), reference=members(*as_float64((critics, joined))))
 
 
 def test_one_action_for_all_discounts_equals_a_copy_for_each():
     critics = StateActionCritics(5, CONFIG, num_critics=2, discounts=DISCOUNTS, action_dim=2)
     state, action = torch.randn(7, 5), torch.rand(7, 1, 1, 2)
-    assert torch.allclose(critics(state, action), critics(state, action.expand(7, 1, 3, 2)), atol=1e-6)
+    copies = action.expand(7, 1, 3, 2)
+    reference = as_float64(critics)(state.double(), copies.double())
+    assert_as_exact_as(critics(state, action), critics(state, copies), reference=reference)
 
 
 def test_frozen_critics_let_gradients_through_to_their_inputs_only():

@@ -2,12 +2,15 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.numeric import as_float64, assert_as_exact_as
 
 from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.nets.encoders.make import build_timestep_encoder
 from amago_ray.nets.tokens import TokenColumns
+
+pytestmark = pytest.mark.numeric
 
 WORDS = ObservationSpec("multi_discrete", (4,), "int64", (7, 7, 7, 7))
 GOALS = ObservationSpec("box", (2, 3), "int32")
@@ -39,18 +42,22 @@ def test_the_order_of_words_matters_and_other_leaves_stay_features() -> None:
     assert torch.equal(first, encoder.fold()(columns(words=torch.tensor([[0, 1, 2, 3]] * 3), state=state)))
 
 
-def test_the_formula_of_a_token_leaf() -> None:
-    embedder = build({"token_keys": ("words",)}, words=WORDS).token_embedder
-    words = torch.tensor([[0, 6, 2, 3], [1, 1, 5, 4]])
+def formula(embedder: Any, words: torch.Tensor) -> torch.Tensor:
     (rnn,) = embedder.rnns
-    hidden = torch.zeros(2, 6)
+    hidden = torch.zeros(len(words), 6, dtype=rnn.weight_hh_l0.dtype)
     for x in embedder.embeddings[0](words).unbind(1):
         gates, states = x @ rnn.weight_ih_l0.T + rnn.bias_ih_l0, hidden @ rnn.weight_hh_l0.T + rnn.bias_hh_l0
         (r, z, n), (hr, hz, hn) = gates.chunk(3, -1), states.chunk(3, -1)
         update = torch.sigmoid(z + hz)
         hidden = (1 - update) * torch.tanh(n + torch.sigmoid(r + hr) * hn) + update * hidden
-    expected = torch.nn.functional.layer_norm(embedder.outputs[0](hidden), (32,))
-    torch.testing.assert_close(embedder({"words": words}), expected)
+    return torch.nn.functional.layer_norm(embedder.outputs[0](hidden), (32,))
+
+
+def test_the_formula_of_a_token_leaf() -> None:
+    embedder = build({"token_keys": ("words",)}, words=WORDS).token_embedder
+    words = torch.tensor([[0, 6, 2, 3], [1, 1, 5, 4]])
+    plain, reference = formula(embedder, words), formula(as_float64(embedder), words)
+    assert_as_exact_as(embedder({"words": words}), plain, reference=reference)
 
 
 def test_instructions_of_integers_are_read_goal_after_goal_and_clamped() -> None:

@@ -1,7 +1,10 @@
 import pytest
 import torch
+from helpers.numeric import assert_mean, assert_share
 
 from amago_ray.nets.sequence.dropout import dropout
+
+pytestmark = pytest.mark.numeric
 
 
 def test_nothing_is_dropped_outside_training() -> None:
@@ -15,16 +18,17 @@ def test_share_and_scale(probability: float) -> None:
     torch.manual_seed(0)
     x = torch.ones(1001, 333)
     y = dropout(x, probability, training=True)
-    assert (y == 0).float().mean().item() == pytest.approx(probability, abs=4 * (probability / y.numel()) ** 0.5)
-    assert y.unique().tolist() == pytest.approx([0.0, 1 / (1 - probability)], rel=2e-4)
-    assert y.mean().item() == pytest.approx(1.0, abs=0.02)
+    dropped = round(probability * 65_536) / 65_536
+    assert_share((y == 0).double().mean().item(), dropped, y.numel())
+    assert torch.equal(y.unique(), torch.tensor([0, 1 / (1 - dropped)]))
+    assert_mean(y.double().mean().item(), 1.0, (dropped / (1 - dropped)) ** 0.5, y.numel())
 
 
 def test_entries_are_dropped_independently() -> None:
     torch.manual_seed(1)
     kept = (dropout(torch.ones(400_000), 0.5, training=True) > 0).float() - 0.5
     for lag in (1, 2, 3, 4, 8):
-        assert abs((kept[lag:] * kept[:-lag]).mean().item()) < 0.25 * 4 / 400_000**0.5
+        assert_mean((kept[lag:] * kept[:-lag]).double().mean().item(), 0.0, 0.25, 400_000 - lag)
 
 
 def test_gradient_goes_where_entries_were_kept() -> None:
@@ -33,7 +37,7 @@ def test_gradient_goes_where_entries_were_kept() -> None:
     y = dropout(x, 0.4, training=True)
     y.sum().backward()
     assert x.grad is not None
-    torch.testing.assert_close(x.grad * x.detach(), y.detach())
+    assert torch.equal(x.grad * x.detach(), y.detach())
 
 
 def test_the_seed_decides() -> None:
