@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ FACTOR = 8.0
 SIGMAS = 5.0
 """A share or mean of random draws is further off once in two million."""
 
+Module = TypeVar("Module", bound=nn.Module)
 Values = Tensor | np.ndarray | float | Sequence[Any] | Mapping[str, Any]
 
 
@@ -82,6 +83,15 @@ def assert_share(found: float, probability: float, num_draws: int) -> None:
 def assert_mean(found: float, mean: float, std: float, num_draws: int) -> None:
     """A mean of independent draws lies within `SIGMAS` of its own deviations."""
     assert abs(found - mean) <= SIGMAS * std / math.sqrt(num_draws), f"{found} of {num_draws} draws, expected {mean}"
+
+
+def with_nudged_weights(module: Module, seed: int) -> Module:
+    """A copy whose weights are off by as much as bfloat16 rounds them."""
+    module = copy.deepcopy(module)
+    with torch.no_grad():
+        for number, parameter in enumerate(module.parameters()):
+            parameter.copy_(nudged(parameter, 100 * seed + number, torch.bfloat16))
+    return module
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from measuring.load import (
     TreeClock,
     parse_busy_ticks,
     parse_process_stat,
-    read_processes,
 )
 
 
@@ -48,14 +47,19 @@ def test_a_number_that_is_used_again_is_somebody_else():
 
 
 def test_a_window_tells_our_work_from_that_of_others():
-    spin = "import time; end = time.process_time() + 0.4\nwhile time.process_time() < end: pass\ninput()"
-    child = subprocess.Popen([sys.executable, "-c", spin], stdin=subprocess.PIPE)
+    spin = "input()\nwhile time.process_time() < used + 0.4: pass\nprint(time.process_time(), flush=True)\ninput()"
+    program = f"import time; used = time.process_time()\nprint(used, flush=True)\n{spin}"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdout.readline()
     with LoadWindow([child.pid], interval_s=0.05) as window:
-        clock = TreeClock([child.pid])
-        while clock.look(read_processes()) < 0.4:
-            pass
-    child.communicate(b"\n")
-    assert 0.3 <= window.load.tree_cpu_s < 1.0
-    # What this process used while it waited is not the child's.
-    assert window.load.other_cpu_s > 0.0
-    assert window.load.elapsed_s >= 0.3
+        child.stdin.write("\n")
+        used_s = float(child.stdout.readline())
+    child.communicate("\n")
+    # A tick may be missing at either end.
+    assert 0.4 - 2 / TICKS_PER_S <= window.load.tree_cpu_s <= used_s + 2 / TICKS_PER_S
+    assert window.load.other_cpu_s >= 0.0
+    assert window.load.elapsed_s >= 0.4 - 2 / TICKS_PER_S

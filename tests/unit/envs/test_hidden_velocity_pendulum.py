@@ -2,6 +2,7 @@
 
 import gymnasium
 import numpy as np
+from helpers.numeric import assert_rounded
 
 from amago_ray.config.env import EnvConfig
 from amago_ray.envs.hidden_velocity_pendulum import HiddenVelocityPendulum
@@ -13,14 +14,15 @@ def test_equals_gymnasium_step_by_step() -> None:
     peers = [gymnasium.make("Pendulum-v1") for _ in range(3)]
     rows = env.reset(np.arange(3), np.asarray([7, 8, 9])).leaves["observation"]
     theirs = [peer.reset(seed=seed)[0] for peer, seed in zip(peers, (7, 8, 9), strict=True)]
-    assert np.allclose(rows, np.stack(theirs)[:, :2], atol=1e-6)
+    assert_rounded(rows, np.stack(theirs)[:, :2], roundings=1)
     rng = np.random.default_rng(0)
     for t in range(1, 201):
         actions = rng.uniform(-1, 1, (3, 1)).astype(np.float32)
         columns = env.step(actions)
-        results = [peer.step(2 * action) for peer, action in zip(peers, actions, strict=True)]
-        assert np.allclose(columns.observations.leaves["observation"], [r[0][:2] for r in results], atol=1e-4)
-        assert np.allclose(columns.rewards, [r[1] for r in results], rtol=1e-3, atol=1e-3)
+        # In float64 as the state is: how far rounding grows in 200 steps cannot be told.
+        results = [peer.step(2 * action.astype(np.float64)) for peer, action in zip(peers, actions, strict=True)]
+        assert_rounded(columns.observations.leaves["observation"], np.stack([r[0][:2] for r in results]), roundings=2)
+        assert_rounded(columns.rewards, [r[1] for r in results], roundings=2)
         assert (columns.truncated == [r[3] for r in results]).all()
         assert (columns.truncated == (t == 200)).all()
         assert not columns.terminated.any()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.numeric import assert_rounded
 from helpers.one_line import one_line
 
 from amago_ray.envs.repeat_previous import RepeatPrevious
@@ -33,8 +34,8 @@ def test_perfect_memory_earns_one(num_decks: int, k: int) -> None:
     assert suits.shape == (3, num_cards)
     assert all(np.bincount(row).tolist() == [13 * num_decks] * 4 for row in suits), "every card is dealt once"
     assert (rewards[:, : k - 1] == 0).all(), "nothing is asked before k cards are there"
-    np.testing.assert_allclose(rewards[:, k - 1 :], 1 / (num_cards - k), rtol=1e-6)
-    np.testing.assert_allclose(rewards.sum(1), 1, rtol=1e-5)
+    assert (rewards[:, k - 1 :] == np.float32(1 / (num_cards - k))).all()
+    assert_rounded(rewards.sum(1), 1.0, roundings=num_cards)
     assert ends.sum(1).tolist() == [1, 1, 1]
     assert successes == [1.0] * 3
 
@@ -42,7 +43,7 @@ def test_perfect_memory_earns_one(num_decks: int, k: int) -> None:
 def test_wrong_answers_cost_as_much_and_spoil_success() -> None:
     _, rewards, _, successes = play(RepeatPrevious(2), [5, 6], lambda suits: (recall(4)(suits) + 1) % 4)
     assert (rewards[:, :3] == 0).all()
-    np.testing.assert_allclose(rewards[:, 3:], -1 / 48, rtol=1e-6)
+    assert (rewards[:, 3:] == np.float32(-1 / 48)).all()
     assert successes == [0.0, 0.0]
 
 

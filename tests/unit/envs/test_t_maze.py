@@ -45,7 +45,7 @@ def test_the_wrong_turn_gives_nothing() -> None:
 
 def test_each_wasted_step_costs_one_over_the_length() -> None:
     rewards, _, ends, success = play(5, 0, [FORWARD, UP, BACK, FORWARD, FORWARD, UP])
-    assert np.allclose(rewards, [0, -0.2, -0.2, 0, 0, 0])
+    assert np.array_equal(rewards, np.array([0, -0.2, -0.2, 0, 0, 0], np.float32))
     assert ends[-1]
     assert success == 0.0
 

@@ -189,9 +189,23 @@ def test_a_report_counts_what_happened(tmp_path: Path) -> None:
         assert report.metrics["replay/samples_per_insert"] > 0
         assert report.metrics["time/learner_steps_per_s"] > 0
         assert report.metrics["rollout/dropped_episodes"] == 0
-        assert 0.5 < sum(report.sides[0].values()) <= 1.01
+        assert 0 < sum(report.sides[0].values()) < 1
     assert report.counters.env_steps >= report.metrics["replay/timesteps"]
     backend.stop()
+
+
+class SleepsAlone:
+    """A clock by which sleep takes as long as it says, and whatever is between two looks at it 0.1 ms."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def look(self) -> float:
+        self.now += 1e-4
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.mark.parametrize(
@@ -209,12 +223,15 @@ def test_the_verdict_of_a_report_names_the_slow_part(
     backend.start(None)
     backend.advance(0.0)
     slow_parts.slow_down(commands, **{part: pause_s})
-    slept, began = slow_parts.slept_s(commands, part), time.monotonic()
-    report = backend.advance(0.0)
-    share = (slow_parts.slept_s(commands, part) - slept) / (time.monotonic() - began)
+    clock = SleepsAlone()
+    with monkeypatch.context() as patched:
+        for name in ("perf_counter", "monotonic"):
+            patched.setattr(time, name, clock.look)
+        patched.setattr(time, "sleep", clock.sleep)
+        report = backend.advance(0.0)
     found = verdict(report.sides)
     assert found.part == part
-    assert found.share == pytest.approx(share, abs=0.15)
+    assert 0.95 < found.share <= 1.0
     assert found.speedup == pytest.approx(1 / (1 - found.share))
     backend.stop()
 

@@ -1,9 +1,8 @@
-import copy
 from typing import Any
 
 import pytest
 import torch
-from helpers.numeric import as_float64, assert_as_exact_as, float64, nudged
+from helpers.numeric import as_float64, assert_as_exact_as, float64, nudged, with_nudged_weights
 from torch import Tensor
 
 from amago_ray.config.model import SequenceModelConfig
@@ -181,15 +180,6 @@ def test_learned_table_has_a_row_for_the_final_timestep() -> None:
     assert model.state_dict()["positions.table"].shape == (51, 16)
     sized = build_sequence_model(SequenceModelConfig(**SMALL, positions="learned", max_time_index=9), 10, None)
     assert sized.state_dict()["positions.table"].shape == (9, 16)
-
-
-def with_nudged_weights(model: SequenceModel, seed: int) -> SequenceModel:
-    """A copy whose weights are off by as much as bfloat16 rounds them."""
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        for number, parameter in enumerate(model.parameters()):
-            parameter.copy_(nudged(parameter, 100 * seed + number, torch.bfloat16))
-    return model
 
 
 @pytest.mark.parametrize("options", [KINDS["sinusoidal"], KINDS["rotary"], KINDS["gru"]])
