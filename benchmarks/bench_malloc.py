@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 
+import torch
+
 
 def measure(megabytes: int, rounds: int) -> str:
     """Faults and milliseconds per round of one block of so many MB."""
-    import torch
-
-    torch.set_num_threads(1)
     size = megabytes * 2**18
     torch.ones(size + 2**18)
     faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
@@ -34,6 +33,7 @@ def main() -> None:
         for mode in ("default", "kept"):
             subprocess.run([sys.executable, __file__, *sys.argv[1:], "--mode", mode], check=True)
         return
+    torch.set_num_threads(1)
     if arguments.mode == "kept":
         from amago_ray.learning.malloc import keep_freed_memory
 
