@@ -11,7 +11,7 @@ from pathlib import Path
 from amago_ray.acting.exploration import make_exploration
 from amago_ray.config import Config
 from amago_ray.config.load import checked
-from amago_ray.config.validate import validate_horizon
+from amago_ray.config.validate import validate_horizon, validate_storage
 from amago_ray.data.specs import EnvSpec, require_spaces
 from amago_ray.envs.make import make_spec
 from amago_ray.relabel.make import make_relabeler
@@ -60,6 +60,7 @@ def launch(config: Config, *, local: bool, resume: bool = False, overwrite: bool
 def _check_parts(config: Config, spec: EnvSpec) -> None:
     """Raise what the run's parts would, before anything is written: a wrong setting leaves no run directory behind."""
     validate_horizon(config, spec.horizon, spec.name)
+    validate_storage(config, spec.timestep_bytes, spec.name)
     make_exploration(config.exploration, spec, config.rollout.num_envs_per_env_runner)
     make_relabeler(config.relabel, spec)
     if config.evaluation.num_episodes and config.evaluation.env is not None:

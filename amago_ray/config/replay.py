@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from amago_ray.config.ranges import FOLDER, NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER
 
+MIN_SEGMENTS = 16
+"""A full shard has at least about this many segments, so that an eviction takes at most such a share of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig:

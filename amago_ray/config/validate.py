@@ -11,6 +11,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import EpisodeEndConfig
 from amago_ray.config.module_attr import is_module_attr
 from amago_ray.config.plain import show
+from amago_ray.config.replay import MIN_SEGMENTS
 from amago_ray.errors import ConfigError
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -66,6 +67,24 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
         )
 
 
+def validate_storage(config: Config, timestep_bytes: int, env_name: str) -> None:
+    """Check that replay holds what training begins with, at `timestep_bytes` or more for each timestep.
+
+    Raises:
+        ConfigError: `capacity_bytes` is too small for `min_timesteps`, or for one timestep in each segment.
+    """
+    replay = config.replay
+    if replay.capacity_bytes is None:
+        return
+    num_timesteps = max(replay.num_shards * MIN_SEGMENTS, replay.min_timesteps * MIN_SEGMENTS // (MIN_SEGMENTS - 1))
+    if replay.capacity_bytes < num_timesteps * timestep_bytes:
+        raise ConfigError(
+            f"replay.capacity_bytes: expected at least {num_timesteps * timestep_bytes}, as {num_timesteps} timesteps "
+            f'of "{env_name}" must fit (min_timesteps, and one in each of {MIN_SEGMENTS} segments per shard), '
+            f"got {replay.capacity_bytes}"
+        )
+
+
 def _validate_relations(config: Config) -> None:
     if not config.envs:
         raise ConfigError("env: expected at least one environment, got []")
@@ -76,11 +95,6 @@ def _validate_relations(config: Config) -> None:
             raise ConfigError(
                 f"{path}.autoreset_mode: expected null without vector_entry_point, as other environments are reset "
                 f'by their runner, got "{env.autoreset_mode}"'
-            )
-        if env.step_timeout_s is not None and env.vector_entry_point:
-            raise ConfigError(
-                f"{path}.step_timeout_s: expected null with vector_entry_point, whose environments step together, "
-                f"got {show(env.step_timeout_s)}"
             )
     if config.cluster.address is not None and config.cluster.num_cpus is not None:
         raise ConfigError(
@@ -139,10 +153,14 @@ def _validate_relations(config: Config) -> None:
         low_value, high_value = getattr(agent, low), getattr(agent, high)
         if low_value is not None and high_value is not None and not low_value < high_value:
             raise ConfigError(f"agent.{low}: expected less than {high} ({high_value}), got {low_value}")
-    if config.replay.min_timesteps > config.replay.capacity_timesteps:
+    # The newest episode stays whatever the capacity; beyond it, as much as an eviction leaves is sure to be there.
+    replay = config.replay
+    capacity = replay.capacity_timesteps // replay.num_shards
+    sure = max(1, replay.num_shards * (capacity - max(1, capacity // MIN_SEGMENTS)))
+    if replay.min_timesteps > sure:
         raise ConfigError(
-            f"replay.min_timesteps: expected at most capacity_timesteps ({config.replay.capacity_timesteps}), "
-            f"got {config.replay.min_timesteps}"
+            f"replay.min_timesteps: expected at most {sure}, which capacity_timesteps ({replay.capacity_timesteps}) "
+            f"holds after each eviction, got {replay.min_timesteps}"
         )
 
 

@@ -126,6 +126,12 @@ class EnvSpec:
     goal_rule: GoalRule | None = None
     has_action_mask: bool = False
 
+    @property
+    def timestep_bytes(self) -> int:
+        """Bytes that one timestep takes in storage at least: observations, action, reward."""
+        arrays: list[ObservationSpec | ActionSpec] = [*self.observations.values(), self.action]
+        return 4 + sum(np.dtype(each.dtype).itemsize * int(np.prod(each.shape, dtype=np.int64)) for each in arrays)
+
 
 def space_difference(expected: EnvSpec, found: EnvSpec) -> str:
     """Where `found` shows or takes other things than a policy made for `expected` reads or does; empty if nowhere.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.plain import show
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.envs.limits import LimitedEnvBatch
@@ -18,7 +19,7 @@ from amago_ray.envs.lookup import find_env, one_line
 from amago_ray.envs.mixture import MixtureBatch, allot, mixture_spec
 from amago_ray.envs.registry import BUILT_INS
 from amago_ray.envs.returned import describe
-from amago_ray.errors import EnvError
+from amago_ray.errors import ConfigError, EnvError
 
 # An environment that fails so often in its first step, made anew each time, can never work.
 _ATTEMPTS = 3
@@ -147,6 +148,12 @@ def _registered() -> Any:
 
 
 def _make_kernel(config: EnvConfig, num_envs: int, kwargs: dict[str, Any]) -> Any:
+    for setting, default in (("step_timeout_s", None), ("vector_entry_point", False)):
+        if getattr(config, setting) != default:
+            raise ConfigError(
+                f"env '{config.id}': {setting}: expected {show(default)}, as built-in environments step together in "
+                f"the runner's own process, got {show(getattr(config, setting))}"
+            )
     try:
         return BUILT_INS[config.id].load()(num_envs, **kwargs)  # type: ignore[arg-type]
     except EnvError:

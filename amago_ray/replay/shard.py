@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from amago_ray.config.replay import ReplayConfig
+from amago_ray.config.replay import MIN_SEGMENTS, ReplayConfig
 from amago_ray.data.arrow_codec import EncodedEpisode, EpisodeHeader, encode_episodes, read_stream, to_episode
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.episode import Episode, EpisodeId
@@ -22,9 +22,6 @@ from amago_ray.replay.index import EpisodeTable, StoredEpisode
 from amago_ray.replay.owner import NO_RUN, Claim
 from amago_ray.replay.reports import AddReport, ShardReport
 from amago_ray.replay.store import SegmentStore
-
-_MIN_SEGMENTS = 16
-"""A full shard has at least about this many segments, so that an eviction takes at most such a share of it."""
 
 
 class ReplayShard:
@@ -64,7 +61,7 @@ class ReplayShard:
         self._capacity_bytes = None if config.capacity_bytes is None else max(1, config.capacity_bytes // num_shards)
         segment_bytes = config.segment_bytes
         if self._capacity_bytes is not None:
-            segment_bytes = min(segment_bytes, self._capacity_bytes // _MIN_SEGMENTS)
+            segment_bytes = min(segment_bytes, self._capacity_bytes // MIN_SEGMENTS)
         self._rng = np.random.default_rng(np.random.SeedSequence((seed, shard, incarnation)))
         self._expected_schema = None if spec is None else EpisodeSchema.from_spec(spec)
         self._num_duplicates = 0
@@ -78,7 +75,7 @@ class ReplayShard:
             shard=shard,
             incarnation=incarnation,
             segment_bytes=segment_bytes,
-            segment_timesteps=max(1, self._capacity_timesteps // _MIN_SEGMENTS),
+            segment_timesteps=max(1, self._capacity_timesteps // MIN_SEGMENTS),
             fsync=config.fsync,
             goal_rule=None if spec is None else spec.goal_rule,
         )

@@ -11,7 +11,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.hints import alternatives, hints_of, is_env, range_of
 from amago_ray.config.kinds import family_of
 from amago_ray.config.load import checked, config_from_dict
-from amago_ray.config.validate import validate, validate_horizon
+from amago_ray.config.validate import validate, validate_horizon, validate_storage
 from amago_ray.errors import ConfigError
 
 
@@ -127,7 +127,8 @@ def test_every_numeric_setting_has_a_range_and_nan_is_in_none(path: str) -> None
         (
             "replay.min_timesteps",
             10_000_000,
-            "replay.min_timesteps: expected at most capacity_timesteps (5000000), got 10000000",
+            "replay.min_timesteps: expected at most 4687500, which capacity_timesteps (5000000) holds after each "
+            "eviction, got 10000000",
         ),
     ],
 )
@@ -209,9 +210,9 @@ def test_exploration_within_the_episode_needs_a_horizon(kind: str) -> None:
             'runner, got "same_step"',
         ),
         (
-            {"evaluation": {"env": ["A-v0", {"id": "B-v0", "vector_entry_point": True, "step_timeout_s": 3}]}},
-            "evaluation.env.1.step_timeout_s: expected null with vector_entry_point, whose environments step together, "
-            "got 3.0",
+            {"evaluation": {"env": ["A-v0", {"id": "B-v0", "autoreset_mode": "disabled"}]}},
+            "evaluation.env.1.autoreset_mode: expected null without vector_entry_point, as other environments are "
+            'reset by their runner, got "disabled"',
         ),
         (
             {"cluster": {"address": "auto", "num_cpus": 3}},
@@ -224,3 +225,26 @@ def test_a_setting_that_does_not_apply_is_refused(sections: dict[str, Any], mess
         config_from_dict({"env": "A-v0", **sections})
 
     assert one_line(error) == message
+
+
+@pytest.mark.parametrize(("num_shards", "capacity", "most"), [(1, 160, 150), (2, 320, 300), (3, 3, 1), (1, 1, 1)])
+def test_training_begins_with_what_evictions_leave(num_shards: int, capacity: int, most: int) -> None:
+    replay = {"num_shards": num_shards, "capacity_timesteps": capacity}
+
+    assert config("replay", {**replay, "min_timesteps": most}).replay.min_timesteps == most
+    for too_many in (most + 1, capacity + 1):
+        with pytest.raises(ConfigError, match=rf"^replay\.min_timesteps: expected at most {most}, which"):
+            config("replay", {**replay, "min_timesteps": too_many})
+
+
+def test_bytes_must_hold_what_training_begins_with() -> None:
+    for replay, least in (
+        ({}, 16 * 10),
+        ({"num_shards": 3}, 3 * 16 * 10),
+        ({"min_timesteps": 1500}, 1600 * 10),
+    ):
+        validate_storage(config("replay", {**replay, "capacity_bytes": least}), 10, "A-v0")
+        with pytest.raises(ConfigError, match=rf"^replay\.capacity_bytes: expected at least {least}, as") as error:
+            validate_storage(config("replay", {**replay, "capacity_bytes": least - 1}), 10, "A-v0")
+        assert '"A-v0"' in one_line(error)
+    validate_storage(config(), 10**9, "A-v0")

@@ -15,7 +15,7 @@ from amago_ray.envs.limits import LimitedEnvBatch
 from amago_ray.envs.make import make_env_batch, make_spec
 from amago_ray.envs.maze_runner import MazeRunner
 from amago_ray.envs.mixture import allot
-from amago_ray.errors import EnvError
+from amago_ray.errors import ConfigError, EnvError
 
 
 def refused(*configs: EnvConfig, num_envs: int = 2) -> str:
@@ -140,6 +140,14 @@ def test_a_vector_entry_point_is_made_with_num_envs() -> None:
     batch = make_env_batch([EnvConfig(id="CartPole-v1", vector_entry_point=True)], 5)
     assert batch.num_envs == 5
     assert batch.spec.observations["observation"].shape == (4,)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("step_timeout_s", 3.0), ("vector_entry_point", True)])
+def test_what_does_not_apply_to_a_built_in_environment_is_refused(setting: str, value: float | bool) -> None:
+    config = EnvConfig(id="amago_ray/TMaze-v0", **{setting: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"^env 'amago_ray/TMaze-v0': {setting}: expected ") as error:
+        make_env_batch([config], 2)
+    assert one_line(error)
 
 
 def test_environments_load_neither_torch_nor_ray() -> None:
