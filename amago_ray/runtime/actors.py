@@ -57,29 +57,26 @@ def made(actor: Any) -> Any:
     return actor.__ray_ready__.remote()
 
 
-def ending(reference: Any, made: Any) -> Ending:
-    """How an actor's call ended whose reference is ready; `made` is that of its making."""
+def ending(reference: Any, made: Any = None) -> Ending:
+    """How an actor's call ended whose reference is ready; `made` is that of its making, if Ray does not restart it."""
     try:
         return Ending("returned", value=get(reference))
     except RayTaskError as error:
         # First: an actor that raised because another one is gone matches RayActorError, too.
-        cause = error.cause
-        return Ending("died" if isinstance(cause, _GONE) else "raised", error=_cause(error))
+        return Ending("died" if isinstance(error.cause, _GONE) else "raised", error=_cause(error))
     except _GONE as error:
-        return Ending("died" if _was_made(made) else "not_made", error=_cause(error))
+        is_made = not getattr(error, "actor_init_failed", False) and (made is None or _was_made(made))
+        return Ending("died" if is_made else "not_made", error=_cause(error))
 
 
 _GONE = (RayActorError, ActorUnschedulableError)
 
 
 def _was_made(made: Any) -> bool:
-    if not is_ready(made):
-        return False
     try:
-        get(made)
+        return is_ready(made) and get(made) is not None
     except _GONE:
         return False
-    return True
 
 
 def _cause(error: Exception) -> Exception:

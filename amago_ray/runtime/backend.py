@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from amago_ray.errors import TrainingError
 from amago_ray.replay.owner import Claim
 from amago_ray.runtime.actors import WATCH, ending, get, made, start_actor, wait_any
 from amago_ray.runtime.control import ControlActor
-from amago_ray.runtime.endings import error_line
+from amago_ray.runtime.endings import Ending, error_line
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.evaluations import Evaluations
 from amago_ray.runtime.evaluator_actor import EvaluatorActor
@@ -34,7 +35,7 @@ from amago_ray.runtime.placement import (
     shard_hosts,
 )
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
-from amago_ray.runtime.supervisor import Started, Supervisor
+from amago_ray.runtime.supervisor import RestartBudget, Started, Supervisor
 from amago_ray.training.checkpoints import POLICY_FILE, TRAINING_STATE_FILE, Checkpoint
 from amago_ray.training.ports import Capture, CaptureError, Counters, EvaluationResult, Report
 
@@ -45,6 +46,15 @@ _INCARNATIONS_PER_SESSION = 1_000_000
 _STOP_TIMEOUT_S = 20.0
 _ANSWER_TIMEOUT_S = 10.0
 _CAPTURE_TIMEOUT_S = 60.0
+
+
+@dataclass
+class _ShardWatch:
+    """What is known of a shard's process; its incarnation is 0 before it was made."""
+
+    number: int
+    incarnation: int = 0
+    budget: RestartBudget = field(default_factory=RestartBudget)
 
 
 class RayBackend:
@@ -61,9 +71,8 @@ class RayBackend:
         self._claim = claim
         self._incarnation = session * _INCARNATIONS_PER_SESSION
         self._num_started = 0
-        # Env runners and learner, which end with training; and shards, which Ray restarts where their files are.
+        # Env runners and learner, which end with training. Ray restarts control actor and shards, whom we watch.
         self._workers = Supervisor(time.monotonic)
-        self._keepers = Supervisor(time.monotonic)
         self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.weights.remote())
         self._results: list[EvaluationResult] = []
         self._warnings: list[str] = []
@@ -76,6 +85,7 @@ class RayBackend:
         self._control: Any = None
         self._is_filled = False
         self._shards: list[Any] = []
+        self._shard_watches: dict[Any, _ShardWatch] = {}
         self._hosts: dict[str, str] = {}
 
     def start(self, checkpoint: Checkpoint | None) -> None:
@@ -122,7 +132,7 @@ class RayBackend:
                 concurrency_groups={WATCH: 1},
             )
             self._shards.append(shard)
-            self._keepers.start(f"replay shard {place.number}", _hold(shard), restarts_itself=True)
+            self._shard_watches[shard.watch.remote(0)] = _ShardWatch(place.number)
         self._learner_gpus = gpus_per_learner(config, nodes)
         self._workers.start("learner", self._start_learner)
         for number in range(config.rollout.num_env_runners):
@@ -134,10 +144,7 @@ class RayBackend:
         Raises:
             AmagoRayError: training cannot go on; one that an actor raised, or could not be made for.
         """
-        self._look(
-            min(timeout_s, self._keepers.next_due_s(), *([] if self._stopping else [self._workers.next_due_s()]))
-        )
-        self._keepers.start_due()
+        self._look(timeout_s if self._stopping else min(timeout_s, self._workers.next_due_s()))
         if not self._stopping:
             self._workers.start_due()
         collected = self._collect()
@@ -208,8 +215,8 @@ class RayBackend:
 
     def _look(self, timeout_s: float) -> None:
         """Wait a while, or until something ends or happens, and deal with it."""
-        workers, shards, evaluations = self._workers.running, self._keepers.running, self._evaluations.running
-        for reference in wait_any([*workers, *shards, *evaluations, self._watch], timeout_s):
+        workers, evaluations = self._workers.running, self._evaluations.running
+        for reference in wait_any([*workers, *evaluations, *self._shard_watches, self._watch], timeout_s):
             if reference in workers:
                 end = ending(reference, workers[reference].made)
                 if self._stopping and end.kind != "raised":
@@ -218,29 +225,49 @@ class RayBackend:
                         self._warnings.append(f"the {name} died when training ended: {end.line}")
                 else:
                     self._warnings.append(self._workers.ended(reference, end))
-            elif reference in shards:
-                end = ending(reference, shards[reference].made)
-                self._warnings.append(self._keepers.ended(reference, end))
             elif reference in evaluations:
                 result, warning = self._evaluations.ended(reference, ending(reference, evaluations[reference].made))
                 self._results.extend([] if result is None else [result])
                 self._warnings.extend([] if warning is None else [warning])
+            elif reference in self._shard_watches:
+                self._answer_shard(reference)
             else:
-                self._answer_watch()
+                self._answer_control()
 
-    def _answer_watch(self) -> None:
-        end = ending(self._watch, self._watch)
+    def _answer_shard(self, reference: Any) -> None:
+        watch = self._shard_watches.pop(reference)
+        name = f"replay shard {watch.number}"
+        end = ending(reference)
+        if end.kind != "returned":
+            raise end.failure(f"the {name} cannot be made")
+        now_s = time.monotonic()
+        if watch.incarnation:
+            self._warnings.append(f"the {name} died and was started again: it goes on from what is on its disk")
+            watch.budget.failed(name, Ending("died", error=TrainingError("its process died")), now_s)
+        watch.budget.started(now_s)
+        watch.incarnation = end.value
+        self._shard_watches[self._shards[watch.number].watch.remote(watch.incarnation)] = watch
+
+    def _answer_control(self) -> None:
+        end = ending(self._watch)
         if end.kind != "returned":
             raise end.failure("the control actor cannot be made")
-        if end.value and self._is_filled:
+        if end.value:
+            self._fill_control()
+        self._watch = self._control.watch.remote()
+
+    def _fill_control(self) -> None:
+        try:
+            get(self._control.fill.remote(ControlState(self._ledger, self._stopping)), timeout_s=_ANSWER_TIMEOUT_S)
+        except ray.exceptions.GetTimeoutError:
+            # Watching again, we are told again.
+            return
+        if self._is_filled:
             self._warnings.append("the control actor died and was started again: it goes on from the last report")
             for shard in self._shards:
                 shard.report.remote()
             self._learner.broadcast.remote()
-        if end.value:
-            self._control.fill.remote(ControlState(self._ledger, self._stopping))
-            self._is_filled = True
-        self._watch = self._control.watch.remote()
+        self._is_filled = True
 
     def _collect(self) -> ControlReport | None:
         """What the control actor gathered; None where it does not answer, or has just been started again."""
@@ -279,7 +306,7 @@ class RayBackend:
             num_gpus=config.num_gpus_per_env_runner,
             scheduling_strategy="SPREAD" if self._config.cluster.spread else "DEFAULT",
         )
-        return Started(runner.run.remote(), made(runner))
+        return Started(made(runner), runner.run.remote())
 
     def _start_learner(self) -> Started:
         incarnation = self._next_incarnation()
@@ -298,7 +325,7 @@ class RayBackend:
             # `run` holds one thread; `capture` and `broadcast` answer from another.
             max_concurrency=2,
         )
-        return Started(self._learner.run.remote(), made(self._learner))
+        return Started(made(self._learner), self._learner.run.remote())
 
     def _start_evaluator(self) -> tuple[Any, Any]:
         name = self._name(f"evaluator:{self._next_incarnation() % _INCARNATIONS_PER_SESSION}")
@@ -309,7 +336,3 @@ class RayBackend:
         # What trains starts first: the evaluator would share the processors with it.
         if not self._workers.running or self._counters.env_steps > self._first_env_steps:
             self._evaluations.begin()
-
-
-def _hold(shard: Any) -> Callable[[], Started]:
-    return lambda: Started(shard.hold.options(concurrency_group=WATCH).remote(), made(shard))

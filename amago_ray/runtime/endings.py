@@ -34,9 +34,10 @@ class Ending:
 
 def error_line(error: BaseException) -> str:
     """An error's kind and text in one line, with the text alone where the error is ours."""
-    if type(error).__name__ in ("ActorDiedError", "ActorUnavailableError"):
-        text = str(error).strip().partition("\n")[0]
-    else:
-        text = " ".join(str(error).split())
+    text = str(error)
+    if type(error).__name__ == "ActorDiedError":
+        # Ray's own words about the process, between a list of names and numbers and general advice.
+        text = text.partition("The actor is dead because ")[2].partition("Some common causes include")[0] or text
+    text = " ".join(text.split())
     text = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]} …"
     return text if isinstance(error, AmagoRayError) else f"{type(error).__name__}: {text}"

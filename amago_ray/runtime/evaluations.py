@@ -75,7 +75,7 @@ class Evaluations:
     @property
     def running(self) -> Mapping[object, Started]:
         """The evaluations that run."""
-        return {reference: Started(reference, running.made) for reference, running in self._running.items()}
+        return {reference: Started(running.made, reference) for reference, running in self._running.items()}
 
     def ended(self, reference: object, ending: Ending) -> tuple[EvaluationResult | None, str | None]:
         """An evaluation ended: its result if it has one, and a warning if there is something to warn of.

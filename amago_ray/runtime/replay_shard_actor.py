@@ -6,12 +6,14 @@ import threading
 import time
 from pathlib import Path
 
+import ray
+
 from amago_ray.config import Config
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
 from amago_ray.replay.make import make_shard
 from amago_ray.replay.owner import Claim
-from amago_ray.runtime.actors import find_actor
+from amago_ray.runtime.actors import WATCH, find_actor
 from amago_ray.runtime.messages import ShardBeat
 
 
@@ -52,9 +54,15 @@ class ReplayShardActor:
         """Tell the control actor what is stored."""
         self._control.beat_shard.remote(ShardBeat(self._number, self._incarnation, self._shard.report()))
 
-    def hold(self) -> None:
-        """Never answers: who waits for that learns of this process's end."""
-        threading.Event().wait()
+    @ray.method(concurrency_group=WATCH, max_task_retries=-1)
+    def watch(self, incarnation: int) -> int:
+        """Answers with this process's incarnation, when it is another than that.
+
+        Who calls this keeps waiting while the actor is started again, and is answered by the new process.
+        """
+        if incarnation == self._incarnation:
+            threading.Event().wait()
+        return self._incarnation
 
     def close(self) -> None:
         """Flush and close the segments."""

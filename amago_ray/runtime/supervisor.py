@@ -18,10 +18,13 @@ HEALTHY_AFTER_S = 60.0
 
 
 class Started(NamedTuple):
-    """References of an actor: `run` is ready when it ends, `made` when it has been made or could not be."""
+    """References of an actor: `made` is ready when it has been made or could not be, `run` when it ends.
 
-    run: object
+    In the order of the calls: an actor answers one after the other.
+    """
+
     made: object
+    run: object
 
 
 class RestartBudget:
@@ -65,7 +68,6 @@ class RestartBudget:
 class _Actor:
     start: Callable[[], Started]
     budget: RestartBudget
-    restarts_itself: bool
 
 
 class Supervisor:
@@ -78,12 +80,9 @@ class Supervisor:
         self._running: dict[object, tuple[str, Started]] = {}
         self._due_at_s: dict[str, float] = {}
 
-    def start(self, name: str, start: Callable[[], Started], *, restarts_itself: bool = False) -> None:
-        """Start an actor now, and again by the same call when it dies.
-
-        restarts_itself: Ray restarts this actor, and `start` only watches it; one that could not be made stays dead.
-        """
-        self._actors[name] = _Actor(start, RestartBudget(), restarts_itself)
+    def start(self, name: str, start: Callable[[], Started]) -> None:
+        """Start an actor now, and again by the same call when it dies."""
+        self._actors[name] = _Actor(start, RestartBudget())
         self._start(name)
 
     @property
@@ -119,8 +118,6 @@ class Supervisor:
             raise TrainingError(f"the {name} ended before training did")
         if ending.kind == "raised":
             raise ending.failure(f"the {name} failed")
-        if ending.kind == "not_made" and actor.restarts_itself:
-            raise ending.failure(f"the {name} cannot be made")
         now_s = self._clock()
         due_at_s = actor.budget.failed(name, ending, now_s)
         self._due_at_s[name] = due_at_s

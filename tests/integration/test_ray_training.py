@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import SmallRun
+    from helpers.small_run import SmallRun
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -15,15 +15,15 @@ NOT_MADE = Ending("not_made", error=OSError("no licence for this node"))
 class Scene:
     """A supervisor whose clock stands still, over one actor whose starts are counted."""
 
-    def __init__(self, *, restarts_itself: bool = False) -> None:
+    def __init__(self) -> None:
         self.now_s = 100.0
         self.num_starts = 0
         self.supervisor = Supervisor(lambda: self.now_s)
-        self.supervisor.start("env runner 0", self.start, restarts_itself=restarts_itself)
+        self.supervisor.start("env runner 0", self.start)
 
     def start(self) -> Started:
         self.num_starts += 1
-        return Started(f"run {self.num_starts}", f"made {self.num_starts}")
+        return Started(f"made {self.num_starts}", f"run {self.num_starts}")
 
     def end(self, ending: Ending) -> str:
         (run,) = self.supervisor.running
@@ -45,7 +45,7 @@ def test_a_dead_actor_is_started_again_and_named() -> None:
     assert scene.end(DIED) == "the env runner 0 died and is started again: RuntimeError: killed"
     assert scene.supervisor.running == {}
     assert scene.wait_for_restart() == 0
-    assert scene.supervisor.running == {"run 2": Started("run 2", "made 2")}
+    assert scene.supervisor.running == {"run 2": Started("made 2", "run 2")}
 
 
 def test_pauses_grow_and_nothing_is_started_before_its_time() -> None:
@@ -105,14 +105,6 @@ def test_what_an_actor_raises_ends_the_run() -> None:
         Scene().end(Ending("raised", error=ValueError("broken")))
     with pytest.raises(TrainingError, match="ended before training did"):
         Scene().end(Ending("returned"))
-
-
-def test_an_actor_that_ray_restarts_is_watched_again_but_not_made_anew() -> None:
-    scene = Scene(restarts_itself=True)
-    scene.end(DIED)
-    scene.wait_for_restart()
-    with pytest.raises(TrainingError, match="cannot be made: OSError"):
-        scene.end(NOT_MADE)
 
 
 def test_one_that_ends_as_it_should_is_not_started_again() -> None:
