@@ -37,10 +37,14 @@ class TokenColumns:
         )
 
 
+MAX_FEATURE = 1e15
+"""Features beyond are read as this, infinite ones too: float32 holds the sum of the squares of a batch of them."""
+
+
 class TokenFeatures:
     """Flat float32 features: observation leaves in sorted order, then "rl2": previous reward and previous action.
 
-    Discrete leaves and actions are one-hot, everything else is flattened as it is.
+    Discrete leaves and actions are one-hot, everything else is flattened as it is, within `MAX_FEATURE`.
     """
 
     def __init__(self, leaves: Mapping[str, ObservationSpec], action: ActionSpec) -> None:
@@ -69,7 +73,7 @@ class TokenFeatures:
             _write_one_hot(action, tokens.prev_action, self._action.num_categories, has_previous)
         else:
             action.copy_(tokens.prev_action.reshape(len(action), -1)).mul_(has_previous[:, None])
-        return features
+        return features.clamp_(-MAX_FEATURE, MAX_FEATURE)
 
 
 def _write_one_hot(columns: Tensor, values: Tensor, num_categories: tuple[int, ...], entry: Tensor | float) -> None:

@@ -17,6 +17,10 @@ OBSERVATIONS: dict[str, gymnasium.Space[Any]] = {
     "scalar": spaces.Box(-1, 1, (), np.float64),
     "cube of integers": spaces.Box(-3, 9, (2, 2, 2), np.int16),
     "bits of uint8": spaces.Box(0, 255, (5,), np.uint8),
+    "frames": spaces.Box(0, 255, (4, 12, 12, 3), np.uint8),
+    "frames, channels first": spaces.Box(0, 255, (2, 3, 12, 12), np.uint8),
+    "gray frames": spaces.Box(0, 255, (4, 12, 12), np.uint8),
+    "times": spaces.Box(2**61, 2**62, (2,), np.int64),
     "every dtype": spaces.Dict(
         {
             name: spaces.Box(0, 5, (2,), np.dtype(name).type)

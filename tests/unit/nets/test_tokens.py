@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from amago_ray.data.specs import ActionSpec, ObservationSpec
-from amago_ray.nets.tokens import TokenColumns, TokenFeatures
+from amago_ray.nets.encoders.input_norm import InputNorm
+from amago_ray.nets.tokens import MAX_FEATURE, TokenColumns, TokenFeatures
 
 BOX = ObservationSpec("box", (2, 2), "int16")
 DISCRETE = ObservationSpec("discrete", (), "int64", (3,))
@@ -51,3 +52,23 @@ def test_value_out_of_range_is_an_error_and_not_a_neighbours_feature() -> None:
     features = TokenFeatures({"b": DISCRETE}, ActionSpec("discrete", (), (4,)))
     with pytest.raises(RuntimeError, match="out of bounds"):
         features(columns(torch.tensor([0, 0]), b=torch.tensor([3, 0])))
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        torch.tensor([[torch.inf, -torch.inf], [1e25, 3.4e38]]),
+        torch.tensor([[1_700_000_000_000_000_000, -(2**62)], [2**62, 5]]),
+        torch.tensor([[70_000.0, 3.0], [torch.inf, 0.0]], dtype=torch.float16),
+    ],
+    ids=["floats", "integers", "halves"],
+)
+def test_extreme_values_are_read_as_the_largest_that_can_be_normalised(leaf: torch.Tensor) -> None:
+    spec = ObservationSpec("box", (2,), str(leaf.dtype).removeprefix("torch."))
+    tokens = columns(torch.tensor([0, 0]), a=leaf)
+    features = TokenFeatures({"a": spec}, ActionSpec("discrete", (), (2,)))(tokens)
+    assert torch.equal(features[:, :2], leaf.double().clamp(-MAX_FEATURE, MAX_FEATURE).float())
+    norm = InputNorm(features.shape[1]).train()
+    many = features.repeat(4000, 1)
+    for _ in range(3):
+        assert norm(many).isfinite().all()
