@@ -26,7 +26,7 @@ from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
-from amago_ray.config.model import ModelConfig, SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.config.model import AutoEncoderConfig, ModelConfig, TransformerConfig
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.learning.learner import Learner
@@ -76,8 +76,8 @@ def make_config(args: argparse.Namespace) -> Config:
     return Config(
         env=EnvConfig(id="synthetic"),
         model=ModelConfig(
-            timestep_encoder=TimestepEncoderConfig(hidden_dim=args.encoder_width, output_dim=args.encoder_output),
-            sequence_model=SequenceModelConfig(
+            timestep_encoder=AutoEncoderConfig(hidden_dim=args.encoder_width, output_dim=args.encoder_output),
+            sequence_model=TransformerConfig(
                 context_length=args.length,
                 d_model=args.width,
                 num_layers=args.layers,

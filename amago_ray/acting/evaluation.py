@@ -10,6 +10,7 @@ from amago_ray.acting.exploration import NoExploration
 from amago_ray.acting.policy import Policy
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.model import TransformerConfig
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.specs import EnvSpec, require_spaces
 from amago_ray.envs.make import make_env_batch, make_spec
@@ -87,7 +88,7 @@ def make_evaluation_runner(
 def _policy_spec(config: Config, spec: EnvSpec) -> EnvSpec:
     """The evaluation environment's spec, with the horizon for which the networks were built."""
     model = config.model.sequence_model
-    if model.kind != "transformer" or model.positions != "learned":
+    if not isinstance(model, TransformerConfig) or model.positions != "learned":
         return spec
     horizon = make_spec(config.envs).horizon if model.max_time_index is None else model.max_time_index - 1
     if horizon is not None and spec.horizon is not None and spec.horizon > horizon:

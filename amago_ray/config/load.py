@@ -242,7 +242,7 @@ def _is_default(value: Any, kind: type, name: str) -> bool:
     (entry,) = (each for each in fields(kind) if each.name == name)
     default = entry.default if entry.default_factory is MISSING else entry.default_factory()
     try:
-        return bool(_convert(value, hints_of(kind)[name], name) == default)
+        return _convert(value, hints_of(kind)[name], name) in (default, entry.metadata.get("earlier_default", default))
     except ConfigError:
         return False
 

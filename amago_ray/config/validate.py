@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from operator import attrgetter
 
 from amago_ray.config.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import EpisodeEndConfig
-from amago_ray.config.module_attr import is_module_attr
+from amago_ray.config.model import ImagesConfig, ModelConfig, TokensConfig, TransformerConfig
 from amago_ray.config.plain import show
 from amago_ray.config.replay import MIN_SEGMENTS
 from amago_ray.errors import ConfigError
-
-KINDS: dict[str, tuple[str, ...]] = {
-    "model.timestep_encoder.kind": ("auto", "mlp", "cnn"),
-    "model.sequence_model.kind": ("transformer", "gru", "feed_forward"),
-}
-"""Built-in parts of fields that also take a `module:attr`."""
 
 
 def validate(config: Config) -> None:
@@ -27,12 +20,55 @@ def validate(config: Config) -> None:
     Raises:
         ConfigError: the first broken rule: the field's dotted path, what was expected, what was found.
     """
-    for path, kinds in KINDS.items():
-        value = attrgetter(path)(config)
-        if value not in kinds and not is_module_attr(value):
-            names = ", ".join(f'"{kind}"' for kind in kinds)
-            raise ConfigError(f"{path}: expected one of {names}, or module:attr, got {show(value)}")
-    _validate_relations(config)
+    if not config.envs:
+        raise ConfigError("env: expected at least one environment, got []")
+    if config.evaluation.env == []:
+        raise ConfigError("evaluation.env: expected at least one environment, or null, got []")
+    for path, env in _env_paths(config):
+        if env.autoreset_mode is not None and not env.vector_entry_point:
+            raise ConfigError(
+                f"{path}.autoreset_mode: expected null without vector_entry_point, as other environments are reset "
+                f'by their runner, got "{env.autoreset_mode}"'
+            )
+    if config.cluster.address is not None and config.cluster.num_cpus is not None:
+        raise ConfigError(
+            f"cluster.num_cpus: expected null, as Ray at {show(config.cluster.address)} has its own, "
+            f"got {config.cluster.num_cpus}"
+        )
+    stop = config.stop
+    if all(getattr(stop, criterion.name) is None for criterion in fields(stop)):
+        names = ", ".join(criterion.name for criterion in fields(stop))
+        raise ConfigError(f"stop: expected at least one of {names}, got none")
+    if config.evaluation.num_episodes == 0 and not (stop.eval_success_rate is None and stop.eval_return is None):
+        raise ConfigError(
+            "evaluation.num_episodes: expected a positive integer, as the run stops by an evaluation, got 0"
+        )
+    _validate_model(config.model)
+    agent = config.agent
+    if agent.online_coefficient == 0 and agent.offline_coefficient == 0:
+        raise ConfigError("agent: expected a positive online_coefficient or offline_coefficient, got 0 for both")
+    last = agent.after(agent.coefficient_anneal_steps)
+    if last.online_coefficient == 0 and last.offline_coefficient == 0:
+        raise ConfigError("agent: expected a positive online or offline coefficient after annealing, got 0 for both")
+    for low, high in (
+        ("min_return", "max_return"),
+        ("discrete_probability_low", "discrete_probability_high"),
+        ("exponential_filter_clip_low", "exponential_filter_clip_high"),
+        ("exponential_filter_weight_low", "exponential_filter_weight_high"),
+        ("leaky_filter_weight_low", "leaky_filter_weight_high"),
+    ):
+        low_value, high_value = getattr(agent, low), getattr(agent, high)
+        if low_value is not None and high_value is not None and not low_value < high_value:
+            raise ConfigError(f"agent.{low}: expected less than {high} ({high_value}), got {low_value}")
+    # The newest episode stays whatever the capacity; beyond it, as much as an eviction leaves is sure to be there.
+    replay = config.replay
+    capacity = replay.capacity_timesteps // replay.num_shards
+    sure = max(1, replay.num_shards * (capacity - max(1, capacity // MIN_SEGMENTS)))
+    if replay.min_timesteps > sure:
+        raise ConfigError(
+            f"replay.min_timesteps: expected at most {sure}, which capacity_timesteps ({replay.capacity_timesteps}) "
+            f"holds after each eviction, got {replay.min_timesteps}"
+        )
 
 
 def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None:
@@ -45,7 +81,7 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
         ConfigError: learned positions or exploration's schedule within the episode lack a horizon, or fall short of it.
     """
     model = config.model.sequence_model
-    if model.kind == "transformer" and model.positions == "learned":
+    if isinstance(model, TransformerConfig) and model.positions == "learned":
         # Row T of an episode of T = horizon steps is embedded too.
         needed = None if horizon is None else horizon + 1
         if model.max_time_index is None and needed is None:
@@ -85,82 +121,31 @@ def validate_storage(config: Config, timestep_bytes: int, env_name: str) -> None
         )
 
 
-def _validate_relations(config: Config) -> None:
-    if not config.envs:
-        raise ConfigError("env: expected at least one environment, got []")
-    if config.evaluation.env == []:
-        raise ConfigError("evaluation.env: expected at least one environment, or null, got []")
-    for path, env in _env_paths(config):
-        if env.autoreset_mode is not None and not env.vector_entry_point:
+def _validate_model(model: ModelConfig) -> None:
+    sequence = model.sequence_model
+    if isinstance(sequence, TransformerConfig):
+        width, num_heads = sequence.d_model, sequence.num_heads
+        if width % num_heads:
             raise ConfigError(
-                f"{path}.autoreset_mode: expected null without vector_entry_point, as other environments are reset "
-                f'by their runner, got "{env.autoreset_mode}"'
+                f"model.sequence_model.d_model: expected a multiple of num_heads ({num_heads}), got {width}"
             )
-    if config.cluster.address is not None and config.cluster.num_cpus is not None:
-        raise ConfigError(
-            f"cluster.num_cpus: expected null, as Ray at {show(config.cluster.address)} has its own, "
-            f"got {config.cluster.num_cpus}"
-        )
-    stop = config.stop
-    if all(getattr(stop, criterion.name) is None for criterion in fields(stop)):
-        names = ", ".join(criterion.name for criterion in fields(stop))
-        raise ConfigError(f"stop: expected at least one of {names}, got none")
-    if config.evaluation.num_episodes == 0 and not (stop.eval_success_rate is None and stop.eval_return is None):
-        raise ConfigError(
-            "evaluation.num_episodes: expected a positive integer, as the run stops by an evaluation, got 0"
-        )
-    model = config.model.sequence_model
-    if model.kind == "transformer" and model.d_model % model.num_heads:
-        raise ConfigError(
-            f"model.sequence_model.d_model: expected a multiple of num_heads ({model.num_heads}), got {model.d_model}"
-        )
-    if model.kind == "transformer" and model.positions == "rotary" and model.d_model // model.num_heads % 2:
-        raise ConfigError(
-            "model.sequence_model.d_model: expected an even width per head for rotary positions, "
-            f"got {model.d_model // model.num_heads} ({model.d_model} over {model.num_heads} heads)"
-        )
-    if model.kind in ("gru", "feed_forward") and model.attention_window is not None:
-        raise ConfigError(
-            f'model.sequence_model.attention_window: expected null, as "{model.kind}" has no attention, '
-            f"got {model.attention_window}"
-        )
-    encoder = config.model.timestep_encoder
-    for name in ("cnn_kernel_sizes", "cnn_strides"):
-        entries = getattr(encoder, name)
-        if entries is not None and len(entries) != len(encoder.cnn_channels):
+        if sequence.positions == "rotary" and width // num_heads % 2:
             raise ConfigError(
-                f"model.timestep_encoder.{name}: expected as many as cnn_channels ({len(encoder.cnn_channels)}), "
-                f"got {show(entries)}"
+                "model.sequence_model.d_model: expected an even width per head for rotary positions, "
+                f"got {width // num_heads} ({width} over {num_heads} heads)"
             )
-    if encoder.token_high is not None and encoder.token_high <= encoder.token_low:
+    encoder = model.timestep_encoder
+    if isinstance(encoder, ImagesConfig):
+        count = len(encoder.cnn_channels)
+        for name, entries in (("cnn_kernel_sizes", encoder.cnn_kernel_sizes), ("cnn_strides", encoder.cnn_strides)):
+            if entries is not None and len(entries) != count:
+                raise ConfigError(
+                    f"model.timestep_encoder.{name}: expected as many as cnn_channels ({count}), got {show(entries)}"
+                )
+    if isinstance(encoder, TokensConfig) and encoder.token_high is not None and encoder.token_high <= encoder.token_low:
         raise ConfigError(
             f"model.timestep_encoder.token_high: expected more than token_low ({encoder.token_low}), "
             f"got {encoder.token_high}"
-        )
-    agent = config.agent
-    if agent.online_coefficient == 0 and agent.offline_coefficient == 0:
-        raise ConfigError("agent: expected a positive online_coefficient or offline_coefficient, got 0 for both")
-    last = agent.after(agent.coefficient_anneal_steps)
-    if last.online_coefficient == 0 and last.offline_coefficient == 0:
-        raise ConfigError("agent: expected a positive online or offline coefficient after annealing, got 0 for both")
-    for low, high in (
-        ("min_return", "max_return"),
-        ("discrete_probability_low", "discrete_probability_high"),
-        ("exponential_filter_clip_low", "exponential_filter_clip_high"),
-        ("exponential_filter_weight_low", "exponential_filter_weight_high"),
-        ("leaky_filter_weight_low", "leaky_filter_weight_high"),
-    ):
-        low_value, high_value = getattr(agent, low), getattr(agent, high)
-        if low_value is not None and high_value is not None and not low_value < high_value:
-            raise ConfigError(f"agent.{low}: expected less than {high} ({high_value}), got {low_value}")
-    # The newest episode stays whatever the capacity; beyond it, as much as an eviction leaves is sure to be there.
-    replay = config.replay
-    capacity = replay.capacity_timesteps // replay.num_shards
-    sure = max(1, replay.num_shards * (capacity - max(1, capacity // MIN_SEGMENTS)))
-    if replay.min_timesteps > sure:
-        raise ConfigError(
-            f"replay.min_timesteps: expected at most {sure}, which capacity_timesteps ({replay.capacity_timesteps}) "
-            f"holds after each eviction, got {replay.min_timesteps}"
         )
 
 

@@ -18,9 +18,9 @@ from amago_ray.nets.tokens import TokenColumns
 
 
 class TimestepEncoder(nn.Module):
-    """Reads each timestep by itself. Custom ones are made by `attr(config, spec)`.
+    """Reads each timestep by itself. Custom ones are made by `attr(config, spec, **config.kwargs)`.
 
-    config: `TimestepEncoderConfig`; spec: `EnvSpec`. Row i of the result depends on row i of the tokens alone
+    config: `CustomEncoderConfig`; spec: `EnvSpec`. Row i of the result depends on row i of the tokens alone
     (beside running statistics), and in eval mode on nothing random.
     """
 
@@ -37,10 +37,10 @@ class TimestepEncoder(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """Reads each sequence causally. Custom ones are made by `attr(config, input_dim, horizon)`.
+    """Reads each sequence causally. Custom ones are made by `attr(config, input_dim, horizon, **config.kwargs)`.
 
-    config: `SequenceModelConfig`; input_dim: D_enc; horizon: longest episode in steps or None. Row i of the result
-    depends only on rows of its own sequence up to itself, and in eval mode on nothing random.
+    config: `CustomSequenceModelConfig`; input_dim: D_enc; horizon: longest episode in steps or None. Row i of the
+    result depends only on rows of its own sequence up to itself, and in eval mode on nothing random.
     """
 
     output_dim: int

@@ -1,24 +1,22 @@
-"""Custom networks named by `module:attr` in the settings."""
+"""Checking networks of the user's own."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
-from amago_ray.config.module_attr import load_module_attr
 from amago_ray.errors import ConfigError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def load_custom_module(where: str, name: str, contract: type[ModuleT], *args: Any) -> ModuleT:
-    """Import `module:attr` and call it with `args`; the result is a `contract` with an `output_dim`.
+def checked(where: str, name: str, module: object, contract: type[ModuleT]) -> ModuleT:
+    """`module`, which the part `name` made, as what it must be: a `contract` with an `output_dim`.
 
     Raises:
-        ConfigError: `name` is no `module:attr`, cannot be imported, or makes something else.
+        ConfigError: it is something else.
     """
-    module = load_module_attr(where, name)(*args)
     output_dim = getattr(module, "output_dim", None)
     if not isinstance(module, contract) or not isinstance(output_dim, int):
         found = type(module).__name__ if not isinstance(module, contract) else f"{output_dim!r} for it"

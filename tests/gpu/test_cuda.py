@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.batches import make_batch, make_config, make_spec
+from helpers.model_configs import sequence_config
 from helpers.numeric import assert_as_exact_as, nudged, with_nudged_weights
 from helpers.parity_case import ParityCase
 from helpers.parity_inference import check_inference
@@ -172,7 +173,7 @@ def test_a_checkpoint_of_a_gpu_goes_on_without_one_and_back():
 @pytest.mark.parametrize("model", ["transformer", "gru", "feed_forward"])
 def test_acting_on_the_gpu_equals_acting_on_the_host(model):
     spec, config = make_spec("box"), config_of()
-    sequence_model = dataclasses.replace(config.model.sequence_model, kind=model, context_length=6)
+    sequence_model = sequence_config(model, d_model=8, num_layers=1, num_heads=2, context_length=6)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, sequence_model=sequence_model))
     weights = Learner(config, spec, device="cpu").agent.acting_state()
     # On the GPU and on the host; and on the host with weights that are a rounding off, which shows what rounding does.

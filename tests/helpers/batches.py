@@ -8,7 +8,7 @@ from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
-from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.config.model import AutoEncoderConfig, HeadConfig, ModelConfig, TransformerConfig
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 
@@ -30,10 +30,10 @@ def make_config(*, normalize_inputs: bool = True, learner: dict | None = None, *
     return Config(
         env=EnvConfig(id="tiny"),
         model=ModelConfig(
-            timestep_encoder=TimestepEncoderConfig(
+            timestep_encoder=AutoEncoderConfig(
                 num_layers=1, hidden_dim=8, output_dim=8, normalize_inputs=normalize_inputs
             ),
-            sequence_model=SequenceModelConfig(
+            sequence_model=TransformerConfig(
                 context_length=16, d_model=8, num_layers=1, num_heads=2, dropout=0.0, max_time_index=64
             ),
             policy_head=head,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amago_ray.config.exploration import CustomExplorationConfig
-from amago_ray.config.model import SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.config.model import CustomEncoderConfig, CustomSequenceModelConfig
 from amago_ray.config.relabel import CustomRelabelConfig
 from amago_ray.data.episode import Episode
 from amago_ray.data.specs import EnvSpec
@@ -19,7 +19,7 @@ from amago_ray.nets import SequenceLayout, SequenceModel, TimestepEncoder, Token
 class Linear(TimestepEncoder):
     """One linear layer on one observation leaf, the previous reward and the time."""
 
-    def __init__(self, config: TimestepEncoderConfig, spec: EnvSpec) -> None:
+    def __init__(self, config: CustomEncoderConfig, spec: EnvSpec) -> None:
         super().__init__()
         self.leaf = "observation"
         self.output_dim = config.output_dim
@@ -32,18 +32,20 @@ class Linear(TimestepEncoder):
 
 
 class DecayingSum(SequenceModel):
-    """A sum over the past of its sequence that halves with every step."""
+    """A sum over the past of its sequence that decays with every step."""
 
-    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+    def __init__(
+        self, config: CustomSequenceModelConfig, input_dim: int, horizon: int | None, *, decay: float = 0.5
+    ) -> None:
         super().__init__()
-        self.output_dim = config.d_model
+        self.output_dim, self.decay = config.d_model, decay
         self.linear = nn.Linear(input_dim, config.d_model)
 
     def sums(self, x: Tensor, layout: SequenceLayout) -> Tensor:
         rows = torch.arange(layout.num_tokens)
         age = rows[:, None] - rows
         same = layout.sequence_index[:, None] == layout.sequence_index
-        return torch.where(same & (age >= 0), 0.5 ** age.clamp_min(0).float(), 0.0) @ x
+        return torch.where(same & (age >= 0), self.decay ** age.clamp_min(0).float(), 0.0) @ x
 
     def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
         return self.linear(self.sums(x, layout))
@@ -76,7 +78,7 @@ class RunningSumDecoder:
         return Sums(torch.zeros(batch_size, self.model.linear.in_features))
 
     def step(self, x: Tensor, time_index: Tensor, state: Sums) -> Tensor:
-        state.values = state.values / 2 + x
+        state.values = state.values * self.model.decay + x
         return self.model.linear(state.values)
 
     def rebuild(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, indices: np.ndarray, state: Sums) -> None:

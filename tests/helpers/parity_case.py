@@ -17,7 +17,17 @@ from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.load import checked
-from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.config.model import (
+    CnnEncoderConfig,
+    FeedForwardConfig,
+    GruConfig,
+    HeadConfig,
+    MlpEncoderConfig,
+    ModelConfig,
+    SequenceModelConfig,
+    TimestepEncoderConfig,
+    TransformerConfig,
+)
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.nets.attention.backend import BackendName
@@ -171,8 +181,7 @@ class ParityCase:
         if kind == "cnn":
             settings.expect(drqv2_aug=False, cnn_type="NatureishCNN")
             settings.take("channels_first", True)
-            config = TimestepEncoderConfig(
-                kind="cnn",
+            config: TimestepEncoderConfig = CnnEncoderConfig(
                 cnn_channels=tuple(settings.take("channels")),
                 cnn_kernel_sizes=tuple(settings.take("kernels")),
                 cnn_strides=tuple(settings.take("strides")),
@@ -186,8 +195,7 @@ class ParityCase:
             assert kind == "ff", kind
             settings.expect(norm=None, auto_scale=False)
             keys = settings.take("specify_obs_keys", None)
-            config = TimestepEncoderConfig(
-                kind="mlp",
+            config = MlpEncoderConfig(
                 num_layers=settings.take("n_layers"),
                 hidden_dim=settings.take("d_hidden"),
                 output_dim=settings.take("d_output"),
@@ -202,16 +210,14 @@ class ParityCase:
         kind = settings.take("type")
         settings.expect(norm="layer", activation="leaky_relu", dropout=0.0)
         if kind == "gru":
-            config = SequenceModelConfig(
-                kind="gru",
+            config: SequenceModelConfig = GruConfig(
                 context_length=context_length,
                 gru_hidden_dim=settings.take("d_hidden"),
                 num_layers=settings.take("n_layers"),
                 d_model=settings.take("d_output"),
             )
         elif kind == "ff":
-            config = SequenceModelConfig(
-                kind="feed_forward",
+            config = FeedForwardConfig(
                 context_length=context_length,
                 d_model=settings.take("d_model"),
                 d_ff=settings.take("d_ff"),
@@ -224,8 +230,7 @@ class ParityCase:
             positions = POSITIONS[settings.take("pos_emb")]
             has_sigma = any(name.endswith("qkv_projection.gamma") for name in self.arrays)
             settings.expect(sigma_reparam=has_sigma)
-            config = SequenceModelConfig(
-                kind="transformer",
+            config = TransformerConfig(
                 context_length=context_length,
                 d_model=settings.take("d_model"),
                 num_layers=settings.take("n_layers"),

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from helpers.model_configs import sequence_config
 
 from amago_ray.agent.actor_critic import ActorCritic, build_actor_critic
 from amago_ray.agent.weights import to_arrays
 from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
-from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.config.model import AutoEncoderConfig, HeadConfig, ModelConfig
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
@@ -128,8 +129,8 @@ def make_config(*, context_length: int = 6, sequence_model: dict[str, object] | 
     return Config(
         env=EnvConfig(id="scripted"),
         model=ModelConfig(
-            timestep_encoder=TimestepEncoderConfig(num_layers=1, hidden_dim=8, output_dim=8),
-            sequence_model=SequenceModelConfig(
+            timestep_encoder=AutoEncoderConfig(num_layers=1, hidden_dim=8, output_dim=8),
+            sequence_model=sequence_config(
                 **{
                     "context_length": context_length,
                     "d_model": 8,

@@ -10,14 +10,19 @@ from helpers.local_runs import TINY, tiny_config
 from helpers.numeric import as_float64, assert_as_exact_as, float64
 
 import amago_ray
-from amago_ray.config.model import SequenceModelConfig
+from amago_ray.config.model import CustomSequenceModelConfig
 from amago_ray.config.module_attr import load_module_attr
 from amago_ray.errors import ConfigError
 from amago_ray.nets.layout import SequenceLayout
 
 PARTS = {
     "timestep_encoder": {"kind": "helpers.custom_parts:Linear", "output_dim": 8},
-    "sequence_model": {"kind": "helpers.custom_parts:DecayingSum", "d_model": 8, "context_length": 8},
+    "sequence_model": {
+        "kind": "helpers.custom_parts:DecayingSum",
+        "d_model": 8,
+        "context_length": 8,
+        "kwargs": {"decay": 0.25},
+    },
     "relabel": {"kind": "helpers.custom_parts:Discounted"},
     "exploration": {"kind": "helpers.custom_parts:FirstAction"},
 }
@@ -43,7 +48,7 @@ def test_a_run_with_parts_of_one_s_own(parts: list[str], tmp_path: Path) -> None
 @pytest.mark.numeric
 def test_acting_with_a_sequence_model_of_one_s_own_equals_its_full_forward(kind: type[DecayingSum]) -> None:
     torch.manual_seed(0)
-    model = kind(SequenceModelConfig(d_model=8), 8, None)
+    model = kind(CustomSequenceModelConfig(kind="helpers.custom_parts:DecayingSum", d_model=8), 8, None, decay=0.25)
     decoder = model.make_decoder(context_length=8)
     x, time = torch.randn(6, 2, 8), torch.arange(6)
     state = decoder.initial_state(2)

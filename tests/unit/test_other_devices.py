@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch._dynamo  # Annotations in there want the real `torch.Generator`.
 from helpers.batches import make_batch, make_config, make_spec
+from helpers.model_configs import sequence_config
 
 from amago_ray.acting.network import ActingNetwork
 from amago_ray.agent import draws as draws_module
@@ -40,8 +41,8 @@ def _meta_without_generators_and_autocast(monkeypatch):
 
 def config_of(model, **settings):
     config = make_config(**settings)
-    sequence_model = dataclasses.replace(
-        config.model.sequence_model, kind=model, context_length=4, positions="rotary", dropout=0.1
+    sequence_model = sequence_config(
+        model, d_model=8, num_layers=1, num_heads=2, context_length=4, positions="rotary", dropout=0.1
     )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, sequence_model=sequence_model))
 

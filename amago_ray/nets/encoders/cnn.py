@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from amago_ray.config.model import TimestepEncoderConfig
+from amago_ray.config.model import ImagesConfig
 from amago_ray.data.specs import EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.nets.contracts import TimestepEncoder
@@ -28,7 +28,7 @@ class CnnTimestepEncoder(TimestepEncoder):
     no input normalisation: symlog bounds the rest. Parameters: `images.{i}.…` for the i-th image leaf in sorted order.
     """
 
-    def __init__(self, config: TimestepEncoderConfig, leaves: dict[str, ObservationSpec], spec: EnvSpec) -> None:
+    def __init__(self, config: ImagesConfig, leaves: dict[str, ObservationSpec], spec: EnvSpec) -> None:
         super().__init__()
         images = {name: leaf for name, leaf in leaves.items() if leaf.is_pixels}
         self.image_names = sorted(images)
@@ -57,7 +57,7 @@ class CnnTimestepEncoder(TimestepEncoder):
 class ImageEncoder(nn.Module):
     """uint8 pixels `[N, channels, height, width]` to `[N, image_dim]`: convolutions, flatten, linear."""
 
-    def __init__(self, config: TimestepEncoderConfig, leaf: ObservationSpec, name: str) -> None:
+    def __init__(self, config: ImagesConfig, leaf: ObservationSpec, name: str) -> None:
         super().__init__()
         channels, height, width = leaf.shape
         self.random_shift_pixels = config.random_shift_pixels
@@ -87,7 +87,7 @@ class ImageEncoder(nn.Module):
         return output
 
 
-def convolutions_for(config: TimestepEncoderConfig, side: int) -> tuple[Sequence[int], Sequence[int]]:
+def convolutions_for(config: ImagesConfig, side: int) -> tuple[Sequence[int], Sequence[int]]:
     """Kernel sizes and strides for images of so many pixels along their shorter side.
 
     What the settings leave open is that of the usual stack, 8, 4, 3 by 4, 2, 1 and then 3 by 1; where they leave both

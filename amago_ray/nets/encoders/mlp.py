@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from amago_ray.config.model import TimestepEncoderConfig
+from amago_ray.config.model import VectorsConfig
 from amago_ray.data.specs import EnvSpec, ObservationSpec
 from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.encoders.input_norm import InputNorm
@@ -20,7 +20,7 @@ from amago_ray.nets.tokens import TokenColumns, TokenFeatures
 class MlpTimestepEncoder(TimestepEncoder):
     """Flat features → InputNorm, embedded token leaves beside them → MLP → LayerNorm."""
 
-    def __init__(self, config: TimestepEncoderConfig, leaves: dict[str, ObservationSpec], spec: EnvSpec) -> None:
+    def __init__(self, config: VectorsConfig, leaves: dict[str, ObservationSpec], spec: EnvSpec) -> None:
         super().__init__()
         self.token_embedder, others = split_token_leaves(config, leaves)
         self.features = TokenFeatures(others, spec.action)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from amago_ray.config.model import TimestepEncoderConfig
+from amago_ray.config.model import TokensConfig
 from amago_ray.data.specs import ObservationSpec
 from amago_ray.errors import ConfigError
 
@@ -28,7 +28,7 @@ class TokenEmbedder(nn.Module):
         ConfigError: a leaf is not made of tokens.
     """
 
-    def __init__(self, config: TimestepEncoderConfig, leaves: Mapping[str, ObservationSpec]) -> None:
+    def __init__(self, config: TokensConfig, leaves: Mapping[str, ObservationSpec]) -> None:
         super().__init__()
         self._ranges = {name: _token_range(config, name, leaf) for name, leaf in sorted(leaves.items())}
         self.embeddings = nn.ModuleList()
@@ -55,7 +55,7 @@ class TokenEmbedder(nn.Module):
 
 
 def split_token_leaves(
-    config: TimestepEncoderConfig, leaves: Mapping[str, ObservationSpec]
+    config: TokensConfig, leaves: Mapping[str, ObservationSpec]
 ) -> tuple[TokenEmbedder | None, dict[str, ObservationSpec]]:
     """The embedder of the leaves that `token_keys` names, None without any, and all other leaves.
 
@@ -70,7 +70,7 @@ def split_token_leaves(
     return (TokenEmbedder(config, tokens) if tokens else None), others
 
 
-def _token_range(config: TimestepEncoderConfig, name: str, leaf: ObservationSpec) -> tuple[int, int]:
+def _token_range(config: TokensConfig, name: str, leaf: ObservationSpec) -> tuple[int, int]:
     """The smallest and the largest token of a leaf."""
     if math.prod(leaf.shape) < 1 or not leaf.shape:
         raise ConfigError(f'{WHERE}: expected leaves of several tokens, found "{name}" of shape {list(leaf.shape)}')

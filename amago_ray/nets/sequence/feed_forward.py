@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from amago_ray.config.model import SequenceModelConfig
+from amago_ray.config.model import FeedForwardConfig
 from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.decoding.decoder import Indices
 from amago_ray.nets.layout import SequenceLayout
@@ -15,7 +15,7 @@ from amago_ray.nets.mlp import activate
 class FeedForwardSequenceModel(SequenceModel):
     """act(linear), residual blocks x <- x + act(F2 act(F1 x)), linear, LayerNorm; each timestep by itself."""
 
-    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+    def __init__(self, config: FeedForwardConfig, input_dim: int, horizon: int | None) -> None:
         super().__init__()
         dim, d_ff = config.d_model, config.d_ff or 4 * config.d_model
         self.embed = nn.Linear(input_dim, dim)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from amago_ray.config.model import SequenceModelConfig
+from amago_ray.config.model import GruConfig
 from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.decoding.decoder import Indices
 from amago_ray.nets.layout import SequenceLayout, to_device
@@ -18,7 +18,7 @@ from amago_ray.nets.layout import SequenceLayout, to_device
 class GruSequenceModel(SequenceModel):
     """GRU, linear, LayerNorm. The time index is not read."""
 
-    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+    def __init__(self, config: GruConfig, input_dim: int, horizon: int | None) -> None:
         super().__init__()
         hidden_dim = config.gru_hidden_dim or config.d_model
         self.rnn = nn.GRU(input_dim, hidden_dim, config.num_layers, batch_first=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amago_ray.config.model import SequenceModelConfig
+from amago_ray.config.model import TransformerConfig
 from amago_ray.errors import ConfigError
 from amago_ray.nets.attention.backend import AttentionBackend
 from amago_ray.nets.attention.make import build_attention
@@ -41,7 +41,7 @@ class Transformer(SequenceModel):
     Source: AMAGO (arXiv 2310.09971), appendix A; NormFormer (arXiv 2110.09456).
     """
 
-    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+    def __init__(self, config: TransformerConfig, input_dim: int, horizon: int | None) -> None:
         super().__init__()
         dim = config.d_model
         if dim % config.num_heads or (config.positions == "rotary" and (dim // config.num_heads) % 2):
@@ -106,7 +106,7 @@ class Transformer(SequenceModel):
 class TransformerLayer(nn.Module):
     """x <- x + LN(Attention(LN x)); x <- x + Contract(LN(act(Expand(LN x))))."""
 
-    def __init__(self, config: SequenceModelConfig, attention: AttentionBackend) -> None:
+    def __init__(self, config: TransformerConfig, attention: AttentionBackend) -> None:
         super().__init__()
         dim, d_ff = config.d_model, config.d_ff or 4 * config.d_model
         self.dropout = config.dropout
@@ -162,7 +162,7 @@ class SelfAttention(nn.Module):
     The computed function is the same, and no copy is needed between projection and attention.
     """
 
-    def __init__(self, config: SequenceModelConfig, attention: AttentionBackend) -> None:
+    def __init__(self, config: TransformerConfig, attention: AttentionBackend) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.attend = attention
@@ -214,12 +214,12 @@ def channel_major_rows(rows: Tensor, num_heads: int) -> Tensor:
     return rows.reshape(3, num_heads, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
 
 
-def _projection(config: SequenceModelConfig, input_dim: int, output_dim: int, bias: bool = True) -> Projection:
+def _projection(config: TransformerConfig, input_dim: int, output_dim: int, bias: bool = True) -> Projection:
     kind = SigmaReparamLinear if config.sigma_reparam else nn.Linear
     return kind(input_dim, output_dim, bias=bias)
 
 
-def _build_positions(config: SequenceModelConfig, horizon: int | None) -> nn.Module | None:
+def _build_positions(config: TransformerConfig, horizon: int | None) -> nn.Module | None:
     if config.positions == "sinusoidal":
         return SinusoidalPositions(config.d_model)
     if config.positions == "rotary":

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from helpers.model_configs import sequence_config
 from helpers.numeric import as_float64, assert_as_exact_as, float64
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from amago_ray.agent.weights import to_arrays
 from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
-from amago_ray.config.model import HeadConfig, ModelConfig, SequenceModelConfig, TimestepEncoderConfig
+from amago_ray.config.model import AutoEncoderConfig, CustomSequenceModelConfig, HeadConfig, ModelConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import CheckpointError
 from amago_ray.nets import folding
@@ -46,7 +47,7 @@ SPEC = EnvSpec(
 class LastTwo(SequenceModel):
     """A custom model without a decoder of its own: each token with the mean of itself and the one before."""
 
-    def __init__(self, config: SequenceModelConfig, input_dim: int, horizon: int | None) -> None:
+    def __init__(self, config: CustomSequenceModelConfig, input_dim: int, horizon: int | None) -> None:
         super().__init__()
         self.output_dim = config.d_model
         self.linear = nn.Linear(2 * input_dim, config.d_model)
@@ -93,8 +94,8 @@ def make_config(**options: Any) -> Config:
     return Config(
         env=EnvConfig(id="test"),
         model=ModelConfig(
-            timestep_encoder=TimestepEncoderConfig(hidden_dim=12, output_dim=10),
-            sequence_model=SequenceModelConfig(
+            timestep_encoder=AutoEncoderConfig(hidden_dim=12, output_dim=10),
+            sequence_model=sequence_config(
                 **{"d_model": 16, "num_layers": 2, "num_heads": 4, "d_ff": 24, "context_length": CONTEXT, **options}
             ),
             policy_head=HeadConfig(hidden_dim=14),

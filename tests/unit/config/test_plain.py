@@ -19,7 +19,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import EpsilonGreedyConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.load import checked, config_from_dict, config_to_dict, dump_yaml, load_config
-from amago_ray.config.model import ModelConfig, TimestepEncoderConfig
+from amago_ray.config.model import AutoEncoderConfig, ModelConfig
 from amago_ray.config.plain import one_line as on_one_line
 from amago_ray.config.plain import plain, show
 from amago_ray.config.relabel import HerRelabelConfig
@@ -151,7 +151,7 @@ def test_settings_made_in_python_are_those_that_are_read_back() -> None:
         seed=np.int64(3),  # type: ignore[arg-type]
         exploration=EpsilonGreedyConfig(anneal_env_steps=1e4),  # type: ignore[arg-type]
         replay={"num_shards": 2},  # type: ignore[arg-type]
-        model=ModelConfig(timestep_encoder=TimestepEncoderConfig(observation_keys=["a", "b"])),  # type: ignore[arg-type]
+        model=ModelConfig(timestep_encoder=AutoEncoderConfig(observation_keys=["a", "b"])),  # type: ignore[arg-type]
         checkpoint=None,  # type: ignore[arg-type]
     )
 

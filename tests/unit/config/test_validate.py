@@ -115,11 +115,6 @@ def test_every_numeric_setting_has_a_range_and_nan_is_in_none(path: str) -> None
             "model.timestep_encoder.token_high: expected more than token_low (3), got 3",
         ),
         (
-            "model.sequence_model",
-            {"kind": "gru", "attention_window": 8},
-            'model.sequence_model.attention_window: expected null, as "gru" has no attention, got 8',
-        ),
-        (
             "stop",
             {"env_steps": None},
             "stop: expected at least one of env_steps, learner_steps, time_s, eval_success_rate, eval_return, got none",

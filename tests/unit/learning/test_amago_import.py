@@ -1,9 +1,10 @@
 import pytest
 import torch
 from helpers.batches import make_config, make_spec
+from helpers.model_configs import sequence_config
 
 from amago_ray.agent.actor_critic import build_actor_critic
-from amago_ray.config.model import ModelConfig, SequenceModelConfig
+from amago_ray.config.model import ModelConfig
 from amago_ray.errors import CheckpointError
 from amago_ray.learning.amago_import import AmagoNames, read_amago_weights
 
@@ -22,7 +23,7 @@ def make(seed=0, **model):
     if model:
         settings = {"context_length": 16, "d_model": 8, "num_layers": 2, "num_heads": 2, "dropout": 0.0, **model}
         config = type(config)(
-            env=config.env, model=ModelConfig(sequence_model=SequenceModelConfig(**settings)), agent=config.agent
+            env=config.env, model=ModelConfig(sequence_model=sequence_config(**settings)), agent=config.agent
         )
     agent = build_actor_critic(config, make_spec())
     return agent, AmagoNames.of(agent)

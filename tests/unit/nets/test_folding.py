@@ -3,7 +3,7 @@ import torch
 from helpers.numeric import as_float64, assert_as_exact_as, float64
 from torch.nn import functional
 
-from amago_ray.config.model import TimestepEncoderConfig
+from amago_ray.config.model import AutoEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.nets.encoders.make import build_timestep_encoder
 from amago_ray.nets.folding import fold_norm, plain_norm
@@ -30,7 +30,7 @@ def test_folded_norm_equals_norm_then_linear() -> None:
 def test_folded_encoder_keeps_clamps_unstable_features_and_digits_of_large_means() -> None:
     torch.manual_seed(0)
     spec = EnvSpec("test", {"o": ObservationSpec("box", (4,), "float32")}, ActionSpec("box", (2,)))
-    encoder = build_timestep_encoder(TimestepEncoderConfig(hidden_dim=16, output_dim=8), spec).eval()
+    encoder = build_timestep_encoder(AutoEncoderConfig(hidden_dim=16, output_dim=8), spec).eval()
     norm = encoder.get_submodule("input_norm")
     # A large mean against a small deviation, and a feature too steady to be divided.
     norm.mean.copy_(torch.tensor([1000.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]))

@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.model_configs import encoder_config
 from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, float64
 from torch import Tensor
 
-from amago_ray.config.model import TimestepEncoderConfig
+from amago_ray.config.model import CustomEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.nets.contracts import TimestepEncoder
@@ -44,22 +45,22 @@ def pixels(num_tokens: int = 5) -> Tensor:
 
 def test_auto_takes_the_cnn_where_a_selected_leaf_is_an_image() -> None:
     both = spec(camera=IMAGE, state=BOX)
-    assert isinstance(build_timestep_encoder(TimestepEncoderConfig(**SMALL), both), CnnTimestepEncoder)
-    only_state = TimestepEncoderConfig(**SMALL, observation_keys=("state",))
+    assert isinstance(build_timestep_encoder(encoder_config(**SMALL), both), CnnTimestepEncoder)
+    only_state = encoder_config(**SMALL, observation_keys=("state",))
     assert isinstance(build_timestep_encoder(only_state, both), MlpTimestepEncoder)
 
 
 def test_selected_leaves_alone_are_read() -> None:
     torch.manual_seed(0)
-    encoder = build_timestep_encoder(TimestepEncoderConfig(**SMALL, observation_keys=("b",)), spec(a=BOX, b=BOX)).eval()
+    encoder = build_timestep_encoder(encoder_config(**SMALL, observation_keys=("b",)), spec(a=BOX, b=BOX)).eval()
     b = torch.randn(5, 3)
     assert torch.equal(encoder(tokens(a=torch.randn(5, 3), b=b)), encoder(tokens(a=torch.randn(5, 3), b=b)))
 
 
 def test_mlp_normalises_with_the_weights_of_rows() -> None:
     torch.manual_seed(0)
-    encoder = build_timestep_encoder(TimestepEncoderConfig(**SMALL), spec(a=BOX))
-    twin = build_timestep_encoder(TimestepEncoderConfig(**SMALL), spec(a=BOX))
+    encoder = build_timestep_encoder(encoder_config(**SMALL), spec(a=BOX))
+    twin = build_timestep_encoder(encoder_config(**SMALL), spec(a=BOX))
     twin.load_state_dict(encoder.state_dict())
     a = torch.randn(5, 3)
     full = tokens(a=a)
@@ -77,7 +78,7 @@ def test_mlp_normalises_with_the_weights_of_rows() -> None:
 
 def test_cnn_mixes_several_images_and_vectors() -> None:
     torch.manual_seed(0)
-    encoder = build_timestep_encoder(TimestepEncoderConfig(**SMALL), spec(left=IMAGE, right=IMAGE, state=BOX)).eval()
+    encoder = build_timestep_encoder(encoder_config(**SMALL), spec(left=IMAGE, right=IMAGE, state=BOX)).eval()
     base = {"left": pixels(), "right": pixels(), "state": torch.randn(5, 3)}
     reference = encoder(tokens(**base))
     assert reference.shape == (5, 8)
@@ -106,7 +107,7 @@ def cnn_formula(weights: dict[str, Tensor], columns: TokenColumns) -> Tensor:
 
 def test_cnn_follows_its_formula() -> None:
     torch.manual_seed(0)
-    encoder = build_timestep_encoder(TimestepEncoderConfig(**SMALL), spec(camera=IMAGE)).eval()
+    encoder = build_timestep_encoder(encoder_config(**SMALL), spec(camera=IMAGE)).eval()
     columns = tokens(camera=pixels())
     weights = dict(encoder.named_parameters())
     reference = cnn_formula(*as_float64((weights, columns)))
@@ -141,7 +142,7 @@ def test_random_shift_moves_whole_images_and_repeats_edges() -> None:
 
 def test_random_shift_is_for_training_only() -> None:
     torch.manual_seed(0)
-    encoder = build_timestep_encoder(TimestepEncoderConfig(**SMALL, random_shift_pixels=2), spec(camera=IMAGE))
+    encoder = build_timestep_encoder(encoder_config(**SMALL, random_shift_pixels=2), spec(camera=IMAGE))
     columns = tokens(camera=pixels())
     assert not torch.equal(encoder(columns), encoder(columns))
     encoder.eval()
@@ -149,7 +150,7 @@ def test_random_shift_is_for_training_only() -> None:
 
 
 class EveryThird(TimestepEncoder):
-    def __init__(self, config: TimestepEncoderConfig, spec: EnvSpec) -> None:
+    def __init__(self, config: CustomEncoderConfig, spec: EnvSpec) -> None:
         super().__init__()
         self.output_dim = config.output_dim
 
@@ -165,25 +166,24 @@ def test_custom_encoder_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     module.EveryThird = EveryThird  # type: ignore[attr-defined]
     module.number = lambda config, spec: 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_encoders", module)
-    config = TimestepEncoderConfig(**SMALL, kind="my_encoders:EveryThird")
+    config = encoder_config(**SMALL, kind="my_encoders:EveryThird")
     assert isinstance(build_timestep_encoder(config, spec(a=BOX)), EveryThird)
     with pytest.raises(ConfigError, match=r"expected .* to make a TimestepEncoder .* found int"):
-        build_timestep_encoder(TimestepEncoderConfig(**SMALL, kind="my_encoders:number"), spec(a=BOX))
+        build_timestep_encoder(encoder_config(**SMALL, kind="my_encoders:number"), spec(a=BOX))
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"kind": "mpl"}, 'expected a built-in kind or "module:attr", found "mpl"'),
-        ({"kind": "no.such.module:Encoder"}, 'cannot import "no.such.module:Encoder"'),
-        ({"kind": "math:Encoder"}, 'cannot import "math:Encoder"'),
+        ({"kind": "no.such.module:Encoder"}, 'cannot import "no.such.module"'),
+        ({"kind": "math:Encoder"}, 'expected "module:attr", got "math:Encoder"'),
         ({"kind": "cnn"}, r"expects an image .* found a float32\[3\]"),
         ({"observation_keys": ("a", "z")}, 'expected keys among a, found "z"'),
     ],
 )
 def test_bad_settings_get_one_line(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        build_timestep_encoder(TimestepEncoderConfig(**{**SMALL, **config}), spec(a=BOX))
+        build_timestep_encoder(encoder_config(**{**SMALL, **config}), spec(a=BOX))
     assert "\n" not in str(error.value)
 
 
@@ -193,7 +193,7 @@ def test_bad_settings_get_one_line(config: dict[str, Any], message: str) -> None
 )
 def test_images_of_any_size_work_by_default(sides: tuple[int, int], channels: int) -> None:
     image = ObservationSpec("box", (channels, *sides), "uint8")
-    encoder = build_timestep_encoder(TimestepEncoderConfig(output_dim=8), spec(camera=image))
+    encoder = build_timestep_encoder(encoder_config(output_dim=8), spec(camera=image))
     assert isinstance(encoder, CnnTimestepEncoder)
     shown = torch.randint(0, 256, (3, *image.shape), dtype=torch.uint8)
     columns = tokens(3, camera=shown)
@@ -216,14 +216,14 @@ def test_images_of_any_size_work_by_default(sides: tuple[int, int], channels: in
 def test_only_images_without_room_for_the_usual_convolutions_get_others(
     side: int, kernel_sizes: list[int], strides: list[int]
 ) -> None:
-    assert convolutions_for(TimestepEncoderConfig(), side) == (kernel_sizes, strides)
-    given = TimestepEncoderConfig(cnn_channels=(4, 4, 4), cnn_kernel_sizes=(2, 2, 2))
+    assert convolutions_for(encoder_config(), side) == (kernel_sizes, strides)
+    given = encoder_config(cnn_channels=(4, 4, 4), cnn_kernel_sizes=(2, 2, 2))
     assert convolutions_for(given, side) == ((2, 2, 2), [4, 2, 1])
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_more_or_fewer_convolutions_fit_too(depth: int) -> None:
-    config = TimestepEncoderConfig(cnn_channels=(4,) * depth, output_dim=8)
+    config = encoder_config(cnn_channels=(4,) * depth, output_dim=8)
     for side in (6, 64):
         image = ObservationSpec("box", (3, side, side), "uint8")
         encoder = build_timestep_encoder(config, spec(camera=image))
@@ -233,4 +233,4 @@ def test_more_or_fewer_convolutions_fit_too(depth: int) -> None:
 def test_image_smaller_than_the_kernels_asked_for_is_refused() -> None:
     tiny = ObservationSpec("box", (3, 4, 4), "uint8")
     with pytest.raises(ConfigError, match=r'found "camera" of shape \[3, 4, 4\]'):
-        build_timestep_encoder(TimestepEncoderConfig(**SMALL), spec(camera=tiny))
+        build_timestep_encoder(encoder_config(**SMALL), spec(camera=tiny))

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.model_configs import encoder_config
 from helpers.numeric import as_float64, assert_as_exact_as
 
-from amago_ray.config.model import TimestepEncoderConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import ConfigError
 from amago_ray.nets.encoders.make import build_timestep_encoder
@@ -23,7 +23,7 @@ CNN: dict[str, Any] = {"cnn_channels": (4,), "cnn_kernel_sizes": (3,), "cnn_stri
 def build(config: dict[str, Any], **observations: ObservationSpec):
     torch.manual_seed(0)
     spec = EnvSpec("test", observations, ActionSpec("discrete", (), (4,)))
-    return build_timestep_encoder(TimestepEncoderConfig(**SMALL, **config), spec)
+    return build_timestep_encoder(encoder_config(**SMALL, **config), spec)
 
 
 def columns(**observations: torch.Tensor) -> TokenColumns:

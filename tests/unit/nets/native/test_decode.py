@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.numeric import as_float64, assert_as_exact_as, float64, nudged
 
-from amago_ray.config.model import SequenceModelConfig
+from amago_ray.config.model import TransformerConfig
 from amago_ray.nets import folding
 from amago_ray.nets.decoding import transformer as decoding_transformer
 from amago_ray.nets.decoding.transformer import TransformerDecoder
@@ -83,7 +83,7 @@ def test_transformers(
     What scores far apart do to rounding, they do to the kernel and to torch alike.
     """
     torch.manual_seed(0)
-    config = SequenceModelConfig(
+    config = TransformerConfig(
         d_model=width, num_heads=num_heads, d_ff=hidden, num_layers=2, context_length=21, positions=positions
     )
     model = Transformer(config, 11, None)
@@ -106,7 +106,7 @@ def test_a_float16_cache_rounds_keys_and_values_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, num_heads: int
 ) -> None:
     torch.manual_seed(0)
-    model = Transformer(SequenceModelConfig(d_model=128, num_heads=num_heads, num_layers=3, context_length=21), 9, None)
+    model = Transformer(TransformerConfig(d_model=128, num_heads=num_heads, num_layers=3, context_length=21), 9, None)
     x = torch.randn(50, 5, 9)
     full, half = (run(model.make_decoder(21, dtype), x, {}) for dtype in (torch.float32, torch.float16))
     assert [kept["keys"].dtype for kept in (full, half)] == [torch.float32, torch.float16]
@@ -124,7 +124,7 @@ def test_a_float16_cache_rounds_keys_and_values_and_nothing_else(
 @pytest.mark.parametrize("scale", [1e-7, 1e-3, 1e7])
 def test_the_kernel_rounds_to_float16_as_torch_does_and_stays_finite(scale: float) -> None:
     torch.manual_seed(0)
-    model = Transformer(SequenceModelConfig(d_model=16, num_heads=2, num_layers=1), 3, None)
+    model = Transformer(TransformerConfig(d_model=16, num_heads=2, num_layers=1), 3, None)
     with torch.no_grad():
         model.layers[0].attention.qkv.gamma.mul_(scale)
     decoders = [model.make_decoder(8, dtype) for dtype in (torch.float32, torch.float16)]
@@ -141,7 +141,7 @@ def test_the_kernel_rounds_to_float16_as_torch_does_and_stays_finite(scale: floa
 
 def test_nan_of_a_broken_observation_stays_in_its_environment_and_episode() -> None:
     torch.manual_seed(0)
-    decoder = Transformer(SequenceModelConfig(d_model=16, num_heads=2), 3, None).make_decoder(8)
+    decoder = Transformer(TransformerConfig(d_model=16, num_heads=2), 3, None).make_decoder(8)
     state, now = decoder.initial_state(2), torch.zeros(2, dtype=torch.int64)
     with torch.inference_mode():
         decoder.step(torch.randn(2, 3), now, state)

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.model_configs import sequence_config
 from helpers.numeric import as_float64, assert_as_exact_as, float64, nudged, with_nudged_weights
 from torch import Tensor
 
-from amago_ray.config.model import SequenceModelConfig
 from amago_ray.errors import ConfigError
 from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.layout import SequenceLayout
@@ -28,7 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def make(options: dict[str, Any]) -> SequenceModel:
     torch.manual_seed(0)
-    model = build_sequence_model(SequenceModelConfig(**{**SMALL, **options}), 10, horizon=50)
+    model = build_sequence_model(sequence_config(**{**SMALL, **options}), 10, horizon=50)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -165,20 +165,20 @@ def test_dropout_acts_in_training_alone() -> None:
         ({"num_heads": 5}, 9, "num_heads: expected a divisor of d_model 16, found 5"),
         ({"num_heads": 16, "positions": "rotary"}, 9, "divisor of d_model 16 with an even quotient, found 16"),
         ({"positions": "learned"}, None, "max_time_index: expected a number"),
-        ({"kind": "lstm"}, 9, 'expected a built-in kind or "module:attr", found "lstm"'),
+        ({"kind": "no_such_models:Lstm"}, 9, 'cannot import "no_such_models"'),
         ({"attention_backend": "fast"}, 9, 'found "fast"'),
     ],
 )
 def test_bad_settings_get_one_line(options: dict[str, Any], horizon: int | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        build_sequence_model(SequenceModelConfig(**{**SMALL, **options}), 10, horizon)
+        build_sequence_model(sequence_config(**{**SMALL, **options}), 10, horizon)
     assert "\n" not in str(error.value)
 
 
 def test_learned_table_has_a_row_for_the_final_timestep() -> None:
-    model = build_sequence_model(SequenceModelConfig(**SMALL, positions="learned"), 10, horizon=50)
+    model = build_sequence_model(sequence_config(**SMALL, positions="learned"), 10, horizon=50)
     assert model.state_dict()["positions.table"].shape == (51, 16)
-    sized = build_sequence_model(SequenceModelConfig(**SMALL, positions="learned", max_time_index=9), 10, None)
+    sized = build_sequence_model(sequence_config(**SMALL, positions="learned", max_time_index=9), 10, None)
     assert sized.state_dict()["positions.table"].shape == (9, 16)
 
 
