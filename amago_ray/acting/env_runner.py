@@ -59,6 +59,8 @@ class EnvRunner:
         greedy: bool = False,
     ) -> None:
         self.num_envs = env_batch.num_envs
+        self.horizon = env_batch.spec.horizon
+        """Longest episode, None where it is not known."""
         self.policy = policy
         self.global_env_steps = 0
         """Env steps of the whole run, told by the owner; drives the exploration schedule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from amago_ray.acting.env_runner import EnvRunner
@@ -14,13 +15,23 @@ from amago_ray.config.model import TransformerConfig
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.specs import EnvSpec, require_spaces
 from amago_ray.envs.make import make_env_batch, make_spec
-from amago_ray.errors import ConfigError
+from amago_ray.errors import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from amago_ray.data.snapshot import Snapshot
 
 EVALUATION_RUNNER = 1_000_000
 """First runner number of evaluation, far from those of training, so that worlds are never shared."""
+
+
+LONGEST_EPISODE = 30_000
+"""Steps after which an episode without a known horizon counts as endless."""
+MOST_LOST_EPISODES = 100
+"""Episodes lost to failures, none ending in between, after which that counts as how it goes on."""
+
+
+class EvaluationInterrupted(Exception):  # noqa: N818
+    """An evaluation was told to end before its time."""
 
 
 class Evaluator:
@@ -35,13 +46,20 @@ class Evaluator:
             for number, env in enumerate(config.evaluation_envs)
         ]
 
-    def evaluate(self, number: int, snapshot: Snapshot) -> list[EpisodeStats]:
-        """The episodes of the run's evaluation `number`, whose worlds belong to that number alone."""
+    def evaluate(
+        self, number: int, snapshot: Snapshot, is_interrupted: Callable[[], bool] = lambda: False
+    ) -> list[EpisodeStats]:
+        """The episodes of the run's evaluation `number`, whose worlds belong to that number alone.
+
+        Raises:
+            EvaluationInterrupted: `is_interrupted`, asked before every step, said so.
+            EnvError: the episodes do not end.
+        """
         episodes = []
         for runner in self._runners:
             runner.policy.load(snapshot)
             runner.begin_incarnation(number)
-            episodes.extend(run_episodes(runner, self._num_episodes))
+            episodes.extend(run_episodes(runner, self._num_episodes, is_interrupted))
         return episodes
 
     def close(self) -> None:
@@ -99,18 +117,36 @@ def _policy_spec(config: Config, spec: EnvSpec) -> EnvSpec:
     return dataclasses.replace(spec, horizon=horizon)
 
 
-def run_episodes(runner: EnvRunner, num_episodes: int) -> list[EpisodeStats]:
+def run_episodes(
+    runner: EnvRunner, num_episodes: int, is_interrupted: Callable[[], bool] = lambda: False
+) -> list[EpisodeStats]:
     """The first `num_episodes` episodes of the runner's incarnation, in the order of their start.
 
     Counting by start, not by end, keeps short (often successful) episodes from being over-represented. One that was
     lost to a failure is replaced by the next that started. Call `EnvRunner.begin_incarnation` before.
+
+    Raises:
+        EvaluationInterrupted: `is_interrupted`, asked before every step, said so.
+        EnvError: an episode does not end, or one after the other is lost.
     """
     finished: dict[int, EpisodeStats] = {}
-    while True:
+    longest = max(LONGEST_EPISODE, 2 * (runner.horizon or 0))
+    oldest, age, lost_before = runner.oldest_running, 0, runner.num_dropped_episodes
+    while not is_interrupted():
         ended = runner.step()
+        age = age + 1 if runner.oldest_running == oldest else 0
+        oldest = runner.oldest_running
+        if age >= longest:
+            raise EnvError(f"no episode ended in {age:,} steps: set env.max_episode_steps")
+        if ended:
+            lost_before = runner.num_dropped_episodes
+        elif runner.num_dropped_episodes - lost_before >= MOST_LOST_EPISODES:
+            kind = runner.failures.most_common(1)[0][0]
+            raise EnvError(f"{MOST_LOST_EPISODES} episodes in a row were lost to failures, mostly {kind}")
         if not ended:
             continue
         finished |= {done.stats.counter: done.stats for done in ended}
         first = sorted(finished)[:num_episodes]
         if len(first) == num_episodes and first[-1] < runner.oldest_running:
             return [finished[counter] for counter in first]
+    raise EvaluationInterrupted

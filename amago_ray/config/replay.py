@@ -31,7 +31,7 @@ class ReplayConfig:
     sampling: Literal["episodes", "timesteps"] = "episodes"
     """"episodes": each stored episode is drawn with equal probability; "timesteps": in proportion to its length."""
     min_timesteps: Annotated[int, POSITIVE_INTEGER] = 1
-    """Training starts when this many timesteps are stored."""
+    """Training starts when this many timesteps were stored, those counted that had to make room."""
     samples_per_insert: Annotated[float, POSITIVE] | None = 400.0
     """Timesteps trained per timestep inserted, held by the governor; None lets both sides run free."""
     samples_per_insert_tolerance: Annotated[float, POSITIVE] = 0.1

@@ -77,6 +77,7 @@ class RayBackend:
         self._results: list[EvaluationResult] = []
         self._warnings: list[str] = []
         self._stopping = False
+        self._is_interrupted = False
         self._ledger = LedgerState()
         self._counters = Counters()
         # What a learner that starts goes on from: a checkpoint's files.
@@ -144,6 +145,8 @@ class RayBackend:
         Raises:
             AmagoRayError: training cannot go on; one that an actor raised, or could not be made for.
         """
+        if self._is_interrupted:
+            timeout_s = 0.0
         self._look(timeout_s if self._stopping else min(timeout_s, self._workers.next_due_s()))
         if not self._stopping:
             self._workers.start_due()
@@ -194,6 +197,10 @@ class RayBackend:
             self._look(deadline_s - time.monotonic())
         for name in self._workers.names:
             self._warnings.append(f"the {name} did not end within {_STOP_TIMEOUT_S:g} s")
+
+    def interrupt(self) -> None:
+        """Wait no longer in `advance`."""
+        self._is_interrupted = True
 
     def stop(self) -> None:
         """Tell everyone to stop, wait until finished episodes are handed over, and end the actors."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from amago_ray.errors import EnvError
 from amago_ray.runtime.endings import Ending
 from amago_ray.runtime.supervisor import RestartBudget, Started
 from amago_ray.training.ports import Counters, EvaluationResult
@@ -90,6 +91,9 @@ class Evaluations:
             counters = Counters(wanted.counters.env_steps, learner_steps, wanted.counters.episodes)
             time_s = self._clock() - running.began_s
             return EvaluationResult(wanted.number, counters, episodes, time_s, policy), None
+        if isinstance(ending.error, EnvError) and ending.kind == "raised":
+            time_s = self._clock() - running.began_s
+            return EvaluationResult(wanted.number, wanted.counters, (), time_s, given_up=str(ending.error)), None
         if ending.kind == "raised":
             raise ending.failure(f"the {_NAME} failed")
         if ending.kind == "returned":

@@ -64,7 +64,7 @@ class Governor:
 
     def may_train(self) -> bool:
         """Whether a learner may reserve another batch."""
-        if sum(self._stored.values()) < self._min_timesteps:
+        if not self._is_filled:
             return False
         if self._ratio is None:
             return True
@@ -84,11 +84,16 @@ class Governor:
 
     def may_act(self) -> bool:
         """Whether runners may go on; False asks them to pause."""
-        if self._ratio is None or sum(self._stored.values()) < self._min_timesteps:
+        if self._ratio is None or not self._is_filled:
             return True
         # Two of the largest groups may wait for training, so that collecting overlaps with learning.
         allowance = max(self._tolerance * self.inserted, 2 * self._largest_insert)
         return self.inserted <= self._trained / self._ratio + allowance
+
+    @property
+    def _is_filled(self) -> bool:
+        """Whether `min_timesteps` came in; what was evicted counts, as a replay that evicts holds all it ever can."""
+        return sum(self._stored.values()) > 0 and sum(self._totals.values()) >= self._min_timesteps
 
     def rebase(self) -> None:
         """Forget past imbalance (after a resume or a lost learner), so that neither side bursts to make up for it."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from amago_ray.acting.env_runner import make_env_runner
-from amago_ray.acting.evaluation import Evaluator
+from amago_ray.acting.evaluation import EvaluationInterrupted, Evaluator
 from amago_ray.agent.weights import snapshot_to_bytes
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import CheckpointError
+from amago_ray.errors import CheckpointError, EnvError
 from amago_ray.learning.learner import Learner
 from amago_ray.replay.make import make_shard
 from amago_ray.replay.owner import Claim
@@ -30,12 +32,22 @@ from amago_ray.training.replay_metrics import replay_metrics
 _STREAM = 2
 
 
+@dataclass(frozen=True)
+class _Mark:
+    """How things stood at a time: totals, the time at work, and in each part of it."""
+
+    counters: Counters = field(default_factory=Counters)
+    worked_s: float = 0.0
+    busy_s: Mapping[str, float] = field(default_factory=dict)
+
+
 class LocalBackend:
     """Acts until the governor gives credit to train, trains until it is spent, and so on.
 
     Deterministic: nothing depends on time, so two runs of one config are equal bit for bit, and so is a run that was
     stopped at a checkpoint and resumed. For that a capture drops the running episodes and hands the newest weights to
-    the runner, in the uninterrupted run too. Results of an evaluation are handed over before any further training.
+    the runner, in the uninterrupted run too. Evaluations wanted come before any further training. The clock decides
+    about interim reports alone, and where `stop.time_s` ends the run.
     """
 
     def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path, claim: Claim) -> None:
@@ -52,20 +64,26 @@ class LocalBackend:
         self._rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STREAM,)))
         self._next_shard = 0
         self._episodes_total = 0
-        self._finished: list[EpisodeStats] = []
-        self._evaluations: list[EvaluationResult] = []
+        self._episodes: list[EpisodeStats] = []
+        self._wanted_evaluations: list[int] = []
         self._warned_failures: set[str] = set()
-        self._busy_s = {"acting": 0.0, "environment": 0.0, "replay": 0.0, "learner": 0.0, "broadcast": 0.0}
-
-    @property
-    def _counters(self) -> Counters:
-        return Counters(self._runner.env_steps, self._learner.learner_steps, self._episodes_total)
+        self._end_at_s = math.inf
+        self._is_interrupted = False
+        self._is_finished = False
+        self._has_acted = False
+        # Updates until the next whole report, and how things stood at the one before.
+        self._updates_left = config.learner.metrics_interval
+        self._reported = _Mark()
+        self._worked_s = self._replay_s = self._learner_s = self._broadcast_s = 0.0
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Begin, or go on from a checkpoint: replay is cut back to where it was then.
 
-        Raises: CheckpointError if the checkpoint is not one of a local run with as many shards.
+        Raises:
+            CheckpointError: the checkpoint is not one of a local run with as many shards.
         """
+        if self._config.stop.time_s is not None:
+            self._end_at_s = time.monotonic() + self._config.stop.time_s
         for number in range(self._config.replay.num_shards):
             shard = make_shard(self._config, self._spec, self._replay_directory, self._claim, number)
             self._shards.append(shard)
@@ -79,51 +97,25 @@ class LocalBackend:
             if IMPORTED not in checkpoint.metadata:
                 self._load_state(checkpoint)
         self._broadcast()
+        self._reported = self._mark()
 
     def advance(self, timeout_s: float) -> Report:
-        """Train `learner.metrics_interval` times, acting in between as the governor asks."""
-        if self._evaluations:
-            evaluations, self._evaluations = self._evaluations, []
-            return Report(self._counters, evaluations=evaluations)
-        counters = self._counters
+        """Train `learner.metrics_interval` times, acting in between as the governor asks, or evaluate.
+
+        What takes longer than `timeout_s` is told in interim reports.
+        """
+        if self._wanted_evaluations and not self._must_return:
+            return self._evaluate()
         began = time.perf_counter()
-        busy_before = dict(self._busy_s)
-        acting_before = (self._runner.policy_time_s, self._runner.env_time_s)
-        for _ in range(self._config.learner.metrics_interval):
-            self._act_until_credit()
-            self._train_once()
-        elapsed = time.perf_counter() - began
-        self._busy_s["acting"] += self._runner.policy_time_s - acting_before[0]
-        self._busy_s["environment"] += self._runner.env_time_s - acting_before[1]
-        report = Report(
-            counters=self._counters,
-            episodes=self._finished,
-            metrics={
-                **self._learner.metrics(),
-                **self._governor.metrics(),
-                **replay_metrics([shard.report() for shard in self._shards], self._config.replay),
-                "time/env_steps_per_s": (self._counters.env_steps - counters.env_steps) / elapsed,
-                "time/learner_steps_per_s": (self._counters.learner_steps - counters.learner_steps) / elapsed,
-                "rollout/dropped_episodes": float(self._runner.num_dropped_episodes),
-                "rollout/isolated_envs": float(self._runner.num_isolated_envs),
-                "rollout/abandoned_episodes": float(self._runner.num_abandoned_episodes),
-            },
-            sides=[{name: (busy - busy_before[name]) / elapsed for name, busy in self._busy_s.items()}],
-            warnings=self._new_failures(),
-        )
-        self._finished = []
-        return report
+        is_whole = self._is_finished or self._work(time.monotonic() + timeout_s)
+        self._worked_s += time.perf_counter() - began
+        if is_whole and self._counters != self._reported.counters:
+            return self._report()
+        return Report(self._counters, warnings=self._new_failures(), is_interim=True)
 
     def request_evaluation(self, number: int) -> None:
-        """Evaluate at once."""
-        assert self._evaluator is not None
-        began = time.perf_counter()
-        snapshot = self._learner.snapshot()
-        episodes = self._evaluator.evaluate(number, snapshot)
-        time_s = time.perf_counter() - began
-        self._evaluations.append(
-            EvaluationResult(number, self._counters, episodes, time_s, snapshot_to_bytes(snapshot))
-        )
+        """Evaluate before anything else goes on."""
+        self._wanted_evaluations.append(number)
 
     def capture(self) -> Capture:
         """The state of everything; running episodes are dropped."""
@@ -141,7 +133,12 @@ class LocalBackend:
         return Capture(self._counters, self._learner.save_files(), state)
 
     def finish(self) -> None:
-        """Nothing to do: while an evaluation is awaited, nothing else goes on."""
+        """Neither act nor train any more."""
+        self._is_finished = True
+
+    def interrupt(self) -> None:
+        """Come back from whatever is under way at its next step."""
+        self._is_interrupted = True
 
     def stop(self) -> None:
         """Release environments and files."""
@@ -168,20 +165,56 @@ class LocalBackend:
         self._episodes_total = state["episodes"]
         self._runner.load_state(state["runner"])
 
-    def _act_until_credit(self) -> None:
-        acted = False
-        while not self._governor.may_train() or (self._config.replay.samples_per_insert is None and not acted):
-            acted = True
-            self._runner.global_env_steps = self._runner.env_steps
-            finished = self._runner.step()
-            if finished:
-                began = time.perf_counter()
-                self._shards[self._next_shard].add([done.episode for done in finished])
-                self._report_shard(self._next_shard)
-                self._busy_s["replay"] += time.perf_counter() - began
-                self._next_shard = (self._next_shard + 1) % len(self._shards)
-                self._episodes_total += len(finished)
-                self._finished.extend(done.stats for done in finished)
+    @property
+    def _counters(self) -> Counters:
+        return Counters(self._runner.env_steps, self._learner.learner_steps, self._episodes_total)
+
+    @property
+    def _must_return(self) -> bool:
+        is_late = not self._is_finished and time.monotonic() >= self._end_at_s
+        return self._is_interrupted or is_late
+
+    @property
+    def _is_acted(self) -> bool:
+        limit = self._config.stop.env_steps
+        return limit is not None and self._runner.env_steps >= limit
+
+    @property
+    def _is_trained(self) -> bool:
+        limit = self._config.stop.learner_steps
+        return limit is not None and self._learner.learner_steps >= limit
+
+    def _work(self, until_s: float) -> bool:
+        """Train as often as a whole report needs, acting in between; False: there is more to do, but the time is up."""
+        while self._updates_left and not self._is_trained and not self._must_return:
+            if self._may_train():
+                self._train_once()
+                self._updates_left -= 1
+            elif self._is_acted:
+                break
+            else:
+                self._act()
+            if time.monotonic() >= until_s:
+                return not self._updates_left
+        return True
+
+    def _may_train(self) -> bool:
+        """Whether the governor gives credit; running free, every update has one step of acting before it."""
+        is_acting_first = self._config.replay.samples_per_insert is None and not self._has_acted
+        return self._governor.may_train() and not is_acting_first
+
+    def _act(self) -> None:
+        self._has_acted = True
+        self._runner.global_env_steps = self._runner.env_steps
+        finished = self._runner.step()
+        if finished:
+            began = time.perf_counter()
+            self._shards[self._next_shard].add([done.episode for done in finished])
+            self._report_shard(self._next_shard)
+            self._replay_s += time.perf_counter() - began
+            self._next_shard = (self._next_shard + 1) % len(self._shards)
+            self._episodes_total += len(finished)
+            self._episodes.extend(done.stats for done in finished)
 
     def _train_once(self) -> None:
         began = time.perf_counter()
@@ -193,9 +226,65 @@ class LocalBackend:
         trained = time.perf_counter()
         if self._learner.learner_steps % self._config.learner.broadcast_interval == 0:
             self._broadcast()
-        self._busy_s["replay"] += sampled - began
-        self._busy_s["learner"] += trained - sampled
-        self._busy_s["broadcast"] += time.perf_counter() - trained
+        self._has_acted = False
+        self._replay_s += sampled - began
+        self._learner_s += trained - sampled
+        self._broadcast_s += time.perf_counter() - trained
+
+    def _evaluate(self) -> Report:
+        """Evaluate, unless that is interrupted: then the evaluation is still wanted."""
+        assert self._evaluator is not None
+        number = self._wanted_evaluations[0]
+        began = time.perf_counter()
+        snapshot = self._learner.snapshot()
+        episodes: list[EpisodeStats] = []
+        given_up = None
+        try:
+            episodes = self._evaluator.evaluate(number, snapshot, is_interrupted=lambda: self._must_return)
+        except EvaluationInterrupted:
+            return Report(self._counters, is_interim=True)
+        except EnvError as error:
+            given_up = str(error)
+        self._wanted_evaluations.pop(0)
+        policy = None if given_up else snapshot_to_bytes(snapshot)
+        time_s = time.perf_counter() - began
+        result = EvaluationResult(number, self._counters, episodes, time_s, policy, given_up)
+        return Report(self._counters, evaluations=[result])
+
+    def _mark(self) -> _Mark:
+        busy_s = {
+            "acting": self._runner.policy_time_s,
+            "environment": self._runner.env_time_s,
+            "replay": self._replay_s,
+            "learner": self._learner_s,
+            "broadcast": self._broadcast_s,
+        }
+        return _Mark(self._counters, self._worked_s, busy_s)
+
+    def _report(self) -> Report:
+        """Everything since the whole report before."""
+        before, now = self._reported, self._mark()
+        elapsed = max(now.worked_s - before.worked_s, 1e-9)
+        report = Report(
+            counters=now.counters,
+            episodes=self._episodes,
+            metrics={
+                **self._learner.metrics(),
+                **self._governor.metrics(),
+                **replay_metrics([shard.report() for shard in self._shards], self._config.replay),
+                "time/env_steps_per_s": (now.counters.env_steps - before.counters.env_steps) / elapsed,
+                "time/learner_steps_per_s": (now.counters.learner_steps - before.counters.learner_steps) / elapsed,
+                "rollout/dropped_episodes": float(self._runner.num_dropped_episodes),
+                "rollout/isolated_envs": float(self._runner.num_isolated_envs),
+                "rollout/abandoned_episodes": float(self._runner.num_abandoned_episodes),
+            },
+            sides=[{name: (busy_s - before.busy_s[name]) / elapsed for name, busy_s in now.busy_s.items()}],
+            warnings=self._new_failures(),
+        )
+        self._episodes = []
+        self._updates_left = self._config.learner.metrics_interval
+        self._reported = now
+        return report
 
     def _sample(self) -> SequenceBatch:
         sizes = np.array([shard.report().stored_timesteps for shard in self._shards], np.float64)

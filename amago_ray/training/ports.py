@@ -23,9 +23,10 @@ class Counters:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """A finished evaluation: its episodes, the counters when it was asked for, and the weights it used.
+    """An evaluation that is over: its episodes, the counters when it was asked for, and the weights it used.
 
-    `policy` holds these weights as a safetensors file.
+    policy: these weights as a safetensors file. given_up: why it was given up where it could not end; then there are
+    no episodes.
     """
 
     number: int
@@ -33,6 +34,7 @@ class EvaluationResult:
     episodes: Sequence[EpisodeStats]
     time_s: float
     policy: bytes | None = None
+    given_up: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Report:
 
     metrics: flat names to values, of replay, learner, acting and timing.
     sides: where the time of the run's sides went, for the bottleneck verdict; none where that is not known.
+    is_interim: only counters and warnings are news, as in a long time of acting; they are shown, but neither logged nor
+    reason to evaluate or save, so that a deterministic backend may report by the clock between its whole reports.
     """
 
     counters: Counters
@@ -50,6 +54,7 @@ class Report:
     evaluations: Sequence[EvaluationResult] = ()
     warnings: Sequence[str] = ()
     stop_requested: bool = False
+    is_interim: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,18 +71,30 @@ class CaptureError(CheckpointError):
 
 
 class Backend(Protocol):
-    """The working parts of a run: env runners, replay shards, learners, evaluation."""
+    """The working parts of a run: env runners, replay shards, learners, evaluation.
+
+    A backend knows `config.stop`. It never acts past `env_steps` by more than one step of its environments, never
+    trains past `learner_steps`, and returns from `advance` when it has come to one of them (the credit left then may
+    be trained first), or `time_s` after `start`, though no episode ends and nothing is trained. Only evaluations after
+    `finish` take their time.
+    """
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Start everything, from scratch or from a checkpoint."""
         ...
 
     def advance(self, timeout_s: float) -> Report:
-        """Let work go on, about `timeout_s` where work is asynchronous, and say what happened."""
+        """Let work go on, about `timeout_s` where nothing else ends it, and say what happened.
+
+        After `finish` only evaluations go on; the first report then holds the last counts.
+        """
         ...
 
     def request_evaluation(self, number: int) -> None:
-        """Evaluate the newest weights; the result comes with a later report."""
+        """Evaluate the newest weights; the result comes with a later report.
+
+        An evaluation whose episodes do not end is given up, and the result says why.
+        """
         ...
 
     def capture(self) -> Capture:
@@ -90,6 +107,13 @@ class Backend(Protocol):
 
     def finish(self) -> None:
         """End acting and learning: what is evaluated and captured from now on are the run's last weights."""
+        ...
+
+    def interrupt(self) -> None:
+        """Come back from whatever is under way, acting, training or evaluating, at its next step.
+
+        Called from a signal handler, so it does no more than to note that; `capture` and `stop` still work afterwards.
+        """
         ...
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -16,17 +17,28 @@ from amago_ray.training.run_directory import RunDirectory
 from amago_ray.training.schedule import Schedule
 from amago_ray.training.state import TrainerState
 
+_log = logging.getLogger(__name__)
+
 
 class Reporter:
-    """Turns reports into metrics and shows them everywhere."""
+    """Turns reports into metrics and shows them everywhere.
+
+    patience: env steps without an episode's end, of all environments together, after which that is worth a warning.
+    """
 
     def __init__(
-        self, directory: RunDirectory, console: ConsoleReporter | None, loggers: LoggerGroup, schedule: Schedule
+        self,
+        directory: RunDirectory,
+        console: ConsoleReporter | None,
+        loggers: LoggerGroup,
+        schedule: Schedule,
+        patience: int,
     ) -> None:
         self._directory = directory
         self._console = console
         self._loggers = loggers
         self._schedule = schedule
+        self._endless = EndlessWatch(patience)
         self._limit: Verdict | None = None
         self._status: dict[str, Any] = {}
         self._shown: dict[str, float] = {}
@@ -37,17 +49,23 @@ class Reporter:
         return self._shown
 
     def report(self, report: Report, state: TrainerState, evaluated: Mapping[str, float]) -> None:
-        """Show and log a report, and what evaluations brought with it."""
-        metrics = {**_metrics(report, state), **evaluated}
-        if report.sides:
-            self._limit = verdict(report.sides)
-            metrics |= self._limit.metrics()
-        written = self._loggers.log(report.counters.env_steps, metrics)
-        self._shown |= {**written, "env_steps": float(report.counters.env_steps)}
+        """Show a report, and log it with what evaluations brought, unless it is an interim one."""
+        if report.is_interim:
+            self._shown |= _counts(report.counters)
+        else:
+            metrics = {**_metrics(report, state), **evaluated}
+            if report.sides:
+                self._limit = verdict(report.sides)
+                metrics |= self._limit.metrics()
+            self._shown |= self._loggers.log(report.counters.env_steps, metrics)
+        self._shown["env_steps"] = float(report.counters.env_steps)
+        for warning in report.warnings:
+            self.warn(warning)
+        endless = self._endless.look(report.counters)
+        if endless is not None:
+            self.warn(endless)
         progress = self._schedule.progress(report.counters, self._shown)
         if self._console is not None:
-            for warning in report.warnings:
-                self.warn(warning)
             self._console.report(self._shown, progress, self._limit)
         self._status = {
             "metrics": self._shown,
@@ -57,10 +75,12 @@ class Reporter:
         }
         self.write_status("running")
 
-    def warn(self, warning: str) -> None:
-        """Tell whoever watches the console."""
+    def warn(self, text: str) -> None:
+        """Show a line that stays; without a console, on stderr."""
         if self._console is not None:
-            self._console.message(f"warning: {warning}")
+            self._console.message(f"warning: {text}")
+        else:
+            _log.warning("%s", text)
 
     def write_status(self, state: str, reason: str | None = None) -> None:
         """Note in which state the run is, beside the newest metrics.
@@ -80,6 +100,29 @@ class Reporter:
             stack.callback(self._loggers.close)
 
 
+class EndlessWatch:
+    """Notices that no episode ends, so that nothing comes to be trained on; says so again after twice the time."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = self._wait = patience
+        self._last_end: tuple[int, int] | None = None
+
+    def look(self, counters: Counters) -> str | None:
+        """A warning, or None."""
+        if self._last_end is None or counters.episodes != self._last_end[1]:
+            self._last_end, self._wait = (counters.env_steps, counters.episodes), self._patience
+        num_steps = counters.env_steps - self._last_end[0]
+        if num_steps < self._wait:
+            return None
+        self._wait = 2 * num_steps
+        return no_episode_ended(num_steps)
+
+
+def no_episode_ended(env_steps: int) -> str:
+    """What is said of a run, or a part of it, that turned out no episode."""
+    return f"no episode ended in {env_steps:,} steps: set env.max_episode_steps"
+
+
 def evaluation_metrics(result: EvaluationResult) -> dict[str, float]:
     """`eval/...` of a finished evaluation."""
     return {
@@ -91,17 +134,16 @@ def evaluation_metrics(result: EvaluationResult) -> dict[str, float]:
 
 
 def _metrics(report: Report, state: TrainerState) -> dict[str, float]:
-    metrics = {
-        **report.metrics,
-        **state.window.metrics("rollout"),
-        "learner_steps": float(report.counters.learner_steps),
-        "episodes": float(report.counters.episodes),
-    }
+    metrics = {**report.metrics, **state.window.metrics("rollout"), **_counts(report.counters)}
     lags = [_lag(report.counters, episode.policy_version) for episode in report.episodes]
     known = [lag for lag in lags if lag is not None]
     if known:
         metrics["time/policy_lag"] = sum(known) / len(known)
     return metrics
+
+
+def _counts(counters: Counters) -> dict[str, float]:
+    return {"learner_steps": float(counters.learner_steps), "episodes": float(counters.episodes)}
 
 
 def _lag(counters: Counters, version: PolicyVersion) -> float | None:

@@ -54,8 +54,8 @@ class Schedule:
         return (env_steps // interval + 1) * interval
 
     def last_evaluation_is_due(self, state: TrainerState) -> bool:
-        """Whether a run that ends still has weights that no evaluation has seen."""
-        is_stale = state.after_steps < state.counters.learner_steps
+        """Whether a run that ends still has trained weights that no evaluation has seen."""
+        is_stale = max(state.after_steps, 0) < state.counters.learner_steps
         return self._evaluation.num_episodes > 0 and is_stale and not self._reached_by_evaluation(state)
 
     def checkpoint_is_due(self, learner_steps: int) -> bool:
@@ -69,14 +69,18 @@ class Schedule:
         self._saved_at, self._saved_steps = self._clock(), learner_steps
 
     def reason_to_end(self, state: TrainerState) -> str | None:
-        """Which stop criterion is met; None: none yet."""
+        """Which stop criterion is met, and where the run stands; None: none yet."""
         stop, counters = self._stop, state.counters
         if stop.env_steps is not None and counters.env_steps >= stop.env_steps:
-            return f"reached {stop.env_steps:,} env steps"
+            return _reached(stop.env_steps, counters.env_steps, "env steps")
         if stop.learner_steps is not None and counters.learner_steps >= stop.learner_steps:
-            return f"reached {stop.learner_steps:,} learner steps"
+            return _reached(stop.learner_steps, counters.learner_steps, "learner steps")
         if stop.time_s is not None and self.elapsed_s >= stop.time_s:
-            return f"reached {stop.time_s:g} s"
+            # Nothing ends at a point of time: within a second, it was reached.
+            is_late = self.elapsed_s >= stop.time_s + 1
+            return (
+                f"ended at {self.elapsed_s:.0f} s (asked: {stop.time_s:g})" if is_late else f"reached {stop.time_s:g} s"
+            )
         if self._reached_by_evaluation(state):
             return "evaluation reached the goal"
         return None
@@ -104,3 +108,7 @@ class Schedule:
             (self._stop.eval_return, state.after.get("eval/return_mean")),
         )
         return any(goal is not None and value is not None and value >= goal for goal, value in goals)
+
+
+def _reached(asked: int, found: int, unit: str) -> str:
+    return f"reached {asked:,} {unit}" if found == asked else f"ended at {found:,} {unit} (asked: {asked:,})"

@@ -21,11 +21,13 @@ class TrainerState:
 
     next_evaluation: env steps at which the next evaluation is due. before, after: metrics of the evaluation before
     training, and of the newest one, of the weights of `after_steps` learner steps. best: the highest score so far.
+    num_given_up: evaluations whose episodes did not end.
     """
 
     next_evaluation: int
     counters: Counters = field(default_factory=Counters)
     num_evaluations: int = 0
+    num_given_up: int = 0
     is_evaluating: bool = False
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class TrainerState:
                 next_evaluation=int(plain["next_evaluation"]),
                 counters=Counters(*(int(metadata[name]) for name in ("env_steps", "learner_steps", "episodes"))),
                 num_evaluations=int(plain["num_evaluations"]),
+                num_given_up=int(plain.get("num_given_up", 0)),
                 is_evaluating=bool(plain["evaluating"]),
                 before=dict(plain["before"]),
                 after=dict(plain["after"]),
@@ -78,6 +81,7 @@ class TrainerState:
             "trainer": {
                 "next_evaluation": self.next_evaluation,
                 "num_evaluations": self.num_evaluations,
+                "num_given_up": self.num_given_up,
                 "evaluating": self.is_evaluating,
                 "before": self.before,
                 "after": self.after,

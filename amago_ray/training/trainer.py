@@ -14,11 +14,14 @@ from amago_ray.errors import RunDirectoryError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
 from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints
-from amago_ray.training.ports import Backend, CaptureError, Counters, EvaluationResult
-from amago_ray.training.reporting import Reporter, evaluation_metrics
+from amago_ray.training.ports import Backend, CaptureError, Counters, EvaluationResult, Report
+from amago_ray.training.reporting import Reporter, evaluation_metrics, no_episode_ended
 from amago_ray.training.run_directory import RunDirectory
 from amago_ray.training.schedule import Schedule
 from amago_ray.training.state import TrainerState
+
+_LONG_EPISODE = 5_000
+"""Steps after which an episode without a known horizon is long enough to be spoken of."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Trainer:
         self._spec = spec
         self._checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
         self._schedule = Schedule(config, by_steps=by_steps)
-        self._reporter = Reporter(directory, console, loggers, self._schedule)
+        self._reporter = Reporter(directory, console, loggers, self._schedule, _patience(config, spec))
         self._state = TrainerState.fresh(config)
         self._reason: str | None = None
         self._failure: str | None = None
@@ -80,6 +83,7 @@ class Trainer:
         """Checkpoint and end at the next opportunity; safe to call from a signal handler."""
         self._is_interrupted = True
         self._end(reason)
+        self._backend.interrupt()
 
     def run(self, checkpoint: Checkpoint | None = None) -> RunOutcome:
         """Train, from scratch or from a checkpoint, until a stop criterion, `request_stop` or an error.
@@ -122,14 +126,15 @@ class Trainer:
             self._schedule.note_checkpoint(self._state.counters.learner_steps)
 
     def step(self) -> StepReport:
-        """Train until the next report. The step that names a reason is the last: it also evaluates and saves the end.
+        """Train until the next whole report. The step that names a reason is the last: it evaluates and saves the end.
 
         Raises:
             TrainingError: training cannot go on.
         """
         with self._noting_failure():
             try:
-                self._advance()
+                while self._advance().is_interim and self._reason is None:
+                    pass
                 if self._reason is None:
                     self._do_what_is_due()
                 if self._reason is not None:
@@ -183,7 +188,7 @@ class Trainer:
             self._failure = self._failure or f"{type(error).__name__}: {error}"
             raise
 
-    def _advance(self) -> None:
+    def _advance(self) -> Report:
         """Let the backend work until its next report, and see whether the run should end."""
         report = self._backend.advance(self._config.report.interval_s)
         self._state.counters = report.counters
@@ -195,6 +200,7 @@ class Trainer:
         if report.stop_requested:
             self.request_stop("stopped on request")
         self._end(self._schedule.reason_to_end(self._state))
+        return report
 
     def _do_what_is_due(self) -> None:
         if self._schedule.evaluation_is_due(self._state):
@@ -205,12 +211,17 @@ class Trainer:
 
     def _conclude(self) -> None:
         """Evaluate and save what training ended with."""
-        if not self._is_interrupted and self._schedule.last_evaluation_is_due(self._state):
+        if not self._is_interrupted:
             # The last checkpoint holds the weights that are evaluated last.
             self._backend.finish()
+            self._advance()
+            self._reason = self._schedule.reason_to_end(self._state) or self._reason
             self._await_evaluation()
-            self._request_evaluation()
-            self._await_evaluation()
+            if self._schedule.last_evaluation_is_due(self._state):
+                self._request_evaluation()
+                self._await_evaluation()
+        if self._state.counters.env_steps and not self._state.counters.episodes:
+            self._reporter.warn(no_episode_ended(self._state.counters.env_steps))
         if self._saved_mark != self._state.mark:
             self._save_if_possible()
 
@@ -226,10 +237,15 @@ class Trainer:
         self._backend.request_evaluation(self._state.begin_evaluation())
 
     def _await_evaluation(self) -> None:
-        while self._state.is_evaluating:
+        while self._state.is_evaluating and not self._is_interrupted:
             self._advance()
 
     def _take_evaluation(self, result: EvaluationResult) -> dict[str, float]:
+        if result.given_up is not None:
+            self._reporter.warn(f"an evaluation was given up: {result.given_up}")
+            self._state.is_evaluating = False
+            self._state.num_given_up += 1
+            return {"eval/num_given_up": float(self._state.num_given_up)}
         metrics = evaluation_metrics(result)
         is_before = result.number == 0 and self._config.evaluation.at_start
         if self._state.take_evaluation(result, metrics, is_before=is_before) and result.policy is not None:
@@ -265,3 +281,9 @@ class Trainer:
                 self._request_evaluation()
         self._saved_mark = self._state.mark
         self._end(self._schedule.reason_to_end(self._state))
+
+
+def _patience(config: Config, spec: EnvSpec) -> int:
+    """Env steps in which every environment could have ended an episode."""
+    num_envs = config.rollout.num_env_runners * config.rollout.num_envs_per_env_runner
+    return num_envs * max(_LONG_EPISODE, 2 * (spec.horizon or 0))

@@ -41,6 +41,7 @@ class FakeBackend:
         self.started_from: Checkpoint | None = None
         self.is_stopped = False
         self.is_finished = False
+        self.is_interrupted = False
         self.stop_requested = False
         self._env_steps, self._learner_steps = env_steps, learner_steps
         self._score_of = score_of
@@ -66,12 +67,14 @@ class FakeBackend:
         if self._pending and not self._evaluation_delay:
             arrived, self._pending = [result for _, result in self._pending], []
             return Report(self.counters, evaluations=arrived)
-        self._num_reports += 1
         before = self.counters
-        if not self.is_finished:
-            self.counters = Counters(
-                before.env_steps + self._env_steps, before.learner_steps + self._learner_steps, before.episodes + 1
-            )
+        if self.is_finished:
+            arrived, self._pending = [result for _, result in self._pending], []
+            return Report(before, evaluations=arrived, is_interim=not arrived)
+        self._num_reports += 1
+        self.counters = Counters(
+            before.env_steps + self._env_steps, before.learner_steps + self._learner_steps, before.episodes + 1
+        )
         self.calls.append(("advance", self.counters.env_steps))
         self._on_advance(self)
         arrived = [result for delay, result in self._pending if delay <= 1]
@@ -100,6 +103,9 @@ class FakeBackend:
 
     def finish(self) -> None:
         self.is_finished = True
+
+    def interrupt(self) -> None:
+        self.is_interrupted = True
 
     def stop(self) -> None:
         self.is_stopped = True

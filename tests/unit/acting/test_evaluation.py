@@ -10,7 +10,13 @@ from helpers.one_line import one_line
 from helpers.scripted import ScriptedBatch, make_agent, make_config, snapshot_of
 
 from amago_ray.acting.env_runner import EnvRunner, make_env_runner
-from amago_ray.acting.evaluation import EVALUATION_RUNNER, Evaluator, make_evaluation_runner, run_episodes
+from amago_ray.acting.evaluation import (
+    EVALUATION_RUNNER,
+    EvaluationInterrupted,
+    Evaluator,
+    make_evaluation_runner,
+    run_episodes,
+)
 from amago_ray.acting.exploration import NoExploration
 from amago_ray.acting.policy import Policy
 from amago_ray.agent.actor_critic import build_actor_critic
@@ -20,7 +26,7 @@ from amago_ray.config.exploration import EpsilonGreedyConfig, NoExplorationConfi
 from amago_ray.config.training import EvaluationConfig
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.envs.make import make_spec
-from amago_ray.errors import ConfigError
+from amago_ray.errors import ConfigError, EnvError
 
 MAZE = EnvConfig(id="amago_ray/MazeRunner-v0", kwargs={"size": 7, "num_goals": 1, "episode_length": 12})
 
@@ -172,3 +178,32 @@ def test_episodes_of_unknown_length_are_evaluated_as_long_as_the_learned_positio
         with pytest.raises(ConfigError, match="max_time_index: expected more than 5") as error:
             evaluator.evaluate(0, snapshot)
         one_line(error)
+
+
+# --- episodes that do not end ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_endless", [1, 2])
+def test_an_evaluation_with_endless_episodes_is_given_up(monkeypatch: pytest.MonkeyPatch, num_endless: int) -> None:
+    """One that never ends is enough: the first started are the ones that count."""
+    monkeypatch.setattr("amago_ray.acting.evaluation.LONGEST_EPISODE", 40)
+    batch = ScriptedBatch(2, length_of=lambda index, seed: 10**9 if index < num_endless else 4)
+    with pytest.raises(EnvError, match=r"no episode ended in 40 steps: set env\.max_episode_steps") as error:
+        run_episodes(scripted_runner(batch), 3)
+    one_line(error)
+
+
+def test_an_evaluation_that_loses_every_episode_is_given_up() -> None:
+    batch = ScriptedBatch(2, step_hook=lambda b: [0, 1] if b.time[0] == 2 else [])
+    with pytest.raises(
+        EnvError, match="100 episodes in a row were lost to failures, mostly RuntimeError: it broke"
+    ) as error:
+        run_episodes(scripted_runner(batch), 3)
+    one_line(error)
+
+
+def test_an_evaluation_is_interrupted_at_its_next_step() -> None:
+    batch = ScriptedBatch(2, length_of=lambda index, seed: 10**9)
+    with pytest.raises(EvaluationInterrupted):
+        run_episodes(scripted_runner(batch), 3, lambda: len(batch.history) == 7)
+    assert len(batch.history) == 7

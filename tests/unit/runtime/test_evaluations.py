@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from amago_ray.errors import TrainingError
+from amago_ray.errors import EnvError, TrainingError
 from amago_ray.runtime.endings import Ending
 from amago_ray.runtime.evaluations import Evaluations
 from amago_ray.training.ports import Counters
@@ -116,3 +116,16 @@ def test_what_an_evaluation_raises_ends_the_run() -> None:
     scene.evaluations.begin()
     with pytest.raises(TrainingError, match="evaluator failed: ValueError: broken"):
         scene.evaluations.ended(scene.running[0], Ending("raised", error=ValueError("broken")))
+
+
+def test_episodes_that_do_not_end_give_the_evaluation_up_and_leave_the_evaluator() -> None:
+    scene = Scene()
+    scene.evaluations.ask(3, Counters(100, 5, 9))
+    scene.evaluations.begin()
+    result, warning = scene.evaluations.ended(scene.running[0], Ending("raised", error=EnvError("no episode ended")))
+    assert warning is None
+    assert (result.number, result.counters, result.given_up) == (3, Counters(100, 5, 9), "no episode ended")
+    assert result.episodes == ()
+    scene.evaluations.ask(4, Counters())
+    scene.evaluations.begin()
+    assert scene.num_evaluators == 1

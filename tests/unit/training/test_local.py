@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cache
@@ -181,7 +182,7 @@ def test_a_report_counts_what_happened(tmp_path: Path) -> None:
     backend.start(None)
     episodes = 0
     for number in range(1, 4):
-        report = backend.advance(0.0)
+        report = backend.advance(math.inf)
         episodes += len(report.episodes)
         assert report.counters.learner_steps == 5 * number
         assert report.counters.episodes == episodes
@@ -221,14 +222,14 @@ def test_the_verdict_of_a_report_names_the_slow_part(
     config = config_from_dict(slow_parts.CONFIG)
     backend = LocalBackend(config, make_spec(config.envs), tmp_path / "replay", NO_RUN)
     backend.start(None)
-    backend.advance(0.0)
+    backend.advance(math.inf)
     slow_parts.slow_down(commands, **{part: pause_s})
     clock = SleepsAlone()
     with monkeypatch.context() as patched:
         for name in ("perf_counter", "monotonic"):
             patched.setattr(time, name, clock.look)
         patched.setattr(time, "sleep", clock.sleep)
-        report = backend.advance(0.0)
+        report = backend.advance(math.inf)
     found = verdict(report.sides)
     assert found.part == part
     assert 0.95 < found.share <= 1.0
@@ -237,10 +238,10 @@ def test_the_verdict_of_a_report_names_the_slow_part(
 
 
 def test_the_governor_holds_the_ratio(tmp_path: Path) -> None:
-    backend = make_backend(tmp_path)
+    backend = make_backend(tmp_path, stop={"learner_steps": 1000})
     backend.start(None)
     for _ in range(20):
-        report = backend.advance(0.0)
+        report = backend.advance(math.inf)
     # At most one batch of 4 x 8 beyond 8 per timestep inserted.
     inserted = report.metrics["replay/inserted_timesteps"]
     assert 8 * inserted - 3 * 12 * 8 < report.metrics["replay/samples_per_insert"] * inserted <= 8 * inserted + 32
@@ -251,16 +252,16 @@ def test_an_evaluation_comes_before_further_training_and_leaves_it_alone(tmp_pat
     plain, evaluated = (make_backend(tmp_path / name) for name in ("plain", "evaluated"))
     for backend in (plain, evaluated):
         backend.start(None)
-        backend.advance(0.0)
+        backend.advance(math.inf)
     evaluated.request_evaluation(4)
-    report = evaluated.advance(0.0)
+    report = evaluated.advance(math.inf)
     (result,) = report.evaluations
     assert report.counters == result.counters == plain._counters
     assert report.episodes == ()
     assert result.number == 4
     assert [episode.counter for episode in result.episodes] == [0, 1, 2, 3]
     assert result.policy is not None
-    first, second = plain.advance(0.0), evaluated.advance(0.0)
+    first, second = plain.advance(math.inf), evaluated.advance(math.inf)
     assert first.episodes == second.episodes
     assert plain.capture().files == evaluated.capture().files
     assert "eval" not in str(second.metrics.keys())
@@ -270,9 +271,9 @@ def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
     """PITFALLS A18."""
     backend = make_backend(tmp_path)
     backend.start(None)
-    before = backend.advance(0.0).metrics["replay/inserted_timesteps"]
+    before = backend.advance(math.inf).metrics["replay/inserted_timesteps"]
     backend.request_evaluation(0)
-    backend.advance(0.0)
+    backend.advance(math.inf)
     assert backend._shards[0].report().inserted_timesteps == before
     backend.stop()
 
@@ -280,13 +281,13 @@ def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
 def test_a_capture_gives_running_episodes_up_and_counts_them(tmp_path: Path) -> None:
     backend = make_backend(tmp_path)
     backend.start(None)
-    backend.advance(0.0)
+    backend.advance(math.inf)
     backend._runner.step()
     running = int(np.count_nonzero(backend._runner._columns.lengths))
     assert running > 0
     capture = backend.capture()
     assert capture.counters == Counters(backend._runner.env_steps, 5, backend._episodes_total)
-    assert backend.advance(0.0).metrics["rollout/abandoned_episodes"] == running
+    assert backend.advance(math.inf).metrics["rollout/abandoned_episodes"] == running
     assert capture.state["runner"]["num_abandoned_episodes"] == running
     backend.stop()
 
@@ -314,8 +315,123 @@ def test_failing_environments_are_warned_of_once_per_kind(tmp_path: Path) -> Non
     backend.start(None)
     warnings: list[str] = []
     for _ in range(3):
-        report = backend.advance(0.0)
+        report = backend.advance(math.inf)
         warnings += report.warnings
     assert warnings == ["env 'breaking': step: RuntimeError: the step broke; it is made anew (said once per kind)"]
     assert report.metrics["rollout/dropped_episodes"] > 1
     backend.stop()
+
+
+# --- where it ends --------------------------------------------------------------------------------------------------
+
+ENDLESS: dict[str, Any] = {
+    "env": "helpers.endless_env:EndlessEnv",
+    "relabel": {"kind": "none"},
+    "exploration": {"kind": "none"},
+    "evaluation": {"num_episodes": 0},
+    "report": {"interval_s": 0.05},
+}
+"""Episodes that never end."""
+
+
+@pytest.mark.parametrize("asked", [7, 100, 1000])
+@pytest.mark.parametrize("sections", [{}, ENDLESS], ids=["whole episodes", "endless"])
+def test_acting_ends_at_the_last_env_step(tmp_path: Path, asked: int, sections: dict[str, Any]) -> None:
+    outcome = train(
+        tiny_config(tmp_path, **{**sections, "stop": {"env_steps": asked, "learner_steps": None}}), local=True
+    )
+    made = Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1).load().metadata["env_steps"]
+    assert asked <= made < asked + 3, "at most one step of the three environments beyond"
+    exact, beyond = f"reached {asked:,} env steps", f"ended at {made:,} env steps (asked: {asked:,})"
+    assert outcome.reason == (exact if made == asked else beyond)
+
+
+@pytest.mark.parametrize("asked", [1, 4, 5, 11])
+def test_learning_ends_at_the_last_learner_step(tmp_path: Path, asked: int) -> None:
+    outcome = train(tiny_config(tmp_path, stop={"learner_steps": asked}), local=True)
+    assert outcome.reason == f"reached {asked} learner steps"
+    assert Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1).load().metadata["learner_steps"] == asked
+    assert reports_of(tmp_path / "tiny")[-1]["learner_steps"] == asked
+
+
+def test_time_and_interrupts_are_heeded_though_no_episode_ends(tmp_path: Path) -> None:
+    backend = make_backend(tmp_path / "time", **ENDLESS, stop={"time_s": 0.2})
+    backend.start(None)
+    assert backend.advance(math.inf).counters.learner_steps == 0
+    backend.stop()
+    backend = make_backend(tmp_path / "interrupt", **ENDLESS)
+    backend.start(None)
+    assert backend.advance(0.01).is_interim
+    backend.interrupt()
+    before = backend.advance(math.inf).counters.env_steps
+    assert backend.advance(math.inf).counters.env_steps == before > 0
+    assert backend.capture().counters.env_steps == before
+    backend.stop()
+
+
+def test_interim_reports_leave_training_alone(tmp_path: Path) -> None:
+    """However often the clock interrupts the work, whole reports and weights are the same."""
+    whole, hurried = (make_backend(tmp_path / name) for name in ("whole", "hurried"))
+    for backend in (whole, hurried):
+        backend.start(None)
+    expected = [whole.advance(math.inf) for _ in range(3)]
+    found, interim = [], 0
+    while len(found) < 3:
+        report = hurried.advance(0.0)
+        interim += report.is_interim
+        if not report.is_interim:
+            found.append(report)
+    assert interim > 10
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.counters, ours.episodes) == (theirs.counters, theirs.episodes)
+        assert ours.metrics.keys() == theirs.metrics.keys()
+    assert hurried.capture().files == whole.capture().files
+    for backend in (whole, hurried):
+        backend.stop()
+
+
+def test_an_evaluation_is_interrupted_and_wanted_again(tmp_path: Path) -> None:
+    sections = {**ENDLESS, "evaluation": {"num_episodes": 2, "at_start": False}, "stop": {"time_s": 0.2}}
+    backend = make_backend(tmp_path, **sections)
+    backend.start(None)
+    backend.request_evaluation(0)
+    assert backend.advance(math.inf).is_interim, "time was up while it evaluated"
+    backend.finish()
+    backend.interrupt()
+    assert not backend.advance(math.inf).evaluations
+    backend.stop()
+
+
+def test_an_evaluation_that_cannot_end_is_given_up_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("amago_ray.acting.evaluation.LONGEST_EPISODE", 300)
+    evaluation = {"num_episodes": 2, "at_start": False, "interval_env_steps": 10**6}
+    outcome = train(
+        tiny_config(tmp_path, **{**ENDLESS, "evaluation": evaluation, "stop": {"env_steps": 50}}), local=True
+    )
+    assert outcome.reason == "ended at 51 env steps (asked: 50)"
+    assert "no episode ended in 51 steps: set env.max_episode_steps" in caplog.text
+    assert outcome.after == {}
+    backend = make_backend(tmp_path / "more", **{**ENDLESS, "evaluation": evaluation})
+    backend.start(None)
+    backend.request_evaluation(3)
+    (result,) = backend.advance(math.inf).evaluations
+    assert (result.number, result.episodes, result.policy) == (3, [], None)
+    assert result.given_up == "no episode ended in 300 steps: set env.max_episode_steps"
+    backend.stop()
+
+
+@pytest.mark.parametrize(
+    "replay",
+    [
+        {"capacity_timesteps": 20, "min_timesteps": 19},
+        {"capacity_timesteps": 40, "min_timesteps": 36, "num_shards": 2},
+        {"samples_per_insert": 0.01},
+    ],
+    ids=["episodes longer than segments", "over shards", "hardly ever"],
+)
+def test_replay_that_is_never_full_trains_all_the_same(tmp_path: Path, replay: dict[str, Any]) -> None:
+    """Segments are evicted whole, so a replay never holds all of its capacity."""
+    config = tiny_config(tmp_path, replay={"samples_per_insert": 8, **replay}, stop={"learner_steps": 2})
+    assert train(config, local=True).reason == "reached 2 learner steps"

@@ -69,6 +69,7 @@ def test_the_last_evaluation_is_of_weights_that_none_has_seen() -> None:
     schedule = make_schedule(stop=StopConfig(eval_return=1.0))
     assert schedule.last_evaluation_is_due(state_at(9, 5, after_steps=4))
     assert not schedule.last_evaluation_is_due(state_at(9, 5, after_steps=5))
+    assert not schedule.last_evaluation_is_due(state_at(9, 0)), "nothing was trained"
     assert not schedule.last_evaluation_is_due(state_at(9, 5, after_steps=4, after={"eval/return_mean": 1.0}))
 
 
@@ -79,3 +80,28 @@ def test_progress_is_that_of_the_nearest_criterion() -> None:
     assert schedule.progress(Counters(100), {}) == Progress(0.2, 8.0)
     assert schedule.progress(Counters(500), {"time/env_steps_per_s": 50.0}) == Progress(0.5, 10.0)
     assert make_schedule(stop=StopConfig(eval_return=1.0)).progress(Counters(500), {}) == Progress()
+
+
+@pytest.mark.parametrize(
+    ("stop", "state", "expected"),
+    [
+        (StopConfig(env_steps=2000), state_at(1999), None),
+        (StopConfig(env_steps=2000), state_at(2000), "reached 2,000 env steps"),
+        (StopConfig(env_steps=2000), state_at(2016), "ended at 2,016 env steps (asked: 2,000)"),
+        (StopConfig(learner_steps=1), state_at(9, 1), "reached 1 learner steps"),
+        (StopConfig(learner_steps=1), state_at(9, 20), "ended at 20 learner steps (asked: 1)"),
+        (StopConfig(eval_return=0.5), state_at(after={"eval/return_mean": 0.5}), "evaluation reached the goal"),
+    ],
+)
+def test_the_reason_tells_where_the_run_stands(stop: StopConfig, state: TrainerState, expected: str | None) -> None:
+    assert make_schedule(stop=stop).reason_to_end(state) == expected
+
+
+def test_time_is_reached_within_a_second() -> None:
+    clock = Clock()
+    schedule = make_schedule(clock, stop=StopConfig(time_s=60.0))
+    reasons = []
+    for now_s in (159.9, 160.2, 175.0):
+        clock.now_s = now_s
+        reasons.append(schedule.reason_to_end(state_at()))
+    assert reasons == [None, "reached 60 s", "ended at 75 s (asked: 60)"]

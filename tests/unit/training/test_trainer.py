@@ -22,7 +22,8 @@ from amago_ray.errors import CheckpointError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, read_metrics
 from amago_ray.training.checkpoints import Checkpoints
-from amago_ray.training.ports import CaptureError
+from amago_ray.training.ports import CaptureError, Counters, EvaluationResult, Report
+from amago_ray.training.reporting import EndlessWatch
 from amago_ray.training.run_directory import RunDirectory
 from amago_ray.training.trainer import Trainer
 
@@ -73,7 +74,7 @@ def checkpoints_of(config: Config) -> Checkpoints:
 @pytest.mark.parametrize(
     ("stop", "reason", "env_steps"),
     [
-        (StopConfig(env_steps=250), "reached 250 env steps", 300),
+        (StopConfig(env_steps=250), "ended at 300 env steps (asked: 250)", 300),
         (StopConfig(learner_steps=50), "reached 50 learner steps", 500),
         (StopConfig(env_steps=10_000, learner_steps=20), "reached 20 learner steps", 200),
         (StopConfig(time_s=1e-9), "reached 1e-09 s", 100),
@@ -121,6 +122,85 @@ def test_a_backend_may_ask_to_stop(tmp_path: Path) -> None:
     backend = FakeBackend()
     backend.stop_requested = True
     assert run(make_config(tmp_path), backend).reason == "stopped on request"
+
+
+def test_a_request_to_stop_reaches_the_backend_at_once(tmp_path: Path) -> None:
+    backend = FakeBackend()
+    trainer = make_trainer(make_config(tmp_path), backend)
+    trainer.request_stop("stopped by the user")
+    assert backend.is_interrupted
+    trainer.stop()
+
+
+def test_interim_reports_are_shown_but_neither_logged_nor_reason_to_save(tmp_path: Path) -> None:
+    class Slow(FakeBackend):
+        """Every second report is an interim one."""
+
+        def advance(self, timeout_s: float) -> Report:
+            report = super().advance(timeout_s)
+            is_interim = report.is_interim or self.counters.env_steps % 200 > 0
+            return replace(report, is_interim=is_interim, metrics={}, episodes=())
+
+    config = make_config(tmp_path, evaluation=EvaluationConfig(num_episodes=0))
+    output = io.StringIO()
+    console = ConsoleReporter("fake", Console(file=output, width=200))
+    backend = Slow()
+    make_trainer(config, backend, console=console).run()
+    assert [report["env_steps"] for report in reports(config)] == [200, 400, 600, 800, 1000]
+    assert [call[1] for call in backend.of_kind("capture")] == [40, 80, 100]
+    assert "env steps 300 |" in output.getvalue()
+
+
+def test_the_reason_tells_what_was_made_not_what_was_asked(tmp_path: Path) -> None:
+    """Counts that come in when runners have ended are part of it."""
+
+    class Late(FakeBackend):
+        def finish(self) -> None:
+            super().finish()
+            self.counters = replace(self.counters, env_steps=self.counters.env_steps + 16)
+
+    config = make_config(tmp_path, evaluation=EvaluationConfig(num_episodes=0))
+    assert run(config, Late()).reason == "ended at 1,016 env steps (asked: 1,000)"
+    assert checkpoints_of(config).load().metadata["env_steps"] == 1016
+
+
+def test_an_evaluation_that_is_given_up_is_told_and_counted_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Endless(FakeBackend):
+        def request_evaluation(self, number: int) -> None:
+            self._pending.append([0, EvaluationResult(number, self.counters, (), 0.5, None, "no episode ended")])
+
+    config = make_config(tmp_path)
+    outcome = run(config, Endless())
+    assert outcome.reason == "reached 1,000 env steps"
+    assert outcome.after == {}
+    assert caplog.text.count("an evaluation was given up: no episode ended") == 5
+    assert reports(config)[-1]["eval/num_given_up"] == 5
+    assert checkpoints_of(config).load().metadata["trainer"]["num_given_up"] == 5
+
+
+def test_an_interrupt_ends_the_wait_for_the_last_evaluation(tmp_path: Path) -> None:
+    class Hanging(FakeBackend):
+        def advance(self, timeout_s: float) -> Report:
+            if self.is_finished:
+                trainer.request_stop("stopped by the user")
+                return Report(self.counters, is_interim=True)
+            return super().advance(timeout_s)
+
+    evaluation = EvaluationConfig(num_episodes=4, at_start=False, interval_env_steps=10**6)
+    config = make_config(tmp_path, evaluation=evaluation)
+    trainer = make_trainer(config, Hanging())
+    trainer.run()
+    assert checkpoints_of(config).load().metadata["learner_steps"] == 100
+
+
+def test_episodes_that_do_not_end_are_warned_of_rarely() -> None:
+    watch = EndlessWatch(100)
+    told = [env_steps for env_steps in range(0, 2000, 10) if watch.look(Counters(env_steps, 0, 3)) is not None]
+    assert told == [100, 200, 400, 800, 1600]
+    assert watch.look(Counters(2000, 0, 4)) is None, "one ended"
+    assert watch.look(Counters(2100, 0, 4)) == "no episode ended in 100 steps: set env.max_episode_steps"
 
 
 def test_an_error_stops_the_backend_and_says_so_in_the_status(tmp_path: Path) -> None:
@@ -311,8 +391,8 @@ def test_a21_metrics_are_finite_or_left_out(tmp_path: Path) -> None:
         assert all(math.isfinite(value) for value in report.values())
         assert "loss/total" not in report
         assert "replay/fill" not in report
-        assert report["loss/critic"] == 2.0
-    assert logged[-1]["telemetry/num_dropped_values"] == 22
+    assert [report["loss/critic"] for report in logged[:-1]] == [2.0] * 10, "the last one tells the last evaluation"
+    assert logged[-1]["telemetry/num_dropped_values"] == 20
     json.loads((tmp_path / "fake" / "status.json").read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
@@ -355,7 +435,7 @@ def test_warnings_reach_the_console(tmp_path: Path) -> None:
     console = ConsoleReporter("fake", Console(file=output, width=200))
     backend = FakeBackend(warnings=["a runner is stuck"], evaluation_delay=1)
     make_trainer(make_config(tmp_path), backend, console=console).run()
-    assert output.getvalue().count("warning: a runner is stuck") == 11
+    assert output.getvalue().count("warning: a runner is stuck") == 10
     assert "env steps 1,000" in output.getvalue()
 
 
