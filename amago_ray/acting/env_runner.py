@@ -15,6 +15,7 @@ import torch
 from amago_ray.acting.columns import EpisodeColumns
 from amago_ray.acting.exploration import Exploration, make_exploration
 from amago_ray.acting.policy import Policy
+from amago_ray.acting.torch_settings import kept_torch_settings
 from amago_ray.config import Config
 from amago_ray.data.episode import Episode, EpisodeId, PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
@@ -155,7 +156,8 @@ class EnvRunner:
         )
         actions = self._exploration.apply(actions, lengths, self.global_env_steps, mask, self._rng)
         acted = time.perf_counter()
-        result = self._envs.step(actions)
+        with kept_torch_settings():
+            result = self._envs.step(actions)
         self.env_time_s += time.perf_counter() - acted
         self.policy_time_s += acted - began
 
@@ -264,7 +266,8 @@ class EnvRunner:
             self._events[index] = {}
             self._counter += 1
         began = time.perf_counter()
-        observations = self._envs.reset(indices, self._seeds[indices])
+        with kept_torch_settings():
+            observations = self._envs.reset(indices, self._seeds[indices])
         self.env_time_s += time.perf_counter() - began
         self._columns.start(indices, observations)
         self.policy.network.reset(self._state, indices)
@@ -283,7 +286,8 @@ def make_env_runner(config: Config, *, run_id: int, runner: int, incarnation: in
 
     Raises: EnvError if the environments cannot be made; ConfigError if settings do not fit them.
     """
-    env_batch = make_env_batch(config.envs, config.rollout.num_envs_per_env_runner)
+    with kept_torch_settings():
+        env_batch = make_env_batch(config.envs, config.rollout.num_envs_per_env_runner)
     cache_dtype = {"float16": torch.float16, "float32": torch.float32}[config.rollout.kv_cache_dtype]
     return EnvRunner(
         env_batch,

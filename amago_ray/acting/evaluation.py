@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from amago_ray.acting.env_runner import EnvRunner
 from amago_ray.acting.exploration import NoExploration
 from amago_ray.acting.policy import Policy
+from amago_ray.acting.torch_settings import kept_torch_settings
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.model import TransformerConfig
@@ -87,7 +88,8 @@ def make_evaluation_runner(
         SpaceError: its spaces are not those that the policy was trained in.
         ConfigError: its episodes are too long for the positions that training learned.
     """
-    env_batch = make_env_batch([env], num_envs)
+    with kept_torch_settings():
+        env_batch = make_env_batch([env], num_envs)
     if trained is not None:
         require_spaces(trained, env_batch.spec)
     return EnvRunner(

@@ -218,6 +218,7 @@ class ControlActor:
             "time/learner_steps_per_s": updates / elapsed,
             "time/oldest_beat_s": max(self._liveness.ages_s(now).values(), default=0.0),
             "rollout/dropped_episodes": float(ledger.total("env_runner", "dropped_episodes")),
+            "rollout/isolated_envs": float(ledger.total("env_runner", "isolated_envs")),
             "rollout/stored_episodes": float(ledger.total("env_runner", "stored_episodes")),
         }
         if (lag := self._board.largest_lag()) is not None:

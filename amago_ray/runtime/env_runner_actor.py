@@ -127,6 +127,7 @@ class EnvRunnerActor:
                 "episodes": self._num_episodes,
                 "stored_episodes": self._num_stored,
                 "dropped_episodes": runner.num_dropped_episodes,
+                "isolated_envs": runner.num_isolated_envs,
                 "acting_s": runner.policy_time_s,
                 "environment_s": runner.env_time_s,
                 "replay_s": self._replay_time_s,

@@ -24,9 +24,9 @@ STOP = -1
 class RunnerBeat:
     """An env runner's news; it also says that the runner lives.
 
-    totals: `env_steps`; `episodes` (finished), `stored_episodes` (acknowledged by replay), `dropped_episodes`; and
-    seconds by part of `telemetry.bottleneck`: `acting_s`, `environment_s`, `replay_s` (encoding and handing over
-    episodes, waiting for acknowledgements), `broadcast_s` (taking new weights), `governor_s` (paused).
+    totals: `env_steps`; `episodes` (finished), `stored_episodes` (acknowledged by replay), `dropped_episodes`;
+    `isolated_envs`; and seconds by part of `telemetry.bottleneck`: `acting_s`, `environment_s`, `replay_s` (encoding
+    and handing over episodes, waiting for acknowledgements), `broadcast_s` (taking new weights), `governor_s` (paused).
     failures: of environments, by kind. episodes: the newest ones, up to the last of those counted.
     """
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -35,6 +36,9 @@ def ray_session(config: Config) -> Iterator[None]:
         yield
         return
     address = config.cluster.address
+    # What workers print, environments above all, stays in their logs: the driver shows a table, and warnings reach it
+    # by the control actor, each kind once.
+    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     # Nothing but this run's actors is started here: idle workers for tasks would only cost start-up time.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     try:
@@ -46,11 +50,10 @@ def ray_session(config: Config) -> Iterator[None]:
                 num_cpus=num_cpus,
                 include_dashboard=config.cluster.dashboard,
                 namespace=NAMESPACE,
-                logging_level=logging.WARNING,
-                log_to_driver=True,
+                **quiet,
             )
         else:
-            ray.init(address=address, namespace=NAMESPACE, logging_level=logging.WARNING, log_to_driver=True)
+            ray.init(address=address, namespace=NAMESPACE, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = "this machine" if address is None else f'"{address}"'
         raise TrainingError(f"cluster.address: Ray cannot be reached at {where}: {error}") from error

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.envs import NativeCounterVector
 from helpers.numeric import as_float64, assert_as_exact_as, float64
+from helpers.one_line import one_line
 from helpers.scripted import BOX, DISCRETE, ScriptedBatch, goals_of, make_agent, make_config, snapshot_of
 
 from amago_ray.acting.env_runner import EnvRunner, FinishedEpisode, make_env_runner
@@ -23,8 +24,9 @@ from amago_ray.config.exploration import EpsilonGreedyConfig
 from amago_ray.config.rollout import RolloutConfig
 from amago_ray.data.episode import Episode, PolicyVersion, validate_episode
 from amago_ray.data.specs import ActionSpec
-from amago_ray.envs.env_batch import EnvBatch
+from amago_ray.envs.env_batch import EnvBatch, EnvFailure, Observations, StepColumns
 from amago_ray.envs.vector_batch import VectorBatch
+from amago_ray.errors import EnvError
 from amago_ray.nets.decoding.kv_cache import KvCache
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.native.decode import load_decode_kernel
@@ -204,6 +206,42 @@ def test_begin_incarnation_is_a_new_runner_of_that_incarnation() -> None:
     collect(used, 11)
     used.begin_incarnation(5)
     assert fingerprint(collect(used, 30)) == fingerprint(collect(make_runner(incarnation=5), 30))
+
+
+def test_isolated_environments_are_counted_and_the_last_one_ends_it() -> None:
+    failing = [1]
+
+    class Failing(ScriptedBatch):
+        def step(self, actions: np.ndarray) -> StepColumns:
+            columns = super().step(actions)
+            failures = [EnvFailure(index, "kind", f"env 'odd': lost {index}", is_isolated=True) for index in failing]
+            failing.clear()
+            return replace(columns, failures=failures)
+
+    runner = make_runner(Failing(2))
+    runner.step()
+    assert (runner.num_isolated_envs, runner.num_dropped_episodes) == (1, 1)
+    runner.step()
+    failing.append(0)
+    with pytest.raises(EnvError) as error:
+        runner.step()
+    assert one_line(error) == "every environment has failed again and again, last: env 'odd': lost 0"
+
+
+def test_what_an_environment_sets_in_torch_does_not_last() -> None:
+    class Sets(ScriptedBatch):
+        def reset(self, indices: np.ndarray, seeds: np.ndarray) -> Observations:
+            torch.set_default_dtype(torch.float64)
+            return super().reset(indices, seeds)
+
+        def step(self, actions: np.ndarray) -> StepColumns:
+            torch.use_deterministic_algorithms(True)
+            return super().step(actions)
+
+    runner = make_runner(Sets(2))
+    assert torch.get_default_dtype() is torch.float32
+    runner.step()
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
@@ -478,7 +516,7 @@ def test_every_kind_of_action_runs(action: ActionSpec) -> None:
 
 
 def test_mean_of_events_and_last_success_are_reported() -> None:
-    from amago_ray.envs.env_batch import EnvEvent, StepColumns
+    from amago_ray.envs.env_batch import EnvEvent
 
     class Attempts(ScriptedBatch):
         def step(self, actions: np.ndarray) -> StepColumns:
