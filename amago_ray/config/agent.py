@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 from amago_ray.config.ranges import (
     ABOVE_ZERO_TO_ONE,
@@ -12,10 +12,30 @@ from amago_ray.config.ranges import (
     DISCOUNT,
     DISCOUNTS,
     FINITE,
+    MODULE_ATTR,
     NON_NEGATIVE,
     POSITIVE,
     POSITIVE_INTEGER,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceDistributionConfig:
+    """The family that fits the action space: softmax, bits, or a squashed Gaussian."""
+
+    kind: Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomDistributionConfig:
+    """A policy distribution of one's own."""
+
+    kind: Annotated[str, MODULE_ATTR]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Passed to it by name."""
+
+
+PolicyDistributionConfig = SpaceDistributionConfig | CustomDistributionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +119,7 @@ class AgentConfig:
     """Discrete policies: probabilities are clamped from below, then renormalised."""
     discrete_probability_high: Annotated[float, ABOVE_ZERO_TO_ONE] = 0.99
     """Discrete policies: probabilities are clamped from above, then renormalised."""
+    policy_distribution: PolicyDistributionConfig = field(default_factory=SpaceDistributionConfig)
 
     def after(self, learner_steps: int) -> AgentConfig:
         """These settings with the weights that the update after so many others has; each update treats them as fixed.

@@ -15,20 +15,24 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.agent import AgentConfig, SpaceDistributionConfig
+from amago_ray.config.kinds import Registry
 from amago_ray.data.specs import ActionSpec
+from amago_ray.nets.custom import checked
 
 Moments = tuple[Tensor, ...]
 """(probabilities,) or (mean, standard deviation), each `[..., A]`."""
 
+_WHERE = "agent.policy_distribution.kind"
 _MIN_PROBABILITY = 1e-12
 _CPU_LANES = 16
 """Float32 numbers in the widest vector of a CPU."""
 
 
 class PolicyDistribution(ABC):
-    """A family of distributions over actions.
+    """A family of distributions over actions. Custom ones are made by `attr(config, action, agent, **config.kwargs)`.
 
+    config: `CustomDistributionConfig`; action: `ActionSpec`; agent: `AgentConfig`.
     Actions come in two forms. *Storage* form is that of `ActionSpec` (an index, indices, bits, a box).
     *Features* `[..., A]` are what critics read: one-hot where discrete, else floats.
     """
@@ -38,7 +42,8 @@ class PolicyDistribution(ABC):
     num_features: int
     """A, width of an action's features."""
     is_exact: bool = False
-    """Whether expectations over actions are sums over all of them instead of samples."""
+    """Whether expectations over actions are sums over all of them instead of samples; moments are then
+    `(probabilities [..., A],)`."""
 
     @abstractmethod
     def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
@@ -67,20 +72,6 @@ class PolicyDistribution(ABC):
     @abstractmethod
     def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Actions in storage form of `params [E, P]`: sampled with the generator, the most likely ones without."""
-
-
-def make_distribution(action: ActionSpec, config: AgentConfig) -> PolicyDistribution:
-    """The family that fits an action spec."""
-    low, high = config.discrete_probability_low, config.discrete_probability_high
-    match action.kind:
-        case "discrete":
-            return DiscreteDistribution(action.num_categories[0], low, high)
-        case "multi_discrete":
-            return MultiDiscreteDistribution(action.num_categories, low, high)
-        case "multi_binary":
-            return MultiBinaryDistribution(action.shape)
-        case "box":
-            return TanhNormalDistribution(action.shape)
 
 
 class DiscreteDistribution(PolicyDistribution):
@@ -294,6 +285,33 @@ class TanhNormalDistribution(PolicyDistribution):
         if generator is not None:
             mean = mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)
         return mean.tanh().to(torch.float32).view(*params.shape[:-1], *self._shape)
+
+
+def _of_space(config: SpaceDistributionConfig, action: ActionSpec, agent: AgentConfig) -> PolicyDistribution:
+    low, high = agent.discrete_probability_low, agent.discrete_probability_high
+    match action.kind:
+        case "discrete":
+            return DiscreteDistribution(action.num_categories[0], low, high)
+        case "multi_discrete":
+            return MultiDiscreteDistribution(action.num_categories, low, high)
+        case "multi_binary":
+            return MultiBinaryDistribution(action.shape)
+        case "box":
+            return TanhNormalDistribution(action.shape)
+
+
+POLICY_DISTRIBUTIONS: Registry[PolicyDistribution] = Registry(_WHERE, {SpaceDistributionConfig: _of_space})
+
+
+def make_distribution(action: ActionSpec, config: AgentConfig) -> PolicyDistribution:
+    """The family that the settings ask for, over actions of a spec.
+
+    Raises:
+        ConfigError: one of the user's own that cannot be made, or is none.
+    """
+    asked = config.policy_distribution
+    made = POLICY_DISTRIBUTIONS.make(asked, action, config)
+    return checked(_WHERE, asked.kind, made, PolicyDistribution, "num_params")  # type: ignore[type-abstract]
 
 
 def _flat(action: Tensor, shape: Sequence[int]) -> Tensor:

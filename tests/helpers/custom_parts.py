@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from amago_ray.config.agent import AgentConfig, CustomDistributionConfig
 from amago_ray.config.exploration import CustomExplorationConfig
 from amago_ray.config.model import CustomEncoderConfig, CustomSequenceModelConfig
 from amago_ray.config.relabel import CustomRelabelConfig
 from amago_ray.data.episode import Episode
-from amago_ray.data.specs import EnvSpec
-from amago_ray.nets import SequenceLayout, SequenceModel, TimestepEncoder, TokenColumns
+from amago_ray.data.specs import ActionSpec, EnvSpec
+from amago_ray.nets import PolicyDistribution, SequenceLayout, SequenceModel, TimestepEncoder, TokenColumns
 
 
 class Linear(TimestepEncoder):
@@ -84,6 +88,42 @@ class RunningSumDecoder:
     def rebuild(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, indices: np.ndarray, state: Sums) -> None:
         last = layout.cu_seqlens[1:].long() - 1
         state.values[indices] = self.model.sums(x, layout)[last]
+
+
+class Kumaraswamy(PolicyDistribution):
+    """A box in [-1, 1] by Kumaraswamy's distribution, whose samples are a formula of uniform noise."""
+
+    def __init__(
+        self, config: CustomDistributionConfig, action: ActionSpec, agent: AgentConfig, *, least: float = 0.1
+    ) -> None:
+        self.shape, self.least = action.shape, least
+        self.num_features = action.num_features
+        self.num_params = 2 * action.num_features
+
+    def moments(self, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        a, b = (self.least + functional.softplus(params)).chunk(2, -1)
+        return a, b
+
+    def log_prob(self, moments: tuple[Tensor, ...], action: Tensor) -> Tensor:
+        a, b = moments
+        x = (self.encode(action).clamp(-0.99, 0.99) + 1) / 2
+        return (a.log() + b.log() + (a - 1) * x.log() + (b - 1) * torch.log1p(-(x**a)) - math.log(2)).sum(-1)
+
+    def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        return action.reshape(*action.shape[: action.dim() - len(self.shape)], self.num_features)
+
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
+        return torch.rand((*shape, self.num_features), generator=generator, device=generator.device)
+
+    def rsample(self, moments: tuple[Tensor, ...], noise: Tensor) -> Tensor:
+        a, b = moments
+        return 2 * (1 - (1 - noise.clamp(1e-6, 1 - 1e-6)) ** (1 / b)) ** (1 / a) - 1
+
+    def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.tensor(0.5)
+        if generator is not None:
+            noise = self.draw_noise(params.shape[:-1], generator, reparametrized=True)
+        return self.rsample(self.moments(params), noise).view(-1, *self.shape)
 
 
 class Discounted:

@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.custom_parts import DecayingSum, Linear, RunningSum
+from helpers.custom_parts import DecayingSum, Kumaraswamy, Linear, RunningSum
 from helpers.local_runs import TINY, tiny_config
 from helpers.numeric import as_float64, assert_as_exact_as, float64
 
 import amago_ray
+from amago_ray.config.agent import AgentConfig, CustomDistributionConfig
 from amago_ray.config.model import CustomSequenceModelConfig
 from amago_ray.config.module_attr import load_module_attr
+from amago_ray.data.specs import ActionSpec
 from amago_ray.errors import ConfigError
+from amago_ray.nets.distributions import make_distribution
 from amago_ray.nets.layout import SequenceLayout
 
 PARTS = {
@@ -68,3 +71,58 @@ def test_a_dotted_attribute_is_found_and_what_is_not_there_is_one_line() -> None
             load_module_attr("relabel.kind", name)
         assert name.partition(":")[0] in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("agent", ["actor_critic", "multi_task"])
+def test_a_run_with_a_policy_distribution_of_one_s_own(agent: str, tmp_path: Path) -> None:
+    distribution = {"kind": "helpers.custom_parts:Kumaraswamy", "kwargs": {"least": 0.2}}
+    config = tiny_config(
+        tmp_path,
+        env={"id": "amago_ray/HiddenVelocityPendulum-v0", "max_episode_steps": 20},
+        agent={"kind": agent, "online_coefficient": 0.5, "policy_distribution": distribution},
+        relabel={"kind": "none"},
+        exploration={"kind": "none"},
+        stop={"learner_steps": 6},
+        evaluation={"num_episodes": 2, "num_envs": 2, "at_start": False},
+    )
+
+    outcome = amago_ray.train(config, local=True)
+
+    policy = amago_ray.load_policy(outcome.run_directory)
+    assert isinstance(policy._distribution, Kumaraswamy)
+    assert policy._distribution.least == 0.2
+    actions, _ = policy.act(np.zeros((4, 2)), policy.initial_state(4))
+    assert len({tuple(action) for action in actions}) == 4
+
+
+def test_the_example_s_density_is_that_of_its_samples() -> None:
+    box = ActionSpec("box", (1,), (), (-1.0,), (1.0,))
+    family = make_distribution(
+        box, AgentConfig(policy_distribution=CustomDistributionConfig(kind="helpers.custom_parts:Kumaraswamy"))
+    )
+    moments = family.moments(torch.tensor([[0.5, 1.0]], dtype=torch.float64))
+    noise = torch.linspace(0.1, 0.9, 50, dtype=torch.float64)[:, None].requires_grad_()
+    action = family.rsample(moments, noise)
+    # Of uniform noise the density is one over the slope of what it becomes.
+    (slope,) = torch.autograd.grad(action.sum(), noise)
+    inside = (action.abs() < 0.99).squeeze(-1)
+    assert inside.sum() > 40
+    torch.testing.assert_close(family.log_prob(moments, action)[inside], -slope.squeeze(-1).log()[inside])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("helpers.custom_parts:FirstAction", "cannot make"),
+        ("amago_ray.nets:PolicyDistribution", "cannot make .* takes no arguments"),
+        (
+            "unittest.mock:Mock",
+            r"to make a PolicyDistribution \(of amago_ray.nets\) with an integer num_params, found Mock",
+        ),
+    ],
+)
+def test_what_makes_no_policy_distribution_is_one_line(name: str, message: str) -> None:
+    agent = AgentConfig(policy_distribution=CustomDistributionConfig(kind=name))
+    with pytest.raises(ConfigError, match=rf"^agent\.policy_distribution\.kind: .*{message}") as error:
+        make_distribution(ActionSpec("box", (1,)), agent)
+    assert "\n" not in str(error.value)

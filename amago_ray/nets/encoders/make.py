@@ -56,7 +56,7 @@ def build_timestep_encoder(config: TimestepEncoderConfig, spec: EnvSpec) -> Time
         if key not in spec.observations:
             known = ", ".join(sorted(spec.observations))
             raise ConfigError(f'model.timestep_encoder.observation_keys: expected keys among {known}, found "{key}"')
-    return checked(_WHERE, config.kind, TIMESTEP_ENCODERS.make(config, spec), TimestepEncoder)
+    return checked(_WHERE, config.kind, TIMESTEP_ENCODERS.make(config, spec), TimestepEncoder, "output_dim")
 
 
 def select_leaves(config: EncoderConfig, spec: EnvSpec) -> dict[str, ObservationSpec]:

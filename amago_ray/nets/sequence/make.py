@@ -28,4 +28,4 @@ def build_sequence_model(config: SequenceModelConfig, input_dim: int, horizon: i
         ConfigError: widths that do not fit, an attention backend that this machine lacks, or one of the user's own that
             cannot be made.
     """
-    return checked(_WHERE, config.kind, SEQUENCE_MODELS.make(config, input_dim, horizon), SequenceModel)
+    return checked(_WHERE, config.kind, SEQUENCE_MODELS.make(config, input_dim, horizon), SequenceModel, "output_dim")
