@@ -26,11 +26,10 @@ from amago_ray.config import Config
 from amago_ray.config.agent import AgentConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
-from amago_ray.config.model import AutoEncoderConfig, ModelConfig, TransformerConfig
+from amago_ray.config.model import AutoEncoderConfig, BackendName, ModelConfig, TransformerConfig
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.learning.learner import Learner
-from amago_ray.nets.attention.backend import BackendName
 
 NUM_ACTIONS = 5
 

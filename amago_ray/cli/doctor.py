@@ -84,8 +84,8 @@ def _kernels() -> tuple[bool, str]:
 
 
 def _attention() -> tuple[bool, str]:
+    from amago_ray.config.model import BackendName
     from amago_ray.errors import ConfigError
-    from amago_ray.nets.attention.backend import BackendName
     from amago_ray.nets.attention.make import build_attention
 
     found = []

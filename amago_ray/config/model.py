@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from amago_ray.config.ranges import BELOW_ONE, COUNT, INTEGER, MODULE_ATTR, POSITIVE_INTEGER, POSITIVE_INTEGERS
 
+BackendName = Literal["auto", "sdpa", "native", "varlen", "flash_attn"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -137,7 +139,7 @@ class TransformerConfig(SequenceConfig):
     attention_window: Annotated[int, POSITIVE_INTEGER] | None = None
     """Tokens that each token sees in every layer, itself included; None is all of the context. Work and
     memory then grow with the context times the window, for episodes that are longer than memory allows."""
-    attention_backend: Literal["auto", "sdpa", "native", "varlen", "flash_attn"] = "auto"
+    attention_backend: BackendName = "auto"
     """"auto" takes the fastest that this machine has; all give the same values."""
     sigma_reparam: bool = True
     """Reparametrise projections by their spectral norm, against attention-entropy collapse."""

@@ -28,7 +28,11 @@ class SequenceLayout:
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> SequenceLayout:
-        """The layout of sequences of these many tokens."""
+        """The layout of sequences of these many tokens.
+
+        Raises:
+            ValueError: no sequence, or an empty one.
+        """
         host = tuple(int(length) for length in lengths)
         if not host or min(host) < 1:
             raise ValueError(f"layout: expected at least one sequence and no empty one, found lengths {host}")
@@ -45,11 +49,6 @@ class SequenceLayout:
     def num_tokens(self) -> int:
         """N."""
         return sum(self.lengths)
-
-    @property
-    def num_transitions(self) -> int:
-        """M = N - B."""
-        return self.num_tokens - self.num_sequences
 
     @cached_property
     def is_uniform(self) -> bool:
@@ -83,11 +82,6 @@ class SequenceLayout:
     def sequence_index(self) -> Tensor:
         """`[N]` int64: the sequence of each token."""
         return to_device(np.repeat(np.arange(self.num_sequences), self.lengths), self.device)
-
-    @cached_property
-    def transition_sequence_index(self) -> Tensor:
-        """`[M]` int64: the sequence of each transition."""
-        return to_device(np.repeat(np.arange(self.num_sequences), np.asarray(self.lengths) - 1), self.device)
 
     @cached_property
     def length_groups(self) -> tuple[LengthGroups, Tensor]:

@@ -9,8 +9,9 @@ from measuring.rows import Case, NotRunError, Row
 from measuring.works import relabeled_lengths
 from torch import Tensor
 
+from amago_ray.config.model import BackendName
 from amago_ray.errors import ConfigError
-from amago_ray.nets.attention.backend import AttentionBackend, BackendName
+from amago_ray.nets.attention.backend import AttentionBackend
 from amago_ray.nets.attention.make import build_attention
 from amago_ray.nets.attention.sdpa import SdpaAttention
 from amago_ray.nets.layout import SequenceLayout

@@ -18,6 +18,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.load import checked
 from amago_ray.config.model import (
+    BackendName,
     CnnEncoderConfig,
     FeedForwardConfig,
     GruConfig,
@@ -30,7 +31,6 @@ from amago_ray.config.model import (
 )
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
-from amago_ray.nets.attention.backend import BackendName
 
 POSITIONS = {
     "fixed": "sinusoidal",

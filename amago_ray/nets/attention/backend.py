@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from amago_ray.nets.layout import SequenceLayout
 
-BackendName = Literal["auto", "sdpa", "native", "varlen", "flash_attn"]
 SETTING = "model.sequence_model.attention_backend"
 """Where the settings name the backend."""
 

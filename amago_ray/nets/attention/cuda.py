@@ -22,12 +22,21 @@ class VarlenAttention:
     name = "varlen"
 
     def __init__(self) -> None:
+        """Find the kernel.
+
+        Raises:
+            ImportError: it is not installed.
+        """
         from torch.nn.attention.varlen import varlen_attn
 
         self._attend = varlen_attn
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
-        """See `AttentionBackend`."""
+        """See `AttentionBackend`.
+
+        Raises:
+            ConfigError: queries of full precision.
+        """
         _require_half(self.name, q)
         bounds = layout.cu_seqlens
         span = (-1 if window is None else window - 1, 0)
@@ -43,12 +52,21 @@ class FlashAttention:
     name = "flash_attn"
 
     def __init__(self) -> None:
+        """Find the kernel.
+
+        Raises:
+            ImportError: it is not installed.
+        """
         from flash_attn import flash_attn_varlen_func
 
         self._attend: Any = flash_attn_varlen_func
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: SequenceLayout, window: int | None = None) -> Tensor:
-        """See `AttentionBackend`."""
+        """See `AttentionBackend`.
+
+        Raises:
+            ConfigError: queries of full precision.
+        """
         _require_half(self.name, q)
         output: Tensor = self._attend(
             q,

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from amago_ray.config.model import BackendName
 from amago_ray.errors import ConfigError
-from amago_ray.nets.attention.backend import SETTING, AttentionBackend, BackendName
+from amago_ray.nets.attention.backend import SETTING, AttentionBackend
 from amago_ray.nets.attention.cuda import HALF, WIDEST_HEAD, FlashAttention, VarlenAttention
 from amago_ray.nets.attention.sdpa import SdpaAttention
 from amago_ray.nets.layout import SequenceLayout

@@ -55,7 +55,11 @@ class CnnTimestepEncoder(TimestepEncoder):
 
 
 class ImageEncoder(nn.Module):
-    """uint8 pixels `[N, channels, height, width]` to `[N, image_dim]`: convolutions, flatten, linear."""
+    """uint8 pixels `[N, channels, height, width]` to `[N, image_dim]`: convolutions, flatten, linear.
+
+    Raises:
+        ConfigError: the image has no room for the convolutions that the settings ask for.
+    """
 
     def __init__(self, config: ImagesConfig, leaf: ObservationSpec, name: str) -> None:
         super().__init__()

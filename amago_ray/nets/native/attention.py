@@ -28,7 +28,11 @@ class NativeAttention:
     name = "native"
 
     def __init__(self) -> None:
-        """Raises: ImportError if the kernel was not built."""
+        """Find the kernel.
+
+        Raises:
+            ImportError: it was not built.
+        """
         _kernel()
 
     @staticmethod

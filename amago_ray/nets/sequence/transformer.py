@@ -39,6 +39,10 @@ class Transformer(SequenceModel):
     """Linear embedding plus position, pre-norm layers with NormFormer's extra norms, a final LayerNorm.
 
     Source: AMAGO (arXiv 2310.09971), appendix A; NormFormer (arXiv 2110.09456).
+
+    Raises:
+        ConfigError: heads that do not divide the width, learned positions without a number of them, or an attention
+            backend that this machine lacks.
     """
 
     def __init__(self, config: TransformerConfig, input_dim: int, horizon: int | None) -> None:

@@ -8,10 +8,9 @@ def test_rows_of_ragged_sequences() -> None:
     layout = SequenceLayout.from_lengths([3, 1, 2])
     assert layout.cu_seqlens.tolist() == [0, 3, 4, 6]
     assert layout.cu_seqlens.dtype == torch.int32
-    assert (layout.num_sequences, layout.num_tokens, layout.num_transitions, layout.max_seqlen) == (3, 6, 3, 3)
+    assert (layout.num_sequences, layout.num_tokens, layout.max_seqlen) == (3, 6, 3)
     assert layout.transition_rows.tolist() == [0, 1, 4]
     assert layout.sequence_index.tolist() == [0, 0, 0, 1, 2, 2]
-    assert layout.transition_sequence_index.tolist() == [0, 0, 2]
     assert layout.starts.tolist() == [0, 3, 4]
     assert not layout.is_uniform
 

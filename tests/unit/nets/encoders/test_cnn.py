@@ -1,79 +1,17 @@
-from typing import Any
-
 import pytest
 import torch
 from helpers.model_configs import encoder_config
-from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, float64
+from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded
+from helpers.small_encoders import BOX, IMAGE, SMALL, pixels, spec, tokens
 from torch import Tensor
 
-from amago_ray.config.model import CustomEncoderConfig
-from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
+from amago_ray.data.specs import ObservationSpec
 from amago_ray.errors import ConfigError
-from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.encoders.cnn import CnnTimestepEncoder, convolutions_for, delta_orthogonal_, random_shift, symlog
 from amago_ray.nets.encoders.make import build_timestep_encoder
-from amago_ray.nets.encoders.mlp import MlpTimestepEncoder
 from amago_ray.nets.tokens import TokenColumns
 
 pytestmark = pytest.mark.numeric
-
-BOX = ObservationSpec("box", (3,), "float32")
-IMAGE = ObservationSpec("box", (3, 12, 12), "uint8")
-SMALL: dict[str, Any] = {
-    "hidden_dim": 16,
-    "output_dim": 8,
-    "cnn_channels": (4, 5),
-    "cnn_kernel_sizes": (3, 3),
-    "cnn_strides": (2, 1),
-    "image_dim": 6,
-    "rl2_dim": 4,
-}
-
-
-def spec(**observations: ObservationSpec) -> EnvSpec:
-    return EnvSpec("test", observations, ActionSpec("discrete", (), (4,)))
-
-
-def tokens(num_tokens: int = 5, **observations: Tensor) -> TokenColumns:
-    action, reward = torch.arange(num_tokens) % 4, torch.linspace(0, 1, num_tokens)
-    return TokenColumns(observations, action, reward, torch.arange(num_tokens))
-
-
-def pixels(num_tokens: int = 5) -> Tensor:
-    return torch.randint(0, 256, (num_tokens, 3, 12, 12), dtype=torch.uint8)
-
-
-def test_auto_takes_the_cnn_where_a_selected_leaf_is_an_image() -> None:
-    both = spec(camera=IMAGE, state=BOX)
-    assert isinstance(build_timestep_encoder(encoder_config(**SMALL), both), CnnTimestepEncoder)
-    only_state = encoder_config(**SMALL, observation_keys=("state",))
-    assert isinstance(build_timestep_encoder(only_state, both), MlpTimestepEncoder)
-
-
-def test_selected_leaves_alone_are_read() -> None:
-    torch.manual_seed(0)
-    encoder = build_timestep_encoder(encoder_config(**SMALL, observation_keys=("b",)), spec(a=BOX, b=BOX)).eval()
-    b = torch.randn(5, 3)
-    assert torch.equal(encoder(tokens(a=torch.randn(5, 3), b=b)), encoder(tokens(a=torch.randn(5, 3), b=b)))
-
-
-def test_mlp_normalises_with_the_weights_of_rows() -> None:
-    torch.manual_seed(0)
-    encoder = build_timestep_encoder(encoder_config(**SMALL), spec(a=BOX))
-    twin = build_timestep_encoder(encoder_config(**SMALL), spec(a=BOX))
-    twin.load_state_dict(encoder.state_dict())
-    a = torch.randn(5, 3)
-    full = tokens(a=a)
-    first = TokenColumns({"a": a[:3]}, full.prev_action[:3], full.prev_reward[:3], full.time_index[:3])
-    weighted = encoder(full, torch.tensor([1.0, 1, 1, 0, 0]))
-    alone = twin(first)
-    with float64():
-        # With the moments that the step led to.
-        reference = as_float64(twin).eval()(as_float64(first))
-    assert_as_exact_as(weighted[:3], alone, reference=reference)
-    assert encoder.input_norm is not None
-    assert twin.input_norm is not None
-    assert_rounded(encoder.input_norm.mean, twin.input_norm.mean, roundings=8)
 
 
 def test_cnn_mixes_several_images_and_vectors() -> None:
@@ -147,44 +85,6 @@ def test_random_shift_is_for_training_only() -> None:
     assert not torch.equal(encoder(columns), encoder(columns))
     encoder.eval()
     assert torch.equal(encoder(columns), encoder(columns))
-
-
-class EveryThird(TimestepEncoder):
-    def __init__(self, config: CustomEncoderConfig, spec: EnvSpec) -> None:
-        super().__init__()
-        self.output_dim = config.output_dim
-
-    def forward(self, tokens: TokenColumns, weight: Tensor | None = None) -> Tensor:
-        return tokens.observations["a"][:, :1].expand(-1, self.output_dim)
-
-
-def test_custom_encoder_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    import types
-
-    module = types.ModuleType("my_encoders")
-    module.EveryThird = EveryThird  # type: ignore[attr-defined]
-    module.number = lambda config, spec: 3  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "my_encoders", module)
-    config = encoder_config(**SMALL, kind="my_encoders:EveryThird")
-    assert isinstance(build_timestep_encoder(config, spec(a=BOX)), EveryThird)
-    with pytest.raises(ConfigError, match=r"expected .* to make a TimestepEncoder .* found int"):
-        build_timestep_encoder(encoder_config(**SMALL, kind="my_encoders:number"), spec(a=BOX))
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"kind": "no.such.module:Encoder"}, 'cannot import "no.such.module"'),
-        ({"kind": "math:Encoder"}, 'expected "module:attr", got "math:Encoder"'),
-        ({"kind": "cnn"}, r"expects an image .* found a float32\[3\]"),
-        ({"observation_keys": ("a", "z")}, 'expected keys among a, found "z"'),
-    ],
-)
-def test_bad_settings_get_one_line(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as error:
-        build_timestep_encoder(encoder_config(**{**SMALL, **config}), spec(a=BOX))
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 12])
