@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from contextlib import closing
+from contextlib import AbstractContextManager, chdir, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.load import checked
+from amago_ray.config.paths import local_path
 from amago_ray.errors import AmagoRayError, ConfigError
 from amago_ray.telemetry.console import RunOutcome
 
@@ -46,14 +47,14 @@ def train(
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other")
     with (
+        _folder_kept(),
         launch(config, local=local, resume=resume, overwrite=overwrite) as run,
         stop_on_interrupt(run.trainer.request_stop),
     ):
         outcome = run.trainer.run(run.checkpoint)
     if config.evaluation.film_at_end and not run.trainer.is_interrupted:
         try:
-            out = outcome.run_directory / "videos" / "final.gif"
-            video = record(outcome.run_directory, out, num_episodes=_FILMED_EPISODES)
+            video = record(run.directory.path, run.directory.film, num_episodes=_FILMED_EPISODES)
         except AmagoRayError as error:
             # The run itself succeeded.
             _log.warning("no film: %s", error)
@@ -89,8 +90,10 @@ def evaluate(
     episodes = []
     for number, entry in enumerate(envs):
         num_envs = min(config.evaluation.num_envs, num_episodes)
-        runner = make_evaluation_runner(config, entry, num_envs, number, greedy=greedy, trained=trained)
-        with closing(runner):
+        with (
+            _folder_kept(),
+            closing(make_evaluation_runner(config, entry, num_envs, number, greedy=greedy, trained=trained)) as runner,
+        ):
             runner.policy.load(snapshot)
             runner.begin_incarnation(_FRESH_WORLDS + seed)
             episodes.extend(run_episodes(runner, num_episodes))
@@ -107,7 +110,8 @@ def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int
     from amago_ray.training.loading import load_policy, load_snapshot
 
     _require_episodes(num_episodes)
-    check_film_name(Path(out))
+    out = local_path("out", out)
+    check_film_name(out)
     config, _, found = load_snapshot(run, checkpoint)
     policy = load_policy(found.path)
     policy.generator.manual_seed(seed)
@@ -115,9 +119,9 @@ def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int
     # Gymnasium environments render only if they were made for it.
     env = dataclasses.replace(env, kwargs={"render_mode": "rgb_array", **env.kwargs})
     seeds = [_FRESH_WORLDS + seed * num_episodes + number for number in range(num_episodes)]
-    with closing(make_env_batch([env], 1)) as env_batch:
+    with _folder_kept(), closing(make_env_batch([env], 1)) as env_batch:
         frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
-    return write_film(frames, Path(out))
+    return write_film(frames, out)
 
 
 def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "best") -> Policy:
@@ -132,6 +136,11 @@ def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "bes
 
 # Evaluation after training uses incarnations far above the numbers of evaluations during training.
 _FRESH_WORLDS = 1_000_000_000
+
+
+def _folder_kept() -> AbstractContextManager[None]:
+    """Environments may change the process's working folder; afterwards it is as it was."""
+    return chdir(".")
 
 
 def _require_episodes(num_episodes: int) -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from amago_ray.acting.exploration import make_exploration
 from amago_ray.config import Config
 from amago_ray.config.load import checked
 from amago_ray.config.validate import validate_horizon, validate_storage
-from amago_ray.data.specs import EnvSpec, require_spaces
+from amago_ray.data.spec_json import spec_from_json
+from amago_ray.data.specs import EnvSpec, difference, require_spaces
 from amago_ray.envs.make import make_spec
+from amago_ray.errors import ConfigError
 from amago_ray.relabel.make import make_relabeler
 from amago_ray.telemetry.console import ConsoleReporter
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger, read_metrics
-from amago_ray.training.checkpoints import Checkpoint, Checkpoints
+from amago_ray.training.checkpoints import SPEC_FILE, Checkpoint, Checkpoints
 from amago_ray.training.ports import Backend
 from amago_ray.training.run_directory import RunDirectory
+from amago_ray.training.state import TrainerState
 from amago_ray.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -38,23 +40,31 @@ class Launch:
 def launch(config: Config, *, local: bool, resume: bool = False, overwrite: bool = False) -> Iterator[Launch]:
     """Put a run together: spec, directory, backend, loggers, trainer; its directory and Ray are let go at the end.
 
-    local: in this process, without Ray. resume: go on with the run in its directory. overwrite: replace it.
+    local: in this process, without Ray. resume: go on with the run in its directory. overwrite: replace it, which
+    happens last, when everything that the new run needs has been made.
 
     Raises:
         AmagoRayError: the settings are wrong, the directory is not free, or Ray cannot be reached.
     """
     config = checked(config)
+    # Before anything else: code of the user's, which runs from here on, may change the working folder.
+    directory = RunDirectory.of(config)
     spec = make_spec(config.envs)
     _check_parts(config, spec)
-    directory = RunDirectory.create(config, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
-        stack.callback(directory.release)
-        checkpoint = _newest_checkpoint(directory) if resume else None
+        stack.enter_context(closing(directory))
+        directory.reserve(resume=resume, overwrite=overwrite)
+        checkpoint = _newest_checkpoint(directory, config, spec) if resume else None
         backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
-        console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
-        loggers = LoggerGroup(_make_loggers(config, directory, checkpoint))
-        trainer = Trainer(config, backend, directory, spec, console, loggers, by_steps=local)
-        yield Launch(directory, trainer, checkpoint)
+        # Until the trainer stops it.
+        with ExitStack() as failing:
+            failing.callback(backend.stop)
+            backend.prepare(checkpoint)
+            directory.begin(config)
+            loggers = LoggerGroup(_make_loggers(config, directory, checkpoint))
+            console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
+            failing.pop_all()
+        yield Launch(directory, Trainer(config, backend, directory, spec, console, loggers, by_steps=local), checkpoint)
 
 
 def _check_parts(config: Config, spec: EnvSpec) -> None:
@@ -74,7 +84,7 @@ def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Ba
     prepare_process(config.learner)
     from amago_ray.training.local import LocalBackend
 
-    return LocalBackend(config, spec, Path(config.replay.directory or directory.replay), directory.claim)
+    return LocalBackend(config, spec, directory.replay, directory.claim)
 
 
 def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack) -> Backend:
@@ -82,31 +92,44 @@ def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: 
     from amago_ray.runtime.session import ray_session
 
     stack.enter_context(ray_session(config))
-    return RayBackend(config, spec, directory.path, directory.claim, directory.session)
+    return RayBackend(config, spec, directory.replay, directory.claim, directory.session)
 
 
-def _newest_checkpoint(directory: RunDirectory) -> Checkpoint | None:
+def _newest_checkpoint(directory: RunDirectory, config: Config, spec: EnvSpec) -> Checkpoint | None:
+    """What a resumed run goes on from, compared with its settings; None if it never came to a checkpoint."""
     checkpoints = Checkpoints(directory.checkpoints, keep=1)
-    if checkpoints.exists():
-        return checkpoints.load()
-    _log.warning("%s: no checkpoint yet: the run begins anew", directory.path)
-    (directory.path / "metrics.jsonl").unlink(missing_ok=True)
-    return None
+    if not checkpoints.exists():
+        _log.warning("%s: no checkpoint yet: the run begins anew", directory.path)
+        return None
+    checkpoint = checkpoints.load()
+    # Its other settings may change from session to session.
+    seed = directory.metadata.get("seed", config.seed)
+    if config.seed != seed:
+        raise ConfigError(f"seed: expected {seed}, with which the run {directory.path} began, got {config.seed}")
+    changed = difference(spec_from_json(checkpoint.read(SPEC_FILE).decode()), spec)
+    if changed:
+        raise ConfigError(f"env: expected that of the run {directory.path}: {changed}")
+    TrainerState.of(checkpoint)
+    return checkpoint
 
 
 def _make_loggers(config: Config, directory: RunDirectory, checkpoint: Checkpoint | None) -> list[MetricLogger]:
     loggers: list[MetricLogger] = []
-    reports = directory.path / "metrics.jsonl"
     if "jsonl" in config.report.loggers:
-        loggers.append(JsonlLogger(reports, None if checkpoint is None else _precedes(checkpoint)))
+        loggers.append(JsonlLogger(directory.reports, _nothing if checkpoint is None else _precedes(checkpoint)))
     if "tensorboard" in config.report.loggers:
-        env_steps = None if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0))
+        env_steps = 0 if checkpoint is None else int(checkpoint.metadata.get("env_steps", 0))
         # TensorBoard hides by env steps alone: of the checkpoint's own step, what precedes it is written again.
-        kept = read_metrics(reports) if checkpoint is not None and "jsonl" in config.report.loggers else []
+        kept = read_metrics(directory.reports) if checkpoint is not None and "jsonl" in config.report.loggers else []
         again = [report for report in kept if report.get("env_steps") == env_steps]
-        first = env_steps if env_steps is None or again else env_steps + 1
-        loggers.append(TensorBoardLogger(directory.path, first, again))
+        hides_from = env_steps if checkpoint is None or again else env_steps + 1
+        is_first = directory.session == 1
+        loggers.append(TensorBoardLogger(directory.path, None if is_first else hides_from, again))
     return loggers
+
+
+def _nothing(report: Mapping[str, float]) -> bool:
+    return False
 
 
 def _precedes(checkpoint: Checkpoint) -> Callable[[Mapping[str, float]], bool]:

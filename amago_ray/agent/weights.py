@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.data.files import write_atomically
 from amago_ray.data.snapshot import BFLOAT16, Snapshot
 from amago_ray.errors import CheckpointError
 
@@ -78,13 +78,3 @@ def snapshot_from_bytes(content: bytes, name: str) -> Snapshot:
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{name}: expected policy weights in safetensors format, found {error}") from error
     return Snapshot(version, to_arrays(tensors))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from amago_ray.config.paths import shown
 from amago_ray.errors import AmagoRayError
 
 app = typer.Typer(
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except AmagoRayError as error:
         if "--debug" in arguments:
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {shown(' '.join(str(error).split()))}\n")
         raise SystemExit(2) from None
 
 
@@ -111,7 +112,7 @@ def record(
     """Film a trained agent in fresh episodes."""
     from amago_ray.api import record as run_recording
 
-    print(run_recording(run, out, num_episodes=episodes, seed=seed, checkpoint=checkpoint))
+    print(shown(run_recording(run, out, num_episodes=episodes, seed=seed, checkpoint=checkpoint)))
 
 
 @app.command()
@@ -130,7 +131,7 @@ def import_checkpoint(
 
     from amago_ray.training.importing import import_checkpoint as run_import
 
-    print(run_import(weights, settings, out, overwrite=overwrite))
+    print(shown(run_import(weights, settings, out, overwrite=overwrite)))
 
 
 @app.command()
@@ -142,8 +143,8 @@ def status(run: RunArgument, debug: DebugOption = False) -> None:
     newest = flatten(RunDirectory.open(run).read_status())
     if "unix_time_s" in newest:
         newest["written"] = f"{datetime.fromtimestamp(newest.pop('unix_time_s')):%Y-%m-%d %H:%M:%S}"
-    shown = {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()}
-    _print_pairs(str(run), shown)
+    rows = {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()}
+    _print_pairs(str(run), rows)
 
 
 @app.command()

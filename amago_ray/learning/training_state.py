@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from amago_ray.agent.actor_critic import ACTING_PREFIXES
-from amago_ray.agent.weights import snapshot_from_bytes, snapshot_to_bytes, to_arrays, to_tensors, write_atomically
+from amago_ray.agent.weights import snapshot_from_bytes, snapshot_to_bytes, to_arrays, to_tensors
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE, write_atomically
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.errors import CheckpointError
-
-POLICY_FILE = "policy.safetensors"
-TRAINING_STATE_FILE = "training_state.pt"
 
 _NOT_HASHED = ("incarnation",)
 

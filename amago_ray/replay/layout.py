@@ -18,13 +18,11 @@ def shard_directory(replay: Path, shard: int) -> Path:
 
 
 def find_shards(replay: Path) -> list[Path]:
-    """The directories of shards in `replay`: those with our names and our mark; links are passed over."""
+    """The directories of shards in `replay`, or links to such: those with our names and our mark."""
     if not replay.is_dir():
         return []
     return sorted(
-        path
-        for path in replay.iterdir()
-        if _SHARD_NAME.fullmatch(path.name) and not path.is_symlink() and (path / OWNER_FILE).is_file()
+        path for path in replay.iterdir() if _SHARD_NAME.fullmatch(path.name) and (path / OWNER_FILE).is_file()
     )
 
 
@@ -39,7 +37,10 @@ def find_unfinished(directory: Path) -> list[Path]:
 
 
 def remove_shard(directory: Path) -> None:
-    """Remove a shard's files, and the directory with its mark unless something else is in it."""
+    """Remove a shard's files, and the directory with its mark unless something else is in it; of a link, the link."""
+    if directory.is_symlink():
+        directory.unlink()
+        return
     for path in [*find_unfinished(directory), *find_segments(directory)]:
         path.unlink()
     if all(path.name == OWNER_FILE for path in directory.iterdir()):

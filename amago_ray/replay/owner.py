@@ -172,6 +172,16 @@ def examine(directory: Path, claim: Claim) -> bool:
     return True
 
 
+def run_id_of(directory: Path) -> int | None:
+    """The run whose shard writes in `directory`; None where it has none, or no id.
+
+    Raises:
+        DataError: its owner file cannot be read.
+    """
+    owner = _read_owner(directory / OWNER_FILE)
+    return None if owner is None else owner.run_id
+
+
 def _name(owner: _Owner) -> str:
     return "another run" if owner.run_id is None else f"run id {owner.run_id}"
 

@@ -171,6 +171,14 @@ class ReplayShard:
         """
         return self._store.watermark()
 
+    def check_watermark(self, watermark: dict[str, int]) -> None:
+        """See that `truncate` can go back to this mark.
+
+        Raises:
+            DataError: what was stored then is not all there any more.
+        """
+        self._store.check_watermark(watermark)
+
     def truncate(self, watermark: dict[str, int]) -> None:
         """Go back to exactly what was stored at `watermark`; batches drawn before stay valid, they are copies.
 

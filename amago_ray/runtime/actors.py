@@ -65,14 +65,15 @@ def ending(reference: Any, made: Any = None) -> Ending:
         # First: an actor that raised because another one is gone matches RayActorError, too.
         return Ending("died" if isinstance(error.cause, _GONE) else "raised", error=_cause(error))
     except _GONE as error:
-        is_made = not getattr(error, "actor_init_failed", False) and (made is None or _was_made(made))
+        is_made = not getattr(error, "actor_init_failed", False) and (made is None or was_made(made))
         return Ending("died" if is_made else "not_made", error=_cause(error))
 
 
 _GONE = (RayActorError, ActorUnschedulableError)
 
 
-def _was_made(made: Any) -> bool:
+def was_made(made: Any) -> bool:
+    """Whether the actor with this reference to its making has been made by now."""
     try:
         return is_ready(made) and get(made) is not None
     except _GONE:

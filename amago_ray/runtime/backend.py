@@ -15,10 +15,11 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import TrainingError
 from amago_ray.replay.owner import Claim
-from amago_ray.runtime.actors import WATCH, ending, get, made, start_actor, wait_any
+from amago_ray.runtime.actors import WATCH, ending, get, is_ready, made, start_actor, wait_any, was_made
 from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.endings import Ending, error_line
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
@@ -36,7 +37,7 @@ from amago_ray.runtime.placement import (
 )
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
 from amago_ray.runtime.supervisor import RestartBudget, Started, Supervisor
-from amago_ray.training.checkpoints import POLICY_FILE, TRAINING_STATE_FILE, Checkpoint
+from amago_ray.training.checkpoints import Checkpoint
 from amago_ray.training.ports import Capture, CaptureError, Counters, EvaluationResult, Report
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ _INCARNATIONS_PER_SESSION = 1_000_000
 _STOP_TIMEOUT_S = 20.0
 _ANSWER_TIMEOUT_S = 10.0
 _CAPTURE_TIMEOUT_S = 60.0
+_BEGIN_TIMEOUT_S = 60.0
+_LONGEST_SILENT_START_S = 30.0
 
 
 @dataclass
@@ -64,10 +67,10 @@ class RayBackend:
     `ray list actors` and the dashboard tell them apart.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec, directory: Path, claim: Claim, session: int) -> None:
+    def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path, claim: Claim, session: int) -> None:
         self._config = config
         self._spec = spec
-        self._replay_directory = Path(config.replay.directory) if config.replay.directory else directory / "replay"
+        self._replay_directory = replay_directory
         self._claim = claim
         self._incarnation = session * _INCARNATIONS_PER_SESSION
         self._num_started = 0
@@ -84,16 +87,18 @@ class RayBackend:
         self._files: Mapping[str, bytes] | None = None
         self._first_env_steps = 0
         self._control: Any = None
+        self._watch: Any = None
         self._is_filled = False
         self._shards: list[Any] = []
         self._shard_watches: dict[Any, _ShardWatch] = {}
         self._hosts: dict[str, str] = {}
 
-    def start(self, checkpoint: Checkpoint | None) -> None:
-        """Create all actors; they start in parallel.
+    def prepare(self, checkpoint: Checkpoint | None) -> None:
+        """Create all actors, in parallel, and wait until each has been made. They wait for the control actor's filling.
 
         Raises:
             TrainingError: the cluster has an actor of this run's already.
+            AmagoRayError: one cannot be made.
         """
         config = self._config
         nodes = alive_nodes()
@@ -115,13 +120,12 @@ class RayBackend:
         self._control = start_actor(
             ControlActor, config, name=self._name("control"), num_cpus=0, max_restarts=-1, max_task_retries=-1
         )
-        self._watch = self._control.watch.remote()
         for place in places:
             shard = start_actor(
                 ReplayShardActor,
                 config,
                 self._spec,
-                str(self._replay_directory.absolute()),
+                str(self._replay_directory),
                 self._claim,
                 place.number,
                 self._incarnation,
@@ -138,6 +142,23 @@ class RayBackend:
         self._workers.start("learner", self._start_learner)
         for number in range(config.rollout.num_env_runners):
             self._workers.start(f"env runner {number}", partial(self._start_runner, number))
+        self._await_makings()
+
+    def start(self) -> None:
+        """Let shards take over their directories, and everyone begin.
+
+        Raises:
+            AmagoRayError: a shard cannot write its directory.
+        """
+        begun = [shard.begin.remote() for shard in self._shards]
+        late = ray.wait(begun, num_returns=len(begun), timeout=_BEGIN_TIMEOUT_S)[1]
+        for number, reference in enumerate(begun):
+            if reference in late:
+                raise TrainingError(f"the replay shard {number} did not begin within {_BEGIN_TIMEOUT_S:g} s")
+            end = ending(reference, reference)
+            if end.kind != "returned":
+                raise end.failure(f"the replay shard {number} cannot begin")
+        self._watch = self._control.watch.remote()
 
     def advance(self, timeout_s: float) -> Report:
         """Wait a while, or until something happens, and report.
@@ -204,7 +225,8 @@ class RayBackend:
 
     def stop(self) -> None:
         """Tell everyone to stop, wait until finished episodes are handed over, and end the actors."""
-        if self._control is None:
+        if not self._is_filled:
+            # Nobody has begun: they end with the session.
             return
         self._stopping = True
         for warning in self._warnings:
@@ -223,7 +245,8 @@ class RayBackend:
     def _look(self, timeout_s: float) -> None:
         """Wait a while, or until something ends or happens, and deal with it."""
         workers, evaluations = self._workers.running, self._evaluations.running
-        for reference in wait_any([*workers, *evaluations, *self._shard_watches, self._watch], timeout_s):
+        watch = [] if self._watch is None else [self._watch]
+        for reference in wait_any([*workers, *evaluations, *self._shard_watches, *watch], timeout_s):
             if reference in workers:
                 end = ending(reference, workers[reference].made)
                 if self._stopping and end.kind != "raised":
@@ -240,6 +263,27 @@ class RayBackend:
                 self._answer_shard(reference)
             else:
                 self._answer_control()
+
+    def _await_makings(self) -> None:
+        """Wait until all actors have been made; those that cannot be are tried a few times."""
+        while True:
+            self._look(0.0)
+            self._workers.start_due()
+            workers, due_s = self._workers.running, self._workers.next_due_s()
+            unmade = {
+                name: each.made
+                for name, each in zip(self._workers.names, workers.values(), strict=True)
+                if not was_made(each.made)
+            }
+            for reference, watch in self._shard_watches.items():
+                if not watch.incarnation:
+                    unmade[f"replay shard {watch.number}"] = reference
+            if not unmade and due_s == float("inf"):
+                return
+            # Of a worker that could not be made, the end of its run tells.
+            awaited = [*workers, *(reference for reference in unmade.values() if not is_ready(reference))]
+            if not wait_any(awaited, min(due_s, _LONGEST_SILENT_START_S)) and due_s > _LONGEST_SILENT_START_S:
+                _log.warning("still waiting until the cluster has made: %s", ", ".join(unmade))
 
     def _answer_shard(self, reference: Any) -> None:
         watch = self._shard_watches.pop(reference)

@@ -41,6 +41,10 @@ class ReplayShardActor:
         self._shard = make_shard(config, spec, Path(directory), claim, shard, incarnation)
         self.report()
 
+    def begin(self) -> None:
+        """Take over the directory, also where another run's files are to be overwritten."""
+        self._shard.begin()
+
     def add(self, group: bytes) -> None:
         """Store a group of encoded episodes; returns when they are on disk."""
         self._shard.add(group)

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from amago_ray.config.paths import shown
 from amago_ray.telemetry.bottleneck import Verdict
 
 
@@ -140,4 +141,4 @@ def outcome_lines(outcome: RunOutcome) -> Sequence[str]:
     places += [(label, path) for label, path in (("checkpoint", outcome.checkpoint), ("video", outcome.video)) if path]
     lines += [f"  {label:<12} {path}" for label, path in places]
     lines += ["Go on with:", f"  amago-ray eval {run}", f"  amago-ray record {run} --out episode.gif"]
-    return [*lines, f"  tensorboard --logdir {run}"]
+    return [shown(line) for line in (*lines, f"  tensorboard --logdir {run}")]

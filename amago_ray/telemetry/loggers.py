@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
+EVENTS_SUFFIX = ".amago_ray"
+"""How the names of our TensorBoard files end: those of other tools may lie beside them."""
 _STAMPS = ("unix_time_s", "env_steps")
 """What a line of JSON has beside a report's metrics."""
 
@@ -125,7 +127,7 @@ class TensorBoardLogger:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if self._writer is None:
-            self._writer = EventFileWriter(str(self._directory), flush_secs=5)
+            self._writer = EventFileWriter(str(self._directory), flush_secs=5, filename_suffix=EVENTS_SUFFIX)
             if self._first_env_step is not None:
                 self._add(self._first_env_step, session_log=SessionLog(status=SessionLog.START))
                 for report in self._again:

@@ -6,25 +6,29 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE, remove_file, write_atomically
 from amago_ray.errors import CheckpointError
-from amago_ray.training.run_directory import write_atomically
 
 _log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 SPEC_FILE = "env_spec.json"
-POLICY_FILE = "policy.safetensors"
-TRAINING_STATE_FILE = "training_state.pt"
+METADATA_FILE = "metadata.json"
 
 IMPORTED = "imported_from"
 """Key in the metadata of a checkpoint of foreign weights: a run that goes on from it has acted and stored nothing."""
+
+_FILES = (CONFIG_FILE, SPEC_FILE, POLICY_FILE, TRAINING_STATE_FILE, METADATA_FILE)
+_NAME = re.compile(r"(step|best)_\d{9,}(_\d+)?")
+_UNFINISHED_NAME = re.compile(rf"\.({_NAME.pattern})\.tmp|\.(latest|best)\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,12 @@ class Checkpoints:
 
         Raises: CheckpointError if it cannot be written; older checkpoints stay as they were.
         """
-        path = self._write(f"step_{learner_steps:09d}", files, metadata, pointer="latest")
-        steps = self._steps()
+        path = self._write("step", learner_steps, files, metadata, pointer="latest")
+        steps = [step for step in self._found("step") if _is_ours(step)]
         newest = steps.index(path)
         # Those beyond it belong to a past that a resume from an older checkpoint has given up.
         for old in steps[: max(newest + 1 - self._keep, 0)] + steps[newest + 1 :]:
-            shutil.rmtree(old, ignore_errors=True)
+            _try_to_remove(old)
         return path
 
     def save_best(self, learner_steps: int, files: Mapping[str, bytes], metadata: Mapping[str, Any]) -> Path:
@@ -73,10 +77,10 @@ class Checkpoints:
 
         Raises: CheckpointError if they cannot be written; the earlier best ones stay as they were.
         """
-        path = self._write(f"best_{learner_steps:09d}", files, metadata, pointer="best")
-        for old in self._directory.glob("best_*"):
-            if old != path:
-                shutil.rmtree(old, ignore_errors=True)
+        path = self._write("best", learner_steps, files, metadata, pointer="best")
+        for old in self._found("best"):
+            if old != path and _is_ours(old):
+                _try_to_remove(old)
         return path
 
     def load(self, name: str = "latest") -> Checkpoint:
@@ -93,7 +97,7 @@ class Checkpoints:
         if name != "latest":
             return open_checkpoint(self._directory / name)
         pointer = self._directory / "latest"
-        candidates = list(reversed(self._steps()))
+        candidates = list(reversed(self._found("step")))
         if pointer.is_file():
             newest = self._directory / pointer.read_text(errors="replace").strip()
             candidates.sort(key=lambda path: path == newest, reverse=True)
@@ -106,14 +110,23 @@ class Checkpoints:
 
     def exists(self) -> bool:
         """Whether any checkpoint was ever completed here."""
-        return bool(self._steps())
+        return bool(self._found("step"))
 
-    def _steps(self) -> list[Path]:
-        return sorted(self._directory.glob("step_*"))
+    def _found(self, kind: Literal["step", "best"]) -> list[Path]:
+        return sorted(path for path in self._directory.glob(f"{kind}_*") if _NAME.fullmatch(path.name))
 
-    def _write(self, name: str, files: Mapping[str, bytes], metadata: Mapping[str, Any], *, pointer: str) -> Path:
-        """Write a checkpoint's directory, then the pointer to it, then remove another of the same name."""
-        same = [*self._directory.glob(name), *self._directory.glob(f"{name}_*")]
+    def _write(
+        self,
+        kind: Literal["step", "best"],
+        learner_steps: int,
+        files: Mapping[str, bytes],
+        metadata: Mapping[str, Any],
+        *,
+        pointer: str,
+    ) -> Path:
+        """Write a checkpoint's directory, then the pointer to it, then remove another of the same step."""
+        name = f"{kind}_{learner_steps:09d}"
+        same = [path for path in self._found(kind) if path.name == name or path.name.startswith(f"{name}_")]
         # A directory cannot be replaced in one go, so a second checkpoint of the same step gets a name of its own.
         names = chain([name], (f"{name}_{number}" for number in count(2)))
         final = next(path for path in (self._directory / each for each in names) if path not in same)
@@ -121,10 +134,10 @@ class Checkpoints:
         hashes = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
         document = json.dumps({**metadata, "sha256": hashes}, indent=1).encode()
         try:
-            for leftover in self._directory.glob(".*.tmp"):
-                _remove(leftover)
-            temporary.mkdir(parents=True)
-            for file, data in {**files, "metadata.json": document}.items():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            _remove_unfinished(self._directory)
+            temporary.mkdir()
+            for file, data in {**files, METADATA_FILE: document}.items():
                 with (temporary / file).open("wb") as handle:
                     handle.write(data)
                     handle.flush()
@@ -137,18 +150,59 @@ class Checkpoints:
                 os.close(descriptor)
             write_atomically(self._directory / pointer, final.name.encode())
         except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _try_to_remove(temporary)
             raise CheckpointError(f"{final}: cannot be written: {error.strerror or error}") from error
         for other in same:
-            shutil.rmtree(other, ignore_errors=True)
+            if _is_ours(other):
+                _try_to_remove(other)
         return final
 
 
+def remove_checkpoints(directory: Path) -> None:
+    """Remove what `Checkpoints` has written in a directory, and nothing else that may be there; links are not followed.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    if not directory.is_dir():
+        return
+    _remove_unfinished(directory)
+    for path in directory.iterdir():
+        if _NAME.fullmatch(path.name) and _is_ours(path):
+            _remove(path)
+    for pointer in ("latest", "best"):
+        remove_file(directory / pointer)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this is the directory of a checkpoint: its metadata has the hashes of its files."""
+    try:
+        return "sha256" in json.loads((path / METADATA_FILE).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _remove_unfinished(directory: Path) -> None:
+    for path in directory.iterdir():
+        if _UNFINISHED_NAME.fullmatch(path.name):
+            _remove(path)
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    """Remove a file or link, or a checkpoint's files and then its directory, if nothing else is in it."""
+    if path.is_symlink() or not path.is_dir():
+        remove_file(path)
+        return
+    for name in _FILES:
+        remove_file(path / name)
+    with suppress(OSError):
+        path.rmdir()
+
+
+def _try_to_remove(path: Path) -> None:
+    """Remove it if that is possible: a checkpoint too many does no harm."""
+    with suppress(OSError):
+        _remove(path)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -157,7 +211,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises: CheckpointError if it is not a whole one.
     """
     try:
-        metadata = json.loads((path / "metadata.json").read_text())
+        metadata = json.loads((path / METADATA_FILE).read_text())
         hashes = metadata["sha256"]
         for file, expected in hashes.items():
             found = hashlib.sha256((path / file).read_bytes()).hexdigest()

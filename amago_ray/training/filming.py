@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,21 @@ def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: b
 def write_film(frames: list[npt.NDArray[np.uint8]], out: Path) -> Path:
     """Write frames to `out`, which ends in .gif or .mp4.
 
-    Raises: ConfigError for another ending; RunDirectoryError if the file cannot be written.
+    Raises:
+        ConfigError: it has another ending, or is something else than a film already.
+        RunDirectoryError: it cannot be written; an earlier film there is as it was.
     """
     import imageio.v3 as imageio
 
     check_film_name(out)
+    temporary = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(out, np.stack(frames), **_OPTIONS[out.suffix])
+        imageio.imwrite(temporary, np.stack(frames), **_OPTIONS[out.suffix])
+        temporary.replace(out)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if error.errno is None and out.suffix == ".mp4":
             # What imageio raises where no plugin for videos is installed.
             raise ConfigError(f"{out}: writing .mp4 needs the package imageio[ffmpeg]; .gif does not") from error
@@ -73,10 +81,18 @@ def write_film(frames: list[npt.NDArray[np.uint8]], out: Path) -> Path:
 def check_film_name(out: Path) -> None:
     """Refuse a file that `write_film` could not write, before anything is filmed.
 
-    Raises: ConfigError if its name ends in neither .gif nor .mp4.
+    Raises:
+        ConfigError: its name ends in neither .gif nor .mp4, or it is something else than a film already.
     """
     if out.suffix not in _OPTIONS:
         raise ConfigError(f'{out}: expected a name that ends in .gif or .mp4, got "{out.suffix}"')
+    if out.is_dir():
+        raise ConfigError(f"{out}: expected a file to write, found a folder")
+    if out.is_file():
+        with out.open("rb") as file:
+            start = file.read(8)
+        if start[:6] not in (b"GIF87a", b"GIF89a") and start[4:] != b"ftyp":
+            raise ConfigError(f"{out}: expected a film to replace, found another kind of file")
 
 
 def _last_line(text: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 
 from amago_ray.config import Config
 from amago_ray.config.load import checked, dump_yaml
+from amago_ray.config.paths import local_path
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.envs.make import make_spec
 from amago_ray.learning.amago_import import read_amago_weights
@@ -30,25 +32,28 @@ def import_checkpoint(weights: str | Path, config: Config, out: str | Path, *, o
         ConfigError, SpaceError: the settings or their environment are wrong.
         RunDirectoryError: `out` is taken or cannot be written.
     """
-    place = Path(out)
+    weights, place = local_path("weights", weights), local_path("out", out)
     config = dataclasses.replace(config, runs_dir=str(place.parent), name=place.name)
     config = checked(config)
-    spec = make_spec(config.envs)
-    learner = Learner(config, spec, device="cpu", seed=config.seed)
-    learner.agent.load_state_dict(read_amago_weights(weights, learner.agent))
+    directory = RunDirectory.of(config)
+    with closing(directory):
+        directory.reserve(overwrite=overwrite)
+        spec = make_spec(config.envs)
+        learner = Learner(config, spec, device="cpu", seed=config.seed)
+        learner.agent.load_state_dict(read_amago_weights(weights, learner.agent))
+        directory.begin(config)
+        files = {
+            **learner.save_files(),
+            CONFIG_FILE: dump_yaml(config).encode(),
+            SPEC_FILE: spec_to_json(spec).encode(),
+        }
+        metadata = {**_fresh_state(config).metadata(Counters(), {}), IMPORTED: str(weights)}
+        return Checkpoints(directory.checkpoints, config.checkpoint.keep).save(0, files, metadata)
 
-    files = {
-        **learner.save_files(),
-        CONFIG_FILE: dump_yaml(config).encode(),
-        SPEC_FILE: spec_to_json(spec).encode(),
-    }
+
+def _fresh_state(config: Config) -> TrainerState:
+    """The state of a run that goes on from here: it evaluates first, as a fresh one does."""
     state = TrainerState.fresh(config)
     if config.evaluation.num_episodes and config.evaluation.at_start:
-        # A run that goes on from here evaluates first, as a fresh one does.
         state.begin_evaluation()
-    metadata = {**state.metadata(Counters(), {}), IMPORTED: str(weights)}
-    directory = RunDirectory.create(config, resume=False, overwrite=overwrite)
-    try:
-        return Checkpoints(directory.checkpoints, config.checkpoint.keep).save(0, files, metadata)
-    finally:
-        directory.release()
+    return state

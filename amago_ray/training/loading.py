@@ -8,10 +8,12 @@ from amago_ray.acting.policy import Policy
 from amago_ray.agent.weights import load_snapshot as read_snapshot
 from amago_ray.config import Config
 from amago_ray.config.load import load_config
+from amago_ray.config.paths import local_path
+from amago_ray.data.files import POLICY_FILE
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.data.spec_json import spec_from_json
 from amago_ray.data.specs import EnvSpec
-from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints, open_checkpoint
+from amago_ray.training.checkpoints import CONFIG_FILE, SPEC_FILE, Checkpoint, Checkpoints, open_checkpoint
 from amago_ray.training.run_directory import RunDirectory
 
 
@@ -22,7 +24,7 @@ def load_snapshot(path: str | Path, checkpoint: str = "best") -> tuple[Config, S
 
     Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.
     """
-    path = Path(path)
+    path = local_path("run", path)
     if (path / POLICY_FILE).is_file():
         found = open_checkpoint(path)
     else:

@@ -62,6 +62,8 @@ class LocalBackend:
         self._governor = Governor(config.replay)
         # The key keeps this stream apart from those of the runner, the shards and the learner.
         self._rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STREAM,)))
+        self._begins_anew = True
+        self._saved: Mapping[str, Any] | None = None
         self._next_shard = 0
         self._episodes_total = 0
         self._episodes: list[EpisodeStats] = []
@@ -76,26 +78,34 @@ class LocalBackend:
         self._reported = _Mark()
         self._worked_s = self._replay_s = self._learner_s = self._broadcast_s = 0.0
 
-    def start(self, checkpoint: Checkpoint | None) -> None:
-        """Begin, or go on from a checkpoint: replay is cut back to where it was then.
+    def prepare(self, checkpoint: Checkpoint | None) -> None:
+        """Open the shards and load the learner.
 
         Raises:
-            CheckpointError: the checkpoint is not one of a local run with as many shards.
+            CheckpointError: the checkpoint is not one of a local run with as many shards, or of another agent.
+            DataError: replay is another run's, or lacks what it held at the checkpoint.
         """
-        if self._config.stop.time_s is not None:
-            self._end_at_s = time.monotonic() + self._config.stop.time_s
         for number in range(self._config.replay.num_shards):
-            shard = make_shard(self._config, self._spec, self._replay_directory, self._claim, number)
-            self._shards.append(shard)
-            shard.begin()
-            if checkpoint is None:
-                # A run that ended before its first checkpoint begins anew, and would meet its own episodes here.
-                shard.clear()
-            self._report_shard(number)
+            self._shards.append(make_shard(self._config, self._spec, self._replay_directory, self._claim, number))
         if checkpoint is not None:
             self._learner.load_files(checkpoint.read)
             if IMPORTED not in checkpoint.metadata:
-                self._load_state(checkpoint)
+                self._check_state(checkpoint)
+                self._saved = checkpoint.metadata["state"]
+        self._begins_anew = checkpoint is None
+
+    def start(self) -> None:
+        """Begin, or go on from the checkpoint: replay is cut back to where it was then."""
+        if self._config.stop.time_s is not None:
+            self._end_at_s = time.monotonic() + self._config.stop.time_s
+        for number, shard in enumerate(self._shards):
+            shard.begin()
+            if self._begins_anew:
+                # A run that ended before its first checkpoint would meet its own episodes here.
+                shard.clear()
+            self._report_shard(number)
+        if self._saved is not None:
+            self._load_state(self._saved)
         self._broadcast()
         self._reported = self._mark()
 
@@ -148,7 +158,7 @@ class LocalBackend:
         for shard in self._shards:
             shard.close()
 
-    def _load_state(self, checkpoint: Checkpoint) -> None:
+    def _check_state(self, checkpoint: Checkpoint) -> None:
         state: Mapping[str, Any] = checkpoint.metadata["state"]
         if "runner" not in state:
             raise CheckpointError(f"{checkpoint.path}: expected one of a --local run, found one of a run over Ray")
@@ -156,6 +166,10 @@ class LocalBackend:
             raise CheckpointError(
                 f"{checkpoint.path}: expected replay.num_shards {len(state['shards'])}, found {len(self._shards)}"
             )
+        for shard, watermark in zip(self._shards, state["watermarks"], strict=True):
+            shard.check_watermark(watermark)
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
         for shard, saved, watermark in zip(self._shards, state["shards"], state["watermarks"], strict=True):
             shard.truncate(watermark)
             shard.load_state(saved)

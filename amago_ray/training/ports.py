@@ -79,8 +79,16 @@ class Backend(Protocol):
     `finish` take their time.
     """
 
-    def start(self, checkpoint: Checkpoint | None) -> None:
-        """Start everything, from scratch or from a checkpoint."""
+    def prepare(self, checkpoint: Checkpoint | None) -> None:
+        """Make every part, to begin from scratch or from a checkpoint; what an earlier run left is not touched yet.
+
+        Raises:
+            AmagoRayError: a part cannot be made, or the checkpoint does not fit.
+        """
+        ...
+
+    def start(self) -> None:
+        """Begin what was prepared: the run has taken over its directories."""
         ...
 
     def advance(self, timeout_s: float) -> Report:

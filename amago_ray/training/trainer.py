@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amago_ray.config import Config
+from amago_ray.data.files import POLICY_FILE
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import RunDirectoryError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
-from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoint, Checkpoints
+from amago_ray.training.checkpoints import CONFIG_FILE, SPEC_FILE, Checkpoint, Checkpoints
 from amago_ray.training.ports import Backend, CaptureError, Counters, EvaluationResult, Report
 from amago_ray.training.reporting import Reporter, evaluation_metrics, no_episode_ended
 from amago_ray.training.run_directory import RunDirectory
@@ -118,7 +119,7 @@ class Trainer:
         with self._noting_failure():
             self._schedule.begin()
             self._reporter.write_status("starting")
-            self._backend.start(checkpoint)
+            self._backend.start()
             if checkpoint is not None:
                 self._restore(checkpoint)
             elif self._schedule.evaluates_first():

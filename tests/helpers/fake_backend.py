@@ -7,7 +7,8 @@ from typing import Any
 
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
-from amago_ray.training.checkpoints import POLICY_FILE, TRAINING_STATE_FILE, Checkpoint
+from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE
+from amago_ray.training.checkpoints import Checkpoint
 from amago_ray.training.ports import Capture, Counters, EvaluationResult, Report
 
 
@@ -53,13 +54,16 @@ class FakeBackend:
         self._pending: list[list[Any]] = []
         self._num_reports = 0
 
-    def start(self, checkpoint: Checkpoint | None) -> None:
+    def prepare(self, checkpoint: Checkpoint | None) -> None:
         self.started_from = checkpoint
         if checkpoint is not None:
             self.counters = Counters(
                 *(checkpoint.metadata[name] for name in ("env_steps", "learner_steps", "episodes"))
             )
             self._num_reports = checkpoint.metadata["state"]["reports"]
+
+    def start(self) -> None:
+        """Nothing is to be begun."""
 
     def advance(self, timeout_s: float) -> Report:
         if self._crash_at is not None and self.counters.env_steps >= self._crash_at:

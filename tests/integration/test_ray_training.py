@@ -87,6 +87,7 @@ def test_killed_driver_resumes_with_its_replay(small_run: SmallRun) -> None:
 
 def test_a_taken_directory_is_refused_in_one_line(small_run: SmallRun) -> None:
     (small_run.path).mkdir(parents=True)
+    (small_run.path / "metadata.json").write_text('{"run_id": 7}')
     (small_run.path / "metrics.jsonl").write_text("{}\n")
     process = small_run.start()
     output, _ = process.communicate(timeout=60)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -84,12 +85,18 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.Capt
 
 def test_status_says_how_far_a_run_is_and_since_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = Config(env=EnvConfig(id="some-env"), name="mine", runs_dir=str(tmp_path))
-    directory = RunDirectory.create(config, resume=False, overwrite=False)
+    directory = RunDirectory.of(config)
+    directory.reserve()
+    directory.begin(config)
     directory.write_status({"state": "running", "metrics": {"env_steps": 1234.0}})
-    directory.release()
-    assert run("status", str(directory.path)) == 0
-    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
-    assert shown == {"state": "running", "metrics/env_steps": "1,234"}
+    for state in ("running", "died"):
+        assert run("status", str(directory.path)) == 0
+        shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
+        assert shown["state"] == state
+        assert shown["metrics/env_steps"] == "1,234"
+        assert shown["pid"] == str(os.getpid())
+        # As when the process that trains dies.
+        directory.close()
     directory.write_status({})
     assert run("status", str(directory.path)) == 0
     written = capsys.readouterr().out.split("written")[1].strip()

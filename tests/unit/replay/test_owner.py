@@ -206,7 +206,10 @@ def test_only_marked_directories_are_shards_and_links_are_never_followed(tmp_pat
     (replay / "shard_000.tar").write_bytes(b"2")
     elsewhere = occupied(tmp_path / "elsewhere")
     (replay / "shard_1").symlink_to(elsewhere)
-    assert find_shards(replay) == [shard]
+    link = replay / "shard_1"
+    assert find_shards(replay) == [link, shard]
+    remove_shard(link)
+    assert not link.is_symlink()
     (shard / "segment_00000001_000000.arrows").symlink_to(elsewhere / SEGMENT)
     remove_shard(shard)
     assert not shard.exists()

@@ -16,10 +16,11 @@ from amago_ray.acting.policy import Policy
 from amago_ray.agent.weights import snapshot_to_bytes
 from amago_ray.config.load import dump_yaml
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.data.files import POLICY_FILE
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.data.specs import ActionSpec
 from amago_ray.errors import AmagoRayError, CheckpointError, RunDirectoryError
-from amago_ray.training.checkpoints import CONFIG_FILE, POLICY_FILE, SPEC_FILE, Checkpoints
+from amago_ray.training.checkpoints import CONFIG_FILE, SPEC_FILE, Checkpoints
 from amago_ray.training.loading import load_policy, load_snapshot
 from amago_ray.training.run_directory import RunDirectory
 

@@ -177,9 +177,14 @@ def make_backend(tmp_path: Path, **sections: Any) -> LocalBackend:
     return LocalBackend(config, make_spec(config.envs), tmp_path / "replay", NO_RUN)
 
 
+def start(backend: LocalBackend) -> None:
+    backend.prepare(None)
+    backend.start()
+
+
 def test_a_report_counts_what_happened(tmp_path: Path) -> None:
     backend = make_backend(tmp_path)
-    backend.start(None)
+    start(backend)
     episodes = 0
     for number in range(1, 4):
         report = backend.advance(math.inf)
@@ -221,7 +226,7 @@ def test_the_verdict_of_a_report_names_the_slow_part(
     slow_parts.slow_down(commands)
     config = config_from_dict(slow_parts.CONFIG)
     backend = LocalBackend(config, make_spec(config.envs), tmp_path / "replay", NO_RUN)
-    backend.start(None)
+    start(backend)
     backend.advance(math.inf)
     slow_parts.slow_down(commands, **{part: pause_s})
     clock = SleepsAlone()
@@ -239,7 +244,7 @@ def test_the_verdict_of_a_report_names_the_slow_part(
 
 def test_the_governor_holds_the_ratio(tmp_path: Path) -> None:
     backend = make_backend(tmp_path, stop={"learner_steps": 1000})
-    backend.start(None)
+    start(backend)
     for _ in range(20):
         report = backend.advance(math.inf)
     # At most one batch of 4 x 8 beyond 8 per timestep inserted.
@@ -251,7 +256,7 @@ def test_the_governor_holds_the_ratio(tmp_path: Path) -> None:
 def test_an_evaluation_comes_before_further_training_and_leaves_it_alone(tmp_path: Path) -> None:
     plain, evaluated = (make_backend(tmp_path / name) for name in ("plain", "evaluated"))
     for backend in (plain, evaluated):
-        backend.start(None)
+        start(backend)
         backend.advance(math.inf)
     evaluated.request_evaluation(4)
     report = evaluated.advance(math.inf)
@@ -270,7 +275,7 @@ def test_an_evaluation_comes_before_further_training_and_leaves_it_alone(tmp_pat
 def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
     """PITFALLS A18."""
     backend = make_backend(tmp_path)
-    backend.start(None)
+    start(backend)
     before = backend.advance(math.inf).metrics["replay/inserted_timesteps"]
     backend.request_evaluation(0)
     backend.advance(math.inf)
@@ -280,7 +285,7 @@ def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
 
 def test_a_capture_gives_running_episodes_up_and_counts_them(tmp_path: Path) -> None:
     backend = make_backend(tmp_path)
-    backend.start(None)
+    start(backend)
     backend.advance(math.inf)
     backend._runner.step()
     running = int(np.count_nonzero(backend._runner._columns.lengths))
@@ -301,7 +306,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_one_line(tmp_path: Path) -> None
     one_line(error)
     checkpoints = Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1)
     found = checkpoints.load()
-    files = {name: found.read(name) for name in ("policy.safetensors", "training_state.pt")}
+    files = {name: found.read(name) for name in ("policy.safetensors", "training_state.pt", "env_spec.json")}
     checkpoints.save(11, files, {**found.metadata, "state": {}})
     with pytest.raises(CheckpointError, match="expected one of a --local run") as error:
         train(config, local=True, resume=True)
@@ -312,7 +317,7 @@ def test_failing_environments_are_warned_of_once_per_kind(tmp_path: Path) -> Non
     env = {"id": "helpers.breaking_env:BreakingEnv", "name": "breaking"}
     settings = {"relabel": {"kind": "none"}, "exploration": {"kind": "none"}, "evaluation": {"num_episodes": 0}}
     backend = make_backend(tmp_path, env=env, **settings)
-    backend.start(None)
+    start(backend)
     warnings: list[str] = []
     for _ in range(3):
         report = backend.advance(math.inf)
@@ -356,11 +361,11 @@ def test_learning_ends_at_the_last_learner_step(tmp_path: Path, asked: int) -> N
 
 def test_time_and_interrupts_are_heeded_though_no_episode_ends(tmp_path: Path) -> None:
     backend = make_backend(tmp_path / "time", **ENDLESS, stop={"time_s": 0.2})
-    backend.start(None)
+    start(backend)
     assert backend.advance(math.inf).counters.learner_steps == 0
     backend.stop()
     backend = make_backend(tmp_path / "interrupt", **ENDLESS)
-    backend.start(None)
+    start(backend)
     assert backend.advance(0.01).is_interim
     backend.interrupt()
     before = backend.advance(math.inf).counters.env_steps
@@ -373,7 +378,7 @@ def test_interim_reports_leave_training_alone(tmp_path: Path) -> None:
     """However often the clock interrupts the work, whole reports and weights are the same."""
     whole, hurried = (make_backend(tmp_path / name) for name in ("whole", "hurried"))
     for backend in (whole, hurried):
-        backend.start(None)
+        start(backend)
     expected = [whole.advance(math.inf) for _ in range(3)]
     found, interim = [], 0
     while len(found) < 3:
@@ -393,7 +398,7 @@ def test_interim_reports_leave_training_alone(tmp_path: Path) -> None:
 def test_an_evaluation_is_interrupted_and_wanted_again(tmp_path: Path) -> None:
     sections = {**ENDLESS, "evaluation": {"num_episodes": 2, "at_start": False}, "stop": {"time_s": 0.2}}
     backend = make_backend(tmp_path, **sections)
-    backend.start(None)
+    start(backend)
     backend.request_evaluation(0)
     assert backend.advance(math.inf).is_interim, "time was up while it evaluated"
     backend.finish()
@@ -414,7 +419,7 @@ def test_an_evaluation_that_cannot_end_is_given_up_with_a_line(
     assert "no episode ended in 51 steps: set env.max_episode_steps" in caplog.text
     assert outcome.after == {}
     backend = make_backend(tmp_path / "more", **{**ENDLESS, "evaluation": evaluation})
-    backend.start(None)
+    start(backend)
     backend.request_evaluation(3)
     (result,) = backend.advance(math.inf).evaluations
     assert (result.number, result.episodes, result.policy) == (3, [], None)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from helpers.fake_backend import FakeBackend
 from helpers.one_line import one_line
+from helpers.run_directories import begun
 from helpers.scripted import make_spec
 from rich.console import Console
 
@@ -21,7 +22,7 @@ from amago_ray.config.training import CheckpointConfig, EvaluationConfig, Report
 from amago_ray.errors import CheckpointError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, read_metrics
-from amago_ray.training.checkpoints import Checkpoints
+from amago_ray.training.checkpoints import Checkpoint, Checkpoints
 from amago_ray.training.ports import CaptureError, Counters, EvaluationResult, Report
 from amago_ray.training.reporting import EndlessWatch
 from amago_ray.training.run_directory import RunDirectory
@@ -44,17 +45,22 @@ def make_config(tmp_path: Path, **settings: Any) -> Config:
 
 
 def make_trainer(
-    config: Config, backend: FakeBackend, *, resume: bool = False, by_steps: bool = True, console: Any = None
+    config: Config,
+    backend: FakeBackend,
+    checkpoint: Checkpoint | None = None,
+    *,
+    by_steps: bool = True,
+    console: Any = None,
 ) -> Trainer:
-    directory = RunDirectory.create(config, resume=resume, overwrite=False)
-    directory.release()
+    backend.prepare(checkpoint)
+    directory = begun(config, resume=checkpoint is not None)
     loggers = LoggerGroup([JsonlLogger(directory.path / "metrics.jsonl")])
     return Trainer(config, backend, directory, make_spec(), console, loggers, by_steps=by_steps)
 
 
 def run(config: Config, backend: FakeBackend, *, resume: bool = False, by_steps: bool = True) -> RunOutcome:
     checkpoint = checkpoints_of(config).load() if resume else None
-    return make_trainer(config, backend, resume=resume, by_steps=by_steps).run(checkpoint)
+    return make_trainer(config, backend, checkpoint, by_steps=by_steps).run(checkpoint)
 
 
 def reports(config: Config) -> list[dict[str, float]]:
@@ -233,8 +239,7 @@ def test_everything_is_closed_even_if_the_backend_fails_to_stop(tmp_path: Path) 
             closed.append("loggers")
 
     config = make_config(tmp_path)
-    directory = RunDirectory.create(config, resume=False, overwrite=False)
-    directory.release()
+    directory = begun(config)
     with pytest.raises(TrainingError, match="it does not stop"):
         Trainer(config, Stubborn(), directory, make_spec(), None, LoggerGroup([Closing()]), by_steps=True).run()
     assert closed == ["loggers"]
@@ -274,7 +279,7 @@ def test_a_save_in_between_can_be_resumed(tmp_path: Path) -> None:
     assert path.name == "step_000000010"
     assert RunDirectory.open(tmp_path / "fake").read_status()["state"] == "ended"
     backend = FakeBackend()
-    resumed = make_trainer(config, backend, resume=True)
+    resumed = make_trainer(config, backend, checkpoints_of(config).load())
     resumed.start(checkpoints_of(config).load())
     assert resumed.step().counters.env_steps == 200
     resumed.stop()
