@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,15 +44,19 @@ class Retries:
 class FailureBook:
     """Failures of E environments. The traceback of the first of each kind is logged, when it is made anew.
 
-    isolated: `[E]` bool, those that are not used any more.
+    isolated: `[E]` bool, those that are not used any more. usable: `[E]` bool, the others, None where that is all.
+    idle: those that cannot be stepped, as they are isolated or have failed and were not reset since.
     """
 
     def __init__(self, name: str, num_envs: int, retries: Retries) -> None:
         self.isolated = np.zeros(num_envs, np.bool_)
+        self.usable: npt.NDArray[np.bool_] | None = None
+        self.idle: set[int] = set()
         self._name = name
         self._retries = retries
-        self._without_end = [0] * num_envs
-        self._in_a_row = [0] * num_envs
+        # Of those that have failed since their last episode that ended.
+        self._without_end: Counter[int] = Counter()
+        self._in_a_row: Counter[int] = Counter()
         self._open: dict[int, EnvFailure] = {}
         self._kinds: set[str] = set()
         self._tracebacks: dict[int, str] = {}
@@ -68,10 +73,13 @@ class FailureBook:
                 kind = OTHER_KINDS
         self._without_end[index] += 1
         self._in_a_row[index] += 1
-        self.isolated[index] = (
-            self._without_end[index] >= self._retries.max_failures or num_left_behind >= self._retries.max_left_behind
-        )
-        self._open[index] = EnvFailure(index, kind, message, is_isolated=bool(self.isolated[index]))
+        retries = self._retries
+        is_isolated = self._without_end[index] >= retries.max_failures or num_left_behind >= retries.max_left_behind
+        if is_isolated:
+            self.isolated[index] = True
+            self.usable = ~self.isolated
+        self.idle.add(index)
+        self._open[index] = EnvFailure(index, kind, message, is_isolated)
 
     def is_open(self, index: int) -> bool:
         """Whether this environment has failed and was not reset since."""
@@ -82,17 +90,20 @@ class FailureBook:
         text = self._tracebacks.pop(index, None)
         if text is not None:
             _log.error("env '%s' failed and is made anew (logged once per kind):\n%s", self._name, text)
+        if not self.isolated[index]:
+            self.idle.discard(index)
         return self._open.pop(index, None) is not None
 
     def stepped(self, index: int, *, ended: bool) -> None:
         """A step of this environment went well, and maybe ended its episode."""
-        self._in_a_row[index] = 0
-        if ended:
-            self._without_end[index] = 0
+        if self._without_end:
+            self._in_a_row.pop(index, None)
+            if ended:
+                self._without_end.pop(index, None)
 
     def report(self) -> list[EnvFailure]:
         """The failures since each environment's last reset, by index."""
-        return [self._open[index] for index in sorted(self._open)]
+        return [self._open[index] for index in sorted(self._open)] if self._open else []
 
     def pause(self, indices: Iterable[int]) -> None:
         """Wait before those of these environments that have failed and are not isolated are made anew."""
@@ -100,11 +111,6 @@ class FailureBook:
         in_a_row = max((self._in_a_row[index] for index in indices if not self.isolated[index]), default=0)
         if in_a_row:
             time.sleep(min(retries.max_pause_s, retries.first_pause_s * 2 ** (in_a_row - 1)))
-
-    @property
-    def usable(self) -> npt.NDArray[np.bool_] | None:
-        """`[E]`, which environments are not isolated; None where all are usable."""
-        return ~self.isolated if self.isolated.any() else None
 
 
 def failure_kind(error: BaseException) -> str:

@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from amago_ray.envs.watchdog import HungError, Watchdog
 from amago_ray.errors import EnvError
 
-_Env = TypeVar("_Env")
+
+class _Steps(Protocol):
+    def step(self, action: Any, /) -> Any: ...
+
+
+_Env = TypeVar("_Env", bound=_Steps)
 _Result = TypeVar("_Result")
 
 # What a run must go on hearing, whatever handlers an environment installs.
@@ -69,14 +74,15 @@ class ForeignEnv(Generic[_Env]):
         """
         return self._call(partial(self._guarded, partial(function, self.build())), self._timeout_s)
 
-    def step(self, function: Callable[[_Env], _Result]) -> _Result:
-        """As `call`, for what happens often: if it changes the working folder, the caller has to restore that.
+    def step(self, action: Any) -> Any:
+        """What the environment's `step` returns; if that changes the working folder, the caller has to restore it.
 
         One look at the folder after the steps of many environments costs next to nothing, one after each does not.
         """
-        if self._folder is not None or self._env is None:
-            return self.call(function)
-        return self._call(partial(self._context.run, function, self._env), self._timeout_s)
+        env = self._env
+        if self._watchdog is None and self._folder is None and env is not None:
+            return self._context.run(env.step, action)
+        return self.call(lambda env: env.step(action))
 
     def discard(self, close: Callable[[_Env], object]) -> None:
         """Close the environment; whatever that raises is of no interest any more."""

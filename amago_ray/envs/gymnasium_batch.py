@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -105,24 +104,26 @@ class GymnasiumBatch:
         rewards = np.zeros(self.num_envs, np.float32)
         terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
         events: dict[int, list[EnvEvent]] = {}
+        book = self._failures
         with kept_folder():
             for index, env in enumerate(self._envs):
-                if self._failures.is_open(index) or self._failures.isolated[index]:
+                if index in book.idle:
                     continue
                 action = self._env_action(actions[index])
                 try:
-                    observation, reward, ended, cut, info = step_result(env.step(partial(_step, action)))
-                    info = info_dict("step", info)
+                    observation, reward, ended, cut, info = step_result(env.step(action))
+                    if type(info) is not dict:
+                        info = info_dict("step", info)
                     rewards[index] = number("step: reward", reward)
-                    terminated[index] = flag("step: terminated", ended)
-                    truncated[index] = flag("step: truncated", cut)
+                    terminated[index] = ended = flag("step: terminated", ended)
+                    truncated[index] = cut = flag("step: truncated", cut)
                     if info:
-                        events[index] = _events(index, info, bool(terminated[index] or truncated[index]))
+                        events[index] = _events(index, info, ended or cut)
                     self._put(index, observation, info)
                 except BaseException as error:
                     self._fail(index, "step", error)
                     continue
-                self._failures.stepped(index, ended=bool(terminated[index] or truncated[index]))
+                book.stepped(index, ended=ended or cut)
         failures = self._failures.report()
         for failure in failures:
             rewards[failure.index] = terminated[failure.index] = truncated[failure.index] = 0
@@ -209,10 +210,6 @@ class GymnasiumBatch:
 
 def _reset(env: ForeignEnv[Env], seed: int) -> tuple[Any, Mapping[str, Any]]:
     return reset_result(env.call(lambda env: env.reset(seed=seed)))
-
-
-def _step(action: Any, env: Env) -> Any:
-    return env.step(action)
 
 
 def _close(env: Env) -> None:

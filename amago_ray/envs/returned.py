@@ -147,7 +147,7 @@ def step_result(value: Any) -> Sequence[Any]:
     Raises:
         ReturnedError: they are not five, such as the four of Gym before 0.26.
     """
-    if not isinstance(value, tuple | list) or len(value) != 5:
+    if not isinstance(value, (tuple, list)) or len(value) != 5:
         expected = "(observation, reward, terminated, truncated, info) as in Gymnasium"
         raise ReturnedError("step", expected, _entries_found(value))
     return value

@@ -133,7 +133,7 @@ class VectorBatch:
         taken = self._action.to_space(np.asarray(actions))
         try:
             with kept_folder():
-                entries = step_result(self._env.step(lambda env: env.step(taken)))
+                entries = step_result(self._env.step(taken))
             rewards, reward_errors = numbers("step: rewards", entries[1], self.num_envs)
             terminated, terminated_errors = flags("step: terminated", entries[2], self.num_envs)
             truncated, truncated_errors = flags("step: truncated", entries[3], self.num_envs)
