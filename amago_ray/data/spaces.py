@@ -22,8 +22,8 @@ Array = npt.NDArray[Any]
 
 # Up to this sum of squares, values are finite and fit into every stored dtype of at least 32 bits.
 _MAX_SUM_OF_SQUARES = 1e30
-# Of more values than these, BLAS would sum with threads that are busy elsewhere.
-_FEW = 8192
+# Of more values at a time, BLAS would sum with threads that are busy elsewhere.
+_CHUNK = 8192
 
 
 class ObservationAdapter:
@@ -152,15 +152,20 @@ class _Leaf:
             counts = np.array(spec.num_categories, np.int64).reshape(self._shape)
             self._first = np.array(spec.start or [0] * counts.size, np.int64).reshape(self._shape)
             self._last = self._first + counts - 1
+        self._lowest, self._highest = int(self._first.min()), int(self._last.max())
         axes = list(range(len(self._shape)))
         if spec.channel_axis is not None:
             axes.remove(spec.channel_axis)
             axes.insert(len(axes) - 2, spec.channel_axis)
         self._axes = None if axes == sorted(axes) else axes
+        self._is_box = spec.kind == "box"
+        self._is_arranged = self._axes is not None or self._shape != spec.shape
 
     def find(self, observation: Any) -> Any:
         """The leaf's value in an observation."""
-        if isinstance(observation, Mapping):
+        if self._is_only and isinstance(observation, np.ndarray):
+            return observation
+        if isinstance(observation, dict | Mapping):
             if self.name in observation:
                 return observation[self.name]
         elif self._is_only and not (isinstance(observation, tuple) and self.path and isinstance(self.path[0], int)):
@@ -181,9 +186,16 @@ class _Leaf:
             if num_rows != 1 or array.shape != self._shape:
                 raise SpaceError(f"{self._where}: expected shape {list(shape)}, found {list(array.shape)}")
             array = array[None]
-        if self._spec.kind != "box":
+        if array.ndim == 0 and array.dtype.kind in "iu" and not self._is_box:
+            # The same as below, in a third of the time: most discrete leaves are single numbers.
+            number = array.item()
+            if self._lowest <= number <= self._highest:
+                return np.array(number - self._lowest, self._stored)
+        if not self._is_box:
             return np.asarray(_whole_values(self._where, array, self._first, self._last) - self._first, self._stored)
         array = _box_values(self._where, array, self._stored, *self._bounds)
+        if not self._is_arranged:
+            return array
         if self._axes is not None:
             leading = 0 if num_rows is None else 1
             array = array.transpose(*range(leading), *(leading + axis for axis in self._axes))
@@ -226,9 +238,11 @@ def _is_moderate(array: Array, stored: np.dtype[Any]) -> bool:
     """Whether no value can be NaN, infinite or too large for `stored`: the cheapest look at all of them at once."""
     values = array if array.dtype.kind == "f" and array.dtype.itemsize > 2 else array.astype(np.float32)
     limit = _MAX_SUM_OF_SQUARES if stored.itemsize > 2 else float(np.finfo(stored).max) ** 2
-    if values.size > _FEW:
-        return bool(values.max() <= math.sqrt(limit) and values.min() >= -math.sqrt(limit))
-    return bool(np.vdot(values, values) <= limit)
+    if values.size <= _CHUNK:
+        return bool(np.vdot(values, values) <= limit)
+    flat = values.ravel()
+    chunks = (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
+    return all(np.vdot(chunk, chunk) <= limit for chunk in chunks)
 
 
 def _whole_values(where: str, array: Array, first: Any, last: Any) -> Array:
@@ -238,7 +252,7 @@ def _whole_values(where: str, array: Array, first: Any, last: Any) -> Array:
         wrong |= array != np.rint(array)
     else:
         wrong = (array < first) | (array > last)
-    if not wrong.any():
+    if not np.count_nonzero(wrong):
         return array.astype(np.int64) if array.dtype.kind in "fb" else array
     entry = tuple(np.argwhere(wrong)[0])
     lowest, highest = (np.broadcast_to(bound, array.shape)[entry] for bound in (first, last))
