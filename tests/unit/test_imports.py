@@ -7,7 +7,7 @@ import pytest
 import amago_ray
 
 TORCH_FREE = ("errors", "config", "telemetry", "data", "envs", "relabel", "replay")
-RAY_FREE = (*TORCH_FREE, "nets", "agent", "acting", "learning", "training", "launch", "api", "cli")
+RAY_FREE = (*TORCH_FREE, "nets", "agent", "acting", "learning", "training", "testing", "launch", "api", "cli")
 
 
 # What a machine with a GPU need not have to train there from packed batches.

@@ -6,11 +6,11 @@ from typing import Any
 import gymnasium
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from helpers.env_batch_contract import CHECKS, Case
 
 from amago_ray.config.env import EnvConfig
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.envs.make import make_env_batch
+from amago_ray.testing.env_batch import CHECKS, Case
 
 
 def from_configs(*configs: EnvConfig) -> Callable[[int], EnvBatch]:

@@ -8,7 +8,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from helpers.env_batch_contract import collect
 from helpers.envs import CounterEnv, FragileEnv, MaskedEnv
 from helpers.multi_goal_env import MultiGoalEnv
 from helpers.one_line import one_line
@@ -20,6 +19,7 @@ from amago_ray.envs.failures import Retries
 from amago_ray.envs.gymnasium_batch import GymnasiumBatch
 from amago_ray.envs.returned import describe
 from amago_ray.errors import EnvError, SpaceError
+from amago_ray.testing.env_batch import collect
 
 
 def test_a2_the_final_observation_is_true_and_buffers_do_not_alias() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.env_batch_contract import collect
 from helpers.one_line import one_line
 
 from amago_ray.config.env import EnvConfig
@@ -16,6 +15,7 @@ from amago_ray.envs.make import make_env_batch, make_spec
 from amago_ray.envs.maze_runner import MazeRunner
 from amago_ray.envs.mixture import allot
 from amago_ray.errors import ConfigError, EnvError
+from amago_ray.testing.env_batch import collect
 
 
 def refused(*configs: EnvConfig, num_envs: int = 2) -> str:

@@ -4,7 +4,6 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from helpers.env_batch_contract import Collected, collect
 from helpers.envs import CounterEnv, NativeCounterVector
 from helpers.one_line import one_line
 from helpers.peculiar_envs import Hangs, PeculiarVector
@@ -13,6 +12,7 @@ from amago_ray.envs.env_batch import EnvFailure, StepColumns
 from amago_ray.envs.failures import Retries
 from amago_ray.envs.vector_batch import VectorBatch
 from amago_ray.errors import EnvError
+from amago_ray.testing.env_batch import Collected, collect
 
 MODES = ["next_step", "same_step", "disabled"]
 
