@@ -68,9 +68,8 @@ class Acting:
         from amago_ray.data.arrow_codec import encode_episodes
 
         for _ in range(self.episode_length):
-            finished = self.runner.step()
-            if finished:
-                self._shard.add(encode_episodes([done.episode for done in finished]))
+            if self.runner.step():
+                self._shard.add(encode_episodes(self.runner.take_episodes()))
 
     def measure(self, seconds: float) -> Rate:
         """Whole episodes for at least so long."""

@@ -1,62 +1,104 @@
-"""`EpisodeColumns`: preallocated columns in which running episodes grow."""
+"""What the running episodes of E environments show now, and what is kept of them until they end."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from amago_ray.acting.growing_rows import Column, GrowingRows, Kinds
 from amago_ray.data.episode import AchievedGoals, Episode, EpisodeId, PolicyVersion
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.env_batch import Observations
 
-# Rows reserved at first where the horizon is long or unknown; columns double when an episode outgrows them.
-_INITIAL_ROWS = 256
+_REWARD: Kinds = {"reward": ((), "float32")}
 
 
-class EpisodeColumns:
-    """The running episodes of E environments; environment i has `lengths[i]` transitions so far.
+class EvaluationColumns:
+    """The newest observations and, of each running episode, its rewards: what statistics need.
 
     Everything received is copied in, so environments may reuse their buffers.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
-        self._spec = spec
-        self.lengths = np.zeros(num_envs, dtype=np.int64)
-        self._rows = min(spec.horizon or _INITIAL_ROWS, _INITIAL_ROWS) + 1
-        rows = self._rows
-        self.observations: dict[str, npt.NDArray[np.generic]] = {
-            name: np.zeros((num_envs, rows, *leaf.shape), leaf.dtype) for name, leaf in spec.observations.items()
+        self._all = np.arange(num_envs)
+        self._rows = GrowingRows(num_envs, _REWARD)
+        self._leaves: dict[str, Column] = {
+            name: np.zeros((num_envs, *leaf.shape), leaf.dtype) for name, leaf in spec.observations.items()
         }
-        self.actions: npt.NDArray[np.generic] = np.zeros((num_envs, rows, *spec.action.shape), spec.action.dtype)
-        self.rewards: npt.NDArray[np.float32] = np.zeros((num_envs, rows), np.float32)
-        self.action_mask: npt.NDArray[np.bool_] | None = (
-            np.ones((num_envs, rows, spec.action.mask_size), np.bool_) if spec.has_action_mask else None
-        )
-        self._goal_offsets = np.zeros((num_envs, rows + 1), np.int32)
-        self._goal_values: npt.NDArray[np.generic] | None = (
-            np.zeros((num_envs, rows, spec.goal_dim), spec.goal_dtype) if spec.goal_dim else None
-        )
+        self._mask = np.ones((num_envs, spec.action.mask_size), np.bool_) if spec.has_action_mask else None
+
+    @property
+    def observations(self) -> dict[str, Column]:
+        """Each leaf `[E, ...]` as the environments show it now; not to be kept, the arrays are used again."""
+        return self._leaves
+
+    @property
+    def action_mask(self) -> npt.NDArray[np.bool_] | None:
+        """What is allowed now `[E, mask_size]`, not to be kept; None where the environment has no masks."""
+        return self._mask
 
     def start(self, indices: npt.NDArray[np.int64], first: Observations) -> None:
-        """Begin new episodes in `indices` with their reset observations as row 0."""
-        self.lengths[indices] = 0
-        self._write_row(indices, first)
+        """Begin new episodes in `indices`, which show `first`."""
+        self._rows.begin(indices)
+        self._show(indices, first)
 
-    def append(
-        self,
-        indices: npt.NDArray[np.int64],
-        actions: npt.NDArray[np.generic],
-        rewards: npt.NDArray[np.float32],
-        observations: Observations,
-    ) -> None:
-        """Add one transition to each of `indices`; all columns have one row per index."""
-        rows = self.lengths[indices]
-        if rows.max(initial=0) + 2 > self._rows:
-            self._grow()
-        self.actions[indices, rows] = actions
-        self.rewards[indices, rows] = rewards
-        self.lengths[indices] = rows + 1
-        self._write_row(indices, observations)
+    def append(self, actions: Column, rewards: npt.NDArray[np.float32], observations: Observations) -> None:
+        """Add one transition to the episodes of all E environments."""
+        self._rows["reward"][:] = rewards
+        self._rows.advance()
+        self._show(self._all, observations)
+
+    def rewards(self, index: int) -> npt.NDArray[np.float32]:
+        """The rewards `[T]` of an environment's episode so far."""
+        return self._rows.episode(index)["reward"][:-1].astype(np.float32, copy=False)
+
+    def _show(self, indices: npt.NDArray[np.int64], observations: Observations) -> None:
+        for name, column in self.observations.items():
+            column[indices] = observations.leaves[name]
+        mask = self.action_mask
+        if mask is not None:
+            mask[indices] = True if observations.action_mask is None else observations.action_mask
+
+
+class EpisodeColumns(EvaluationColumns):
+    """Whole running episodes: what is to be stored of them, and what caches are rebuilt from."""
+
+    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
+        super().__init__(spec, num_envs)
+        self._has_goals, self._has_mask = spec.goal_dim > 0, spec.has_action_mask
+        # Names of leaves are the environment's; the prefix keeps them apart from the columns that are ours.
+        self._names = {name: f"observation {name}" for name in spec.observations}
+        columns = {
+            **_REWARD,
+            "action": (spec.action.shape, spec.action.dtype),
+            **{self._names[name]: (leaf.shape, leaf.dtype) for name, leaf in spec.observations.items()},
+            **({"action_mask": ((spec.action.mask_size,), "bool")} if spec.has_action_mask else {}),
+        }
+        ragged = {"goal": ((spec.goal_dim,), spec.goal_dtype)} if self._has_goals else {}
+        self._rows = GrowingRows(num_envs, columns, ragged)
+
+    @property
+    def observations(self) -> dict[str, Column]:
+        """See `EvaluationColumns.observations`."""
+        return {name: self._rows[column] for name, column in self._names.items()}
+
+    @property
+    def action_mask(self) -> npt.NDArray[np.bool_] | None:
+        """See `EvaluationColumns.action_mask`."""
+        return self._rows["action_mask"].view(np.bool_) if self._has_mask else None
+
+    def append(self, actions: Column, rewards: npt.NDArray[np.float32], observations: Observations) -> None:
+        """See `EvaluationColumns.append`."""
+        self._rows["action"][:] = actions
+        super().append(actions, rewards, observations)
+
+    def context(self, index: int, count: int) -> tuple[dict[str, Column], Column, Column]:
+        """Of the `count` rows before the newest: observations, and the actions and rewards that led to them.
+
+        Row 0 was led to by nothing, that is by zeros.
+        """
+        rows = {name: self._rows.newest(column, index, count + 1)[:-1] for name, column in self._names.items()}
+        return rows, self._led_to("action", index, count), self._led_to("reward", index, count)
 
     def episode(
         self,
@@ -71,15 +113,15 @@ class EpisodeColumns:
         last_policy_version: PolicyVersion,
     ) -> Episode:
         """The episode of environment `index`, copied out."""
-        length = int(self.lengths[index])
+        rows = self._rows.episode(index)
         goals = None
-        if self._goal_values is not None:
-            offsets = self._goal_offsets[index, : length + 2].copy()
-            goals = AchievedGoals(self._goal_values[index, : offsets[-1]].copy(), offsets)
+        if self._has_goals:
+            offsets = np.concatenate([[0], rows["goal counts"].cumsum()]).astype(np.int32)
+            goals = AchievedGoals(rows["goal"], offsets)
         return Episode(
-            observations={name: column[index, : length + 1].copy() for name, column in self.observations.items()},
-            actions=self.actions[index, :length].copy(),
-            rewards=self.rewards[index, :length].copy(),
+            observations={name: rows[column] for name, column in self._names.items()},
+            actions=rows["action"][:-1],
+            rewards=rows["reward"][:-1].astype(np.float32, copy=False),
             terminated=terminated,
             truncated=truncated,
             episode_id=episode_id,
@@ -88,50 +130,17 @@ class EpisodeColumns:
             first_policy_version=first_policy_version,
             last_policy_version=last_policy_version,
             achieved_goals=goals,
-            action_mask=None if self.action_mask is None else self.action_mask[index, : length + 1].copy(),
+            action_mask=rows["action_mask"].astype(np.bool_, copy=False) if self._has_mask else None,
         )
 
-    def _write_row(self, indices: npt.NDArray[np.int64], observations: Observations) -> None:
-        rows = self.lengths[indices]
-        for name, column in self.observations.items():
-            column[indices, rows] = observations.leaves[name]
-        if self.action_mask is not None:
-            self.action_mask[indices, rows] = True if observations.action_mask is None else observations.action_mask
-        if self._goal_values is not None:
+    def _show(self, indices: npt.NDArray[np.int64], observations: Observations) -> None:
+        super()._show(indices, observations)
+        if self._has_goals:
             assert observations.achieved_values is not None
             assert observations.achieved_offsets is not None
-            self._write_goals(indices, rows, observations.achieved_values, observations.achieved_offsets)
+            self._rows.put_ragged("goal", indices, observations.achieved_values, observations.achieved_offsets)
 
-    def _write_goals(
-        self,
-        indices: npt.NDArray[np.int64],
-        rows: npt.NDArray[np.int64],
-        values: npt.NDArray[np.generic],
-        offsets: npt.NDArray[np.int32],
-    ) -> None:
-        assert self._goal_values is not None
-        counts = offsets[1:] - offsets[:-1]
-        # An episode's goals begin at 0, which stands there from the start; each row writes where the next one begins.
-        starts = self._goal_offsets[indices, rows]
-        ends = starts + counts
-        self._goal_offsets[indices, rows + 1] = ends
-        while ends.max(initial=0) > self._goal_values.shape[1]:
-            self._goal_values = _doubled(self._goal_values)
-        # Row r of `values` belongs to environment `owner[r]` and is the `position[r]`-th goal of its episode.
-        owner = np.repeat(np.arange(len(indices)), counts)
-        position = starts[owner] + np.arange(len(values)) - offsets[owner]
-        self._goal_values[indices[owner], position] = values
-
-    def _grow(self) -> None:
-        self.observations = {name: _doubled(column) for name, column in self.observations.items()}
-        self.actions = _doubled(self.actions)
-        self.rewards = _doubled(self.rewards).astype(np.float32, copy=False)
-        self._goal_offsets = _doubled(self._goal_offsets).astype(np.int32, copy=False)
-        if self.action_mask is not None:
-            self.action_mask = _doubled(self.action_mask).astype(np.bool_, copy=False)
-        self._rows = self.rewards.shape[1]
-
-
-def _doubled(column: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """The column `[E, rows, ...]` with twice the rows."""
-    return np.concatenate([column, np.zeros_like(column)], axis=1)
+    def _led_to(self, name: str, index: int, count: int) -> Column:
+        rows = self._rows.newest(name, index, count + 2)[:-2]
+        nothing = np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)
+        return np.concatenate([nothing, rows])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from amago_ray.acting.columns import EpisodeColumns
+from amago_ray.acting.columns import EpisodeColumns, EvaluationColumns
 from amago_ray.acting.exploration import Exploration, make_exploration
 from amago_ray.acting.policy import Policy
 from amago_ray.acting.torch_settings import kept_torch_settings
@@ -31,16 +30,8 @@ if TYPE_CHECKING:
 _STREAMS = 1
 
 
-@dataclass(frozen=True)
-class FinishedEpisode:
-    """An episode with its statistics."""
-
-    episode: Episode
-    stats: EpisodeStats
-
-
 class EnvRunner:
-    """Collects episodes.
+    """Steps environments under a policy and collects their episodes; without `keeps_episodes` their statistics alone.
 
     Seeds derive from (seed, runner, incarnation, counter), so a restarted runner, which gets a new incarnation, never
     replays its worlds. Episode ids have `run_id` in place of the seed: runs of equal seed play equal worlds, but never
@@ -58,6 +49,7 @@ class EnvRunner:
         incarnation: int,
         exploration: Exploration,
         greedy: bool = False,
+        keeps_episodes: bool = True,
     ) -> None:
         self.num_envs = env_batch.num_envs
         self.horizon = env_batch.spec.horizon
@@ -86,10 +78,9 @@ class EnvRunner:
         self._greedy = greedy
         self._counter = 0
         self._rng = np.random.default_rng()
-        self._columns = EpisodeColumns(env_batch.spec, self.num_envs)
-        self._state = policy.network.initial_state(self.num_envs)
-        self._prev_action = np.zeros((self.num_envs, *env_batch.spec.action.shape), env_batch.spec.action.dtype)
-        self._prev_reward = np.zeros(self.num_envs, np.float32)
+        self._columns = (EpisodeColumns if keeps_episodes else EvaluationColumns)(env_batch.spec, self.num_envs)
+        self._state = policy.initial_state(self.num_envs)
+        self._episodes: list[Episode] = []
         self._ids: list[EpisodeId] = [EpisodeId(*self._name, -1)] * self.num_envs
         self._seeds = np.zeros(self.num_envs, np.int64)
         self._first_versions: list[PolicyVersion] = [policy.version] * self.num_envs
@@ -111,59 +102,59 @@ class EnvRunner:
     def load(self, snapshot: Snapshot) -> None:
         """Swap weights between steps and rebuild the running episodes' caches under them.
 
-        Acting then equals the full forward over each episode's last context of tokens.
+        Acting then equals the full forward over each episode's last context of tokens. Needs the episodes kept, where
+        some are running.
         """
         self.policy.load(snapshot)
-        for index in np.flatnonzero(self._columns.lengths == 0):
+        time_index = self._state.time_index
+        for index in np.flatnonzero(time_index == 0):
             self._first_versions[index] = snapshot.version
-        lengths = np.minimum(self._columns.lengths, self.policy.context_length - 1)
-        running = np.flatnonzero(lengths)
+        counts = np.minimum(time_index, self.policy.context_length - 1)
+        running = np.flatnonzero(counts)
         if len(running) == 0:
             return
-        counts = lengths[running]
-        owner = np.repeat(running, counts)
-        starts = self._columns.lengths[running] - counts
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = np.repeat(starts, counts) + within
-        # What led to row r is transition r - 1; row 0 was led to by nothing.
-        first = rows == 0
-        prev_action = self._columns.actions[owner, rows - 1]
-        prev_action[first] = 0
-        prev_reward = self._columns.rewards[owner, rows - 1]
-        prev_reward[first] = 0
+        if not isinstance(self._columns, EpisodeColumns):
+            raise ValueError("load: expected no running episodes, as they are not kept")
+        counts = counts[running]
+        contexts = [self._columns.context(*pair) for pair in zip(running.tolist(), counts.tolist(), strict=True)]
+        leaves, prev_actions, prev_rewards = zip(*contexts, strict=True)
+        ends = time_index[running].tolist()
         self.policy.rebuild(
-            {name: column[owner, rows] for name, column in self._columns.observations.items()},
-            prev_action,
-            prev_reward,
-            rows,
+            {name: np.concatenate([each[name] for each in leaves]) for name in leaves[0]},
+            np.concatenate(prev_actions),
+            np.concatenate(prev_rewards),
+            np.concatenate([np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]),
             counts,
             running,
             self._state,
         )
 
-    def step(self) -> list[FinishedEpisode]:
-        """One step of all environments; returns the episodes that ended with it.
+    def step(self) -> list[EpisodeStats]:
+        """One step of all environments; returns the statistics of the episodes that ended with it.
 
         Raises:
             EnvError: every environment has failed for good.
         """
         began = time.perf_counter()
-        columns, lengths = self._columns, self._columns.lengths.copy()
-        leaves = {name: column[self._all, lengths] for name, column in columns.observations.items()}
-        mask = None if columns.action_mask is None else columns.action_mask[self._all, lengths]
-        actions = self.policy.step(
-            leaves, self._prev_action, self._prev_reward, lengths, mask, self._state, greedy=self._greedy
+        columns, state = self._columns, self._state
+        mask = columns.action_mask
+        actions = self.policy.step(columns.observations, state, mask, greedy=self._greedy)
+        # Copies: what explores may be the user's.
+        actions = self._exploration.apply(
+            actions,
+            state.time_index.copy(),
+            self.global_env_steps,
+            None if mask is None else mask.copy(),
+            self._rng,
         )
-        actions = self._exploration.apply(actions, lengths, self.global_env_steps, mask, self._rng)
         acted = time.perf_counter()
         with kept_torch_settings():
             result = self._envs.step(actions)
         self.env_time_s += time.perf_counter() - acted
         self.policy_time_s += acted - began
 
-        columns.append(self._all, actions, result.rewards, result.observations)
-        self._prev_action[:] = actions
-        self._prev_reward[:] = result.rewards
+        columns.append(actions, result.rewards, result.observations)
+        state.advance(actions, result.rewards)
         for event in result.events:
             self._events[event.index].setdefault(event.name, []).append(event.value)
         # Episodes of environments that failed, or made no transition, are dropped.
@@ -181,6 +172,11 @@ class EnvRunner:
         if over.any():
             self._reset(np.flatnonzero(over))
         return finished
+
+    def take_episodes(self) -> list[Episode]:
+        """The episodes that have ended since they were taken last, in the order of their statistics."""
+        taken, self._episodes = self._episodes, []
+        return taken
 
     @property
     def oldest_running(self) -> int:
@@ -223,7 +219,7 @@ class EnvRunner:
 
     @property
     def _num_partial(self) -> int:
-        return int(np.count_nonzero(self._columns.lengths))
+        return int(np.count_nonzero(self._state.time_index))
 
     def _note(self, failure: EnvFailure) -> None:
         self.failures[failure.kind] += 1
@@ -233,30 +229,34 @@ class EnvRunner:
         if self.num_isolated_envs == self.num_envs:
             raise EnvError(f"every environment has failed again and again, last: {failure.message}")
 
-    def _finish(self, index: int, terminated: bool, truncated: bool) -> FinishedEpisode:
+    def _finish(self, index: int, terminated: bool, truncated: bool) -> EpisodeStats:
         name = self._envs.env_names[index]
-        episode = self._columns.episode(
-            index,
-            terminated=terminated,
-            truncated=truncated,
-            episode_id=self._ids[index],
-            env_name=name,
-            seed=int(self._seeds[index]),
-            first_policy_version=self._first_versions[index],
-            last_policy_version=self.policy.version,
-        )
+        if isinstance(self._columns, EpisodeColumns):
+            episode = self._columns.episode(
+                index,
+                terminated=terminated,
+                truncated=truncated,
+                episode_id=self._ids[index],
+                env_name=name,
+                seed=int(self._seeds[index]),
+                first_policy_version=self._first_versions[index],
+                last_policy_version=self.policy.version,
+            )
+            self._episodes.append(episode)
+            rewards = episode.rewards
+        else:
+            rewards = self._columns.rewards(index)
         events = self._events[index]
         success = events.pop("success", None)
-        stats = EpisodeStats(
+        return EpisodeStats(
             env_name=name,
-            episode_return=float(episode.rewards.sum(dtype=np.float64)),
-            length=len(episode),
-            counter=episode.episode_id.counter,
-            policy_version=episode.last_policy_version,
+            episode_return=float(rewards.sum(dtype=np.float64)),
+            length=len(rewards),
+            counter=self._ids[index].counter,
+            policy_version=self.policy.version,
             success=None if success is None else float(success[-1]),
             events={key: float(np.mean(values)) for key, values in events.items()},
         )
-        return FinishedEpisode(episode, stats)
 
     def _reset(self, indices: npt.NDArray[np.int64]) -> None:
         for index in indices:
@@ -270,9 +270,7 @@ class EnvRunner:
             observations = self._envs.reset(indices, self._seeds[indices])
         self.env_time_s += time.perf_counter() - began
         self._columns.start(indices, observations)
-        self.policy.network.reset(self._state, indices)
-        self._prev_action[indices] = 0
-        self._prev_reward[indices] = 0
+        self.policy.begin(self._state, indices)
         self._exploration.begin(indices, self._rng)
 
 
@@ -284,7 +282,9 @@ def _episode_seed(seed: int, episode_id: EpisodeId) -> int:
 def make_env_runner(config: Config, *, run_id: int, runner: int, incarnation: int, device: str = "cpu") -> EnvRunner:
     """The runner number `runner` of a run, with its environments and an untrained policy.
 
-    Raises: EnvError if the environments cannot be made; ConfigError if settings do not fit them.
+    Raises:
+        EnvError: the environments cannot be made.
+        ConfigError: settings do not fit them.
     """
     with kept_torch_settings():
         env_batch = make_env_batch(config.envs, config.rollout.num_envs_per_env_runner)

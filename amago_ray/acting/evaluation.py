@@ -102,6 +102,7 @@ def make_evaluation_runner(
         incarnation=0,
         exploration=NoExploration(),
         greedy=greedy,
+        keeps_episodes=False,
     )
 
 
@@ -144,10 +145,12 @@ def run_episodes(
             lost_before = runner.num_dropped_episodes
         elif runner.num_dropped_episodes - lost_before >= MOST_LOST_EPISODES:
             kind = runner.failures.most_common(1)[0][0]
-            raise EnvError(f"{MOST_LOST_EPISODES} episodes in a row were lost to failures, mostly {kind}")
+            raise EnvError(
+                f"{MOST_LOST_EPISODES} episodes in a row were lost to failures, mostly {runner.failure_messages[kind]}"
+            )
         if not ended:
             continue
-        finished |= {done.stats.counter: done.stats for done in ended}
+        finished |= {stats.counter: stats for stats in ended}
         first = sorted(finished)[:num_episodes]
         if len(first) == num_episodes and first[-1] < runner.oldest_running:
             return [finished[counter] for counter in first]

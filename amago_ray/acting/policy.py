@@ -27,11 +27,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class PolicyState:
-    """What B running episodes carry from step to step; made by `Policy.initial_state`."""
+    """What B running episodes carry from step to step; made by `Policy.initial_state`.
+
+    Of each its time index, the action and reward that led to it (zeros at an episode's first row), and what its
+    network remembers.
+    """
 
     network: ActingState
     time_index: npt.NDArray[np.int64]
     prev_action: npt.NDArray[np.generic]
+    prev_reward: npt.NDArray[np.float32]
+
+    def advance(self, actions: npt.NDArray[np.generic], rewards: npt.NDArray[np.float32]) -> None:
+        """The episodes went on by one step, with these actions `[B, ...]` in storage form and rewards `[B]`."""
+        self.prev_action[:] = actions
+        self.prev_reward[:] = rewards
+        self.time_index = self.time_index + 1
 
 
 class Policy:
@@ -65,7 +76,15 @@ class Policy:
             network=self.network.initial_state(batch_size),
             time_index=np.zeros(batch_size, np.int64),
             prev_action=np.zeros((batch_size, *self.spec.action.shape), self.spec.action.dtype),
+            prev_reward=np.zeros(batch_size, np.float32),
         )
+
+    def begin(self, state: PolicyState, indices: npt.NDArray[np.int64]) -> None:
+        """New episodes begin in these rows of the batch."""
+        self.network.reset(state.network, indices)
+        state.time_index[indices] = 0
+        state.prev_action[indices] = 0
+        state.prev_reward[indices] = 0
 
     def act(
         self,
@@ -105,52 +124,34 @@ class Policy:
             leaves, mask = self._read(observations, action_mask, batch_size)
         except SpaceError as error:
             raise DataError(str(error)) from None
-        rewards = np.zeros(batch_size, np.float32)
-        if reward is not None:
-            rewards[:] = _column("reward", reward, batch_size, np.isfinite, "finite numbers")
-        if reset is not None:
-            flags = _column("reset", reset, batch_size, lambda flags: (flags == 0) | (flags == 1), "booleans")
-            begins = np.flatnonzero(flags)
-            self.network.reset(state.network, begins)
-            state.time_index[begins] = 0
-            state.prev_action[begins] = 0
-            rewards[begins] = 0
-        actions = self.act_stored(leaves, state, rewards, mask, greedy=greedy)
-        return self._action.to_space(actions), state
-
-    def act_stored(
-        self,
-        leaves: Mapping[str, npt.NDArray[np.generic]],
-        state: PolicyState,
-        rewards: npt.NDArray[np.float32],
-        action_mask: npt.NDArray[np.bool_] | None,
-        *,
-        greedy: bool,
-    ) -> npt.NDArray[np.generic]:
-        """As `act`, for columns and actions in storage form."""
-        actions = self.step(
-            leaves, state.prev_action, rewards, state.time_index, action_mask, state.network, greedy=greedy
+        earned = None if reward is None else _column("reward", reward, batch_size, np.isfinite, "finite numbers")
+        begins = (
+            None if reset is None else _column("reset", reset, batch_size, lambda x: (x == 0) | (x == 1), "booleans")
         )
-        # A copy: callers may reuse what they are given.
-        state.prev_action = actions.copy()
-        state.time_index = state.time_index + 1
-        return actions
+        if earned is not None:
+            state.prev_reward[:] = earned
+        if begins is not None:
+            self.begin(state, np.flatnonzero(begins))
+        actions = self.step(leaves, state, mask, greedy=greedy)
+        # What they earn comes with the next call.
+        state.advance(actions, np.zeros(batch_size, np.float32))
+        return self._action.to_space(actions), state
 
     def step(
         self,
         leaves: Mapping[str, npt.NDArray[np.generic]],
-        prev_action: npt.NDArray[np.generic],
-        prev_reward: npt.NDArray[np.float32],
-        time_index: npt.NDArray[np.int64],
+        state: PolicyState,
         action_mask: npt.NDArray[np.bool_] | None,
-        state: ActingState,
         *,
         greedy: bool,
     ) -> npt.NDArray[np.generic]:
-        """One forward for E environments: actions `[E, ...]` in storage form; `state` advances in place."""
-        tokens = self._tokens(leaves, prev_action, prev_reward, time_index, action_mask)
+        """One forward for E environments: actions `[E, ...]` for the rows that they show, all in storage form.
+
+        The network's memory goes on; `state.advance` says what was done and earned.
+        """
+        tokens = self._tokens(leaves, state.prev_action, state.prev_reward, state.time_index, action_mask)
         with torch.inference_mode():
-            params = self.network.step(tokens, state)
+            params = self.network.step(tokens, state.network)
             actions = self._distribution.act(params, tokens.action_mask, None if greedy else self.generator)
         return actions.cpu().numpy()
 
@@ -162,13 +163,16 @@ class Policy:
         time_index: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
         indices: npt.NDArray[np.int64],
-        state: ActingState,
+        state: PolicyState,
     ) -> None:
-        """Recompute the state of `indices` under the current weights from packed tokens, `lengths[j]` for each."""
+        """Recompute what the network remembers of `indices` under the current weights.
+
+        The packed tokens are the last of each episode before the present one, `lengths[j]` of `indices[j]`.
+        """
         tokens = self._tokens(leaves, prev_action, prev_reward, time_index, None)
         layout = SequenceLayout.from_lengths(lengths.tolist(), device=self._device)
         with torch.inference_mode():
-            self.network.rebuild(state, indices, tokens, layout)
+            self.network.rebuild(state.network, indices, tokens, layout)
 
     def _read(
         self, observations: Any, action_mask: npt.ArrayLike | None, batch_size: int

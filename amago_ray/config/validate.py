@@ -60,14 +60,10 @@ def validate(config: Config) -> None:
         low_value, high_value = getattr(agent, low), getattr(agent, high)
         if low_value is not None and high_value is not None and not low_value < high_value:
             raise ConfigError(f"agent.{low}: expected less than {high} ({high_value}), got {low_value}")
-    # The newest episode stays whatever the capacity; beyond it, as much as an eviction leaves is sure to be there.
-    replay = config.replay
-    capacity = replay.capacity_timesteps // replay.num_shards
-    sure = max(1, replay.num_shards * (capacity - max(1, capacity // MIN_SEGMENTS)))
-    if replay.min_timesteps > sure:
+    if config.replay.min_timesteps > config.replay.capacity_timesteps:
         raise ConfigError(
-            f"replay.min_timesteps: expected at most {sure}, which capacity_timesteps ({replay.capacity_timesteps}) "
-            f"holds after each eviction, got {replay.min_timesteps}"
+            f"replay.min_timesteps: expected at most capacity_timesteps ({config.replay.capacity_timesteps}), "
+            f"got {config.replay.min_timesteps}"
         )
 
 
@@ -104,20 +100,17 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
 
 
 def validate_storage(config: Config, timestep_bytes: int, env_name: str) -> None:
-    """Check that replay holds what training begins with, at `timestep_bytes` or more for each timestep.
+    """Check that every segment of replay can hold a timestep, which takes `timestep_bytes` or more.
 
     Raises:
-        ConfigError: `capacity_bytes` is too small for `min_timesteps`, or for one timestep in each segment.
+        ConfigError: `capacity_bytes` is too small for that.
     """
     replay = config.replay
-    if replay.capacity_bytes is None:
-        return
-    num_timesteps = max(replay.num_shards * MIN_SEGMENTS, replay.min_timesteps * MIN_SEGMENTS // (MIN_SEGMENTS - 1))
-    if replay.capacity_bytes < num_timesteps * timestep_bytes:
+    needed = replay.num_shards * MIN_SEGMENTS * timestep_bytes
+    if replay.capacity_bytes is not None and replay.capacity_bytes < needed:
         raise ConfigError(
-            f"replay.capacity_bytes: expected at least {num_timesteps * timestep_bytes}, as {num_timesteps} timesteps "
-            f'of "{env_name}" must fit (min_timesteps, and one in each of {MIN_SEGMENTS} segments per shard), '
-            f"got {replay.capacity_bytes}"
+            f'replay.capacity_bytes: expected at least {needed}, for a timestep of "{env_name}" in each of '
+            f"{MIN_SEGMENTS} segments of each shard, got {replay.capacity_bytes}"
         )
 
 

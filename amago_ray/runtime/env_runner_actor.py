@@ -65,10 +65,11 @@ class EnvRunnerActor:
             for _ in range(_STEPS_PER_CHECK):
                 if not self._may_step(orders):
                     break
-                for done in self._runner.step():
-                    self._waiting.append(done.episode)
-                    self._stats.append(done.stats)
-                    self._num_episodes += 1
+                finished = self._runner.step()
+                if finished:
+                    self._waiting.extend(self._runner.take_episodes())
+                    self._stats.extend(finished)
+                    self._num_episodes += len(finished)
                 has_sent |= self._send(force=False)
             now = time.monotonic()
             must_ask = not self._may_step(orders)

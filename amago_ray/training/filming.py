@@ -38,15 +38,15 @@ def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: b
     for seed in seeds:
         state = policy.initial_state(1)
         observations = env_batch.reset(first, np.array([seed], np.int64))
-        reward = np.zeros(1, np.float32)
         frames.append(env_batch.render(0))
         ended = False
         while not ended:
-            actions = policy.act_stored(observations.leaves, state, reward, observations.action_mask, greedy=greedy)
+            actions = policy.step(observations.leaves, state, observations.action_mask, greedy=greedy)
             step = env_batch.step(actions)
             if step.failures:
                 raise EnvError(f"the environment failed while it was filmed: {step.failures[0].message}")
-            observations, reward = step.observations, step.rewards
+            state.advance(actions, step.rewards)
+            observations = step.observations
             frames.append(env_batch.render(0))
             ended = bool(step.terminated[0] or step.truncated[0])
         frames.extend([frames[-1]] * _HOLD_FRAMES)

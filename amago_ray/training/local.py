@@ -223,12 +223,12 @@ class LocalBackend:
         finished = self._runner.step()
         if finished:
             began = time.perf_counter()
-            self._shards[self._next_shard].add([done.episode for done in finished])
+            self._shards[self._next_shard].add(self._runner.take_episodes())
             self._report_shard(self._next_shard)
             self._replay_s += time.perf_counter() - began
             self._next_shard = (self._next_shard + 1) % len(self._shards)
             self._episodes_total += len(finished)
-            self._episodes.extend(done.stats for done in finished)
+            self._episodes.extend(finished)
 
     def _train_once(self) -> None:
         began = time.perf_counter()

@@ -88,7 +88,7 @@ class Acting:
         self._rng = np.random.default_rng(0)
         self._spec = spec
         self._policy = Policy(size.config, spec, device=device.kind)
-        self._state = self._policy.network.initial_state(num_envs)
+        self._state = self._policy.initial_state(num_envs)
         last = size.context - 1
         self.lengths: npt.NDArray[np.int64] = (
             np.full(num_envs, last) if is_full else np.linspace(1, last, num_envs).astype(np.int64)
@@ -102,7 +102,7 @@ class Acting:
     @property
     def live_tokens(self) -> float:
         """What a step's attention read on average, from the last rebuild until now."""
-        now: npt.NDArray[np.int64] = self._state.lengths  # type: ignore[attr-defined]
+        now: npt.NDArray[np.int64] = self._state.network.lengths  # type: ignore[attr-defined]
         return float(np.minimum((self.lengths + now) / 2, self._context).mean())
 
     def rebuild(self) -> None:
@@ -114,7 +114,9 @@ class Acting:
     def step(self) -> None:
         """One action of every episode."""
         leaves, action, reward = self._one_each
-        self._policy.step(leaves, action, reward, self.lengths, None, self._state, greedy=False)
+        state = self._state
+        state.time_index, state.prev_action, state.prev_reward = self.lengths, action, reward
+        self._policy.step(leaves, state, None, greedy=False)
 
     def _columns(
         self, rows: int

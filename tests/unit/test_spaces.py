@@ -68,9 +68,7 @@ def test_every_space_trains_and_acts(observation: str, action: str, kind: str, t
     for greedy in (False, True):
         shown = [adapter.rows(OBSERVATIONS[observation].sample()) for _ in range(2)]
         leaves = {name: np.stack([each[name] for each in shown]) for name in policy.spec.observations}
-        stored = policy.step(
-            leaves, state.prev_action, np.zeros(2, np.float32), state.time_index, None, state.network, greedy=greedy
-        )
+        stored = policy.step(leaves, state, None, greedy=greedy)
         assert all(ACTIONS[action].contains(taker.to_space(row)) for row in stored)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from helpers.numeric import as_float64, assert_as_exact_as, float64
 from helpers.one_line import one_line
 from helpers.scripted import BOX, DISCRETE, ScriptedBatch, goals_of, make_agent, make_config, snapshot_of
 
-from amago_ray.acting.env_runner import EnvRunner, FinishedEpisode, make_env_runner
+from amago_ray.acting.env_runner import EnvRunner, make_env_runner
 from amago_ray.acting.evaluation import make_evaluation_runner
 from amago_ray.acting.exploration import EpsilonGreedy, Exploration, NoExploration
 from amago_ray.acting.policy import Policy
@@ -23,6 +23,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import EpsilonGreedyConfig
 from amago_ray.config.rollout import RolloutConfig
 from amago_ray.data.episode import Episode, PolicyVersion, validate_episode
+from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.specs import ActionSpec
 from amago_ray.envs.env_batch import EnvBatch, EnvFailure, Observations, StepColumns
 from amago_ray.envs.vector_batch import VectorBatch
@@ -60,8 +61,18 @@ def make_runner(
     return made
 
 
+class FinishedEpisode(NamedTuple):
+    episode: Episode
+    stats: EpisodeStats
+
+
+def take_step(runner: EnvRunner) -> list[FinishedEpisode]:
+    stats = runner.step()
+    return [FinishedEpisode(*pair) for pair in zip(runner.take_episodes(), stats, strict=True)]
+
+
 def collect(runner: EnvRunner, num_steps: int) -> list[FinishedEpisode]:
-    return [done for _ in range(num_steps) for done in runner.step()]
+    return [done for _ in range(num_steps) for done in take_step(runner)]
 
 
 def fingerprint(done: list[FinishedEpisode]) -> list[Any]:
@@ -134,7 +145,7 @@ def test_a1_the_resetting_step_of_a_native_vector_environment_is_no_transition()
         ]
         assert numbers == list(range(1, len(numbers) + 1)), "no episode is lost"
     assert runner.num_dropped_episodes == 0
-    in_episodes = sum(len(each.episode) for each in done) + int(runner._columns.lengths.sum())
+    in_episodes = sum(len(each.episode) for each in done) + int(runner._state.time_index.sum())
     assert runner.env_steps == in_episodes < 3 * 36
 
 
@@ -293,7 +304,7 @@ def test_a16_episodes_bear_the_versions_that_first_and_last_acted() -> None:
             runner.load(snapshot_of(agent, 20))
         if step == 8:
             runner.load(snapshot_of(agent, 5, incarnation=1))
-        versions += [(d.episode.first_policy_version, d.episode.last_policy_version) for d in runner.step()]
+        versions += [(d.episode.first_policy_version, d.episode.last_policy_version) for d in take_step(runner)]
     first, second, third = versions[::2]
     assert first == (PolicyVersion(0, 10), PolicyVersion(0, 10)), "the weights loaded before its first step"
     assert second == (PolicyVersion(0, 10), PolicyVersion(0, 20))
@@ -498,8 +509,8 @@ def test_collecting_keeps_its_cache_as_the_settings_say_and_everything_else_in_f
     runners.append(make_env_runner(config, run_id=8, runner=0, incarnation=0))
     dtypes = []
     for runner in runners:
-        assert isinstance(runner._state, KvCache)
-        dtypes.append(runner._state.keys.dtype)
+        assert isinstance(runner._state.network, KvCache)
+        dtypes.append(runner._state.network.keys.dtype)
         runner.close()
     assert dtypes == [torch.float16, torch.float32, torch.float32]
 

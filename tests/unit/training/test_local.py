@@ -288,7 +288,7 @@ def test_a_capture_gives_running_episodes_up_and_counts_them(tmp_path: Path) -> 
     start(backend)
     backend.advance(math.inf)
     backend._runner.step()
-    running = int(np.count_nonzero(backend._runner._columns.lengths))
+    running = int(np.count_nonzero(backend._runner._state.time_index))
     assert running > 0
     capture = backend.capture()
     assert capture.counters == Counters(backend._runner.env_steps, 5, backend._episodes_total)
