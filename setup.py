@@ -28,7 +28,7 @@ EXTRAS = {
     "flash-attn": ["flash-attn>=2.7"],
     "dev": [
         "hypothesis>=6.130",
-        "import-linter>=2.3",
+        "import-linter>=2.16",
         "matplotlib>=3.10",
         "mypy>=1.15",
         "pytest>=8.3",
