@@ -11,14 +11,14 @@ from amago_ray.acting.exploration import make_exploration
 from amago_ray.config import Config
 from amago_ray.config.load import checked
 from amago_ray.config.validate import validate_horizon, validate_storage
-from amago_ray.data.spec_json import spec_from_json
 from amago_ray.data.specs import EnvSpec, difference, require_spaces
 from amago_ray.envs.make import make_spec
 from amago_ray.errors import ConfigError
 from amago_ray.relabel.make import make_relabeler
 from amago_ray.telemetry.console import ConsoleReporter
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger, read_metrics
-from amago_ray.training.checkpoints import SPEC_FILE, Checkpoint, Checkpoints
+from amago_ray.training.checkpoints import Checkpoint, Checkpoints
+from amago_ray.training.loading import load_spec
 from amago_ray.training.ports import Backend
 from amago_ray.training.run_directory import RunDirectory
 from amago_ray.training.state import TrainerState
@@ -106,7 +106,7 @@ def _newest_checkpoint(directory: RunDirectory, config: Config, spec: EnvSpec) -
     seed = directory.metadata.get("seed", config.seed)
     if config.seed != seed:
         raise ConfigError(f"seed: expected {seed}, with which the run {directory.path} began, got {config.seed}")
-    changed = difference(spec_from_json(checkpoint.read(SPEC_FILE).decode()), spec)
+    changed = difference(load_spec(checkpoint), spec)
     if changed:
         raise ConfigError(f"env: expected that of the run {directory.path}: {changed}")
     TrainerState.of(checkpoint)

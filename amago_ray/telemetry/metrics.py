@@ -99,31 +99,6 @@ class EpisodeWindow(Generic[Outcome]):
         return episode_metrics(self.episodes, prefix)
 
 
-class MeanMetrics:
-    """Means of named values over an interval. Non-finite values are left out and counted in `num_dropped`."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._weights: dict[str, float] = {}
-        self.num_dropped = 0
-
-    def add(self, values: Mapping[str, float], weight: float = 1.0) -> None:
-        """Take in a value for each name, counting `weight` times."""
-        for name, value in values.items():
-            if not math.isfinite(value):
-                self.num_dropped += 1
-                continue
-            self._sums[name] = self._sums.get(name, 0.0) + weight * value
-            self._weights[name] = self._weights.get(name, 0.0) + weight
-
-    def reduce(self) -> dict[str, float]:
-        """The means since the last `reduce`; names without a value are not in it."""
-        means = {name: total / self._weights[name] for name, total in self._sums.items() if self._weights[name] > 0}
-        self._sums.clear()
-        self._weights.clear()
-        return means
-
-
 class RateMeter:
     """Growth per second of running totals, over a sliding window of `window_s` seconds."""
 
@@ -164,26 +139,6 @@ def flatten(nested: NestedMetrics, prefix: str = "") -> dict[str, Any]:
         else:
             flat[path] = value
     return flat
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`: `{"a/b": 1}` as `{"a": {"b": 1}}`.
-
-    Raises:
-        ValueError: one name is both a metric and a group ("a" beside "a/b").
-    """
-    nested: dict[str, Any] = {}
-    for path, value in flat.items():
-        *groups, name = path.split("/")
-        node = nested
-        for group in groups:
-            node = node.setdefault(group, {})
-            if not isinstance(node, dict):
-                raise ValueError(f'"{path}": "{group}" is both a metric and a group')
-        if name in node:
-            raise ValueError(f'"{path}" is both a metric and a group')
-        node[name] = value
-    return nested
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,11 +1,10 @@
 import math
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amago_ray.telemetry.metrics import EpisodeWindow, MeanMetrics, RateMeter, episode_metrics, finite, flatten, nest
+from amago_ray.telemetry.metrics import EpisodeWindow, RateMeter, episode_metrics, finite, flatten
 
 
 @dataclass(frozen=True)
@@ -65,24 +64,6 @@ def test_a_window_keeps_the_newest_episodes_of_each_environment() -> None:
     assert metrics["rollout/rare/return_mean"] == 100.0
 
 
-def test_means_are_weighted_and_start_anew_after_reduce() -> None:
-    means = MeanMetrics()
-    means.add({"loss": 1.0}, weight=3.0)
-    means.add({"loss": 5.0, "other": 2.0})
-
-    assert means.reduce() == {"loss": 2.0, "other": 2.0}
-    assert means.reduce() == {}
-
-
-def test_a_non_finite_value_is_left_out_and_counted() -> None:
-    means = MeanMetrics()
-    means.add({"loss": math.nan, "norm": math.inf})
-    means.add({"loss": 2.0})
-
-    assert means.reduce() == {"loss": 2.0}
-    assert means.num_dropped == 2
-
-
 def test_finite_names_what_it_leaves_out() -> None:
     assert finite({"a": 1, "b": None, "c": math.nan, "d": -math.inf}) == ({"a": 1.0}, ["b", "c", "d"])
 
@@ -125,13 +106,17 @@ NAMES = st.text("abc", min_size=1, max_size=3)
 
 
 @given(st.recursive(st.floats(allow_nan=False), lambda inner: st.dictionaries(NAMES, inner, min_size=1), max_leaves=8))
-def test_nest_undoes_flatten(tree: object) -> None:
-    nested = {"root": tree}
+def test_a_flat_name_is_the_path_to_its_value(tree: object) -> None:
+    flat = flatten({"root": tree})
 
-    assert nest(flatten(nested)) == nested
+    for path, value in flat.items():
+        found: object = {"root": tree}
+        for name in path.split("/"):
+            assert isinstance(found, dict)
+            found = found[name]
+        assert found == value
+    assert len(flat) == count_leaves(tree)
 
 
-@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a")])
-def test_a_name_cannot_be_a_metric_and_a_group(names: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match="both a metric and a group"):
-        nest(dict.fromkeys(names, 1.0))
+def count_leaves(tree: object) -> int:
+    return sum(map(count_leaves, tree.values())) if isinstance(tree, dict) else 1

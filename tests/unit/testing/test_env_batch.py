@@ -88,7 +88,7 @@ class KeepsSeeds(Broken):
 
     def step(self, actions: np.ndarray) -> StepColumns:
         columns = super().step(actions)
-        return replace(columns, rewards=(self.seeds[0] % 7 + columns.rewards).astype(np.float32))
+        return replace(columns, rewards=(self.seeds[0] % 5 + columns.rewards).astype(np.float32))
 
 
 class PaysDouble(Broken):
