@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import Ending
 
-WATCH = "watch"
-"""A group of an actor's threads of its own, for calls that never answer."""
+ASIDE = "aside"
+"""A thread of its own for calls that are answered while an actor is at work, or much later."""
+WITH_ASIDE: Mapping[str, Any] = {"concurrency_groups": {ASIDE: 1}}
+"""Options of actors that have such calls."""
 
 
 def start_actor(kind: type, *args: Any, **options: Any) -> Any:
@@ -52,21 +54,16 @@ def wait_any(references: Sequence[Any], timeout_s: float) -> list[Any]:
     return ready
 
 
-def made(actor: Any) -> Any:
-    """A reference that is ready when the actor has been made, or could not be."""
-    return actor.__ray_ready__.remote()
-
-
 def ending(reference: Any, made: Any = None) -> Ending:
-    """How an actor's call ended whose reference is ready; `made` is that of its making, if Ray does not restart it."""
-    try:
+    """How an actor's call ended whose reference is ready; `made` is that of the call that had to make the actor."""
+    if made is not None and (error := _failure(made)) is not None:
+        return Ending("not_made", error=_cause(error))
+    error = _failure(reference)
+    if error is None:
         return Ending("returned", value=get(reference))
-    except RayTaskError as error:
-        # First: an actor that raised because another one is gone matches RayActorError, too.
-        return Ending("died" if isinstance(error.cause, _GONE) else "raised", error=_cause(error))
-    except _GONE as error:
-        is_made = not getattr(error, "actor_init_failed", False) and (made is None or was_made(made))
-        return Ending("died" if is_made else "not_made", error=_cause(error))
+    # What an actor raised because another one is gone matches RayActorError, too.
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return Ending("died" if isinstance(cause, _GONE) else "raised", error=_cause(error))
 
 
 _GONE = (RayActorError, ActorUnschedulableError)
@@ -74,23 +71,23 @@ _GONE = (RayActorError, ActorUnschedulableError)
 
 def was_made(made: Any) -> bool:
     """Whether the actor with this reference to its making has been made by now."""
+    return is_ready(made) and _failure(made) is None
+
+
+def _failure(reference: Any) -> Exception | None:
+    """What getting a reference raises."""
     try:
-        return is_ready(made) and get(made) is not None
-    except _GONE:
-        return False
+        get(reference)
+    except RayError as error:
+        return error
+    return None
 
 
 def _cause(error: Exception) -> Exception:
-    """What an actor raised, or died of, without Ray's wrapping where it can be unwrapped."""
-    while True:
-        inner: object = None
-        if isinstance(error, RayTaskError):
-            inner = error.cause
-        elif isinstance(error, RayActorError) and error.actor_init_failed and error.args:
-            inner = error.args[0]
-        if not isinstance(inner, Exception):
-            return error
-        error = inner
+    """What an actor raised, without Ray's wrapping where it can be unwrapped."""
+    while isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    return error
 
 
 def find_actor(name: str) -> Any:

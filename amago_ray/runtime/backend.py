@@ -19,31 +19,24 @@ from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import TrainingError
 from amago_ray.replay.owner import Claim
-from amago_ray.runtime.actors import WATCH, ending, get, is_ready, made, start_actor, wait_any, was_made
-from amago_ray.runtime.control import ControlActor
+from amago_ray.runtime.actors import ending, get, is_ready, wait_any, was_made
 from amago_ray.runtime.endings import Ending, error_line
-from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.evaluations import Evaluations
-from amago_ray.runtime.evaluator_actor import EvaluatorActor
-from amago_ray.runtime.learner_actor import LearnerActor
 from amago_ray.runtime.ledger import LedgerState, Totals
 from amago_ray.runtime.messages import ControlReport, ControlState
 from amago_ray.runtime.placement import (
     alive_nodes,
     gpus_per_learner,
-    on_node,
     place_shards,
     shard_hosts,
 )
-from amago_ray.runtime.replay_shard_actor import ReplayShardActor
+from amago_ray.runtime.run_actors import RunActors
 from amago_ray.runtime.supervisor import RestartBudget, Started, Supervisor
 from amago_ray.training.checkpoints import Checkpoint
 from amago_ray.training.ports import Capture, CaptureError, Counters, EvaluationResult, Report
 
 _log = logging.getLogger(__name__)
 
-# Incarnations of a later session are above all of an earlier one's.
-_INCARNATIONS_PER_SESSION = 1_000_000
 _STOP_TIMEOUT_S = 20.0
 _ANSWER_TIMEOUT_S = 10.0
 _CAPTURE_TIMEOUT_S = 60.0
@@ -61,19 +54,11 @@ class _ShardWatch:
 
 
 class RayBackend:
-    """Starts the actors of a run, restarts those that die, and gathers what they report.
-
-    Actors carry the run's name and id in theirs, `<name>-<id>/<part>`: so a cluster holds runs of equal name, and
-    `ray list actors` and the dashboard tell them apart.
-    """
+    """Starts the actors of a run, restarts those that die, and gathers what they report."""
 
     def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path, claim: Claim, session: int) -> None:
         self._config = config
-        self._spec = spec
-        self._replay_directory = replay_directory
-        self._claim = claim
-        self._incarnation = session * _INCARNATIONS_PER_SESSION
-        self._num_started = 0
+        self._actors = RunActors(config, spec, replay_directory, claim, session)
         # Env runners and learner, which end with training. Ray restarts control actor and shards, whom we watch.
         self._workers = Supervisor(time.monotonic)
         self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.weights.remote())
@@ -116,26 +101,9 @@ class RayBackend:
             "env_runner": {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}
         }
         self._ledger = LedgerState(base, learner=PolicyVersion(-1, self._counters.learner_steps))
-        # Calls that were under way when it died are sent to its successor: all may be repeated.
-        self._control = start_actor(
-            ControlActor, config, name=self._name("control"), num_cpus=0, max_restarts=-1, max_task_retries=-1
-        )
+        self._control = self._actors.start_control()
         for place in places:
-            shard = start_actor(
-                ReplayShardActor,
-                config,
-                self._spec,
-                str(self._replay_directory),
-                self._claim,
-                place.number,
-                self._incarnation,
-                self._name("control"),
-                name=self._name(f"replay_shard_{place.number}"),
-                num_cpus=config.replay.num_cpus_per_shard,
-                max_restarts=-1,
-                scheduling_strategy=on_node(place.node_id),
-                concurrency_groups={WATCH: 1},
-            )
+            shard = self._actors.start_shard(place)
             self._shards.append(shard)
             self._shard_watches[shard.watch.remote(0)] = _ShardWatch(place.number)
         self._learner_gpus = gpus_per_learner(config, nodes)
@@ -225,22 +193,25 @@ class RayBackend:
 
     def stop(self) -> None:
         """Tell everyone to stop, wait until finished episodes are handed over, and end the actors."""
-        if not self._is_filled:
-            # Nobody has begun: they end with the session.
-            return
         self._stopping = True
         for warning in self._warnings:
             # No report will tell.
             _log.warning("%s", warning)
-        try:
-            get(self._control.stop.remote(), timeout_s=_ANSWER_TIMEOUT_S)
-            if self._workers.running:
-                workers = list(self._workers.running)
-                ray.wait(workers, num_returns=len(workers), timeout=_STOP_TIMEOUT_S)
-            get([shard.close.remote() for shard in self._shards], timeout_s=_ANSWER_TIMEOUT_S)
-        except (ray.exceptions.RayError, TimeoutError):
-            # Everything acknowledged is on disk; what does not answer ends with the session.
+        if self._control is None:
             return
+        try:
+            if self._is_filled:
+                get(self._control.stop.remote(), timeout_s=_ANSWER_TIMEOUT_S)
+                if workers := list(self._workers.running):
+                    ray.wait(workers, num_returns=len(workers), timeout=_STOP_TIMEOUT_S)
+            self._actors.kill_workers()
+            ends = [part.close.remote() for part in (self._control, *self._shards)]
+            ends += [*self._shard_watches, *([] if self._watch is None else [self._watch])]
+            ray.wait(ends, num_returns=len(ends), timeout=_ANSWER_TIMEOUT_S)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            # Everything acknowledged is on disk.
+            _log.info("ending what does not answer: %s", error_line(error))
+        self._actors.kill_all()
 
     def _look(self, timeout_s: float) -> None:
         """Wait a while, or until something ends or happens, and deal with it."""
@@ -334,54 +305,17 @@ class RayBackend:
             self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
         return report
 
-    def _name(self, part: str) -> str:
-        return f"{self._config.name}-{self._claim.run_id % 16**8:08x}/{part}"
-
-    def _next_incarnation(self) -> int:
-        self._num_started += 1
-        return self._incarnation + self._num_started
-
     def _start_runner(self, number: int) -> Started:
-        config = self._config.rollout
-        incarnation = self._next_incarnation()
-        runner = start_actor(
-            EnvRunnerActor,
-            self._config,
-            self._claim.run_id,
-            number,
-            incarnation,
-            self._control,
-            self._shards,
-            name=self._name(f"env_runner_{number}:{incarnation % _INCARNATIONS_PER_SESSION}"),
-            num_cpus=config.num_cpus_per_env_runner,
-            num_gpus=config.num_gpus_per_env_runner,
-            scheduling_strategy="SPREAD" if self._config.cluster.spread else "DEFAULT",
-        )
-        return Started(made(runner), runner.run.remote())
+        runner = self._actors.start_runner(number, self._control, self._shards)
+        return Started(runner.make.remote(), runner.run.remote())
 
     def _start_learner(self) -> Started:
-        incarnation = self._next_incarnation()
-        # It goes on from the newest checkpoint's files.
-        self._learner = start_actor(
-            LearnerActor,
-            self._config,
-            self._spec,
-            incarnation,
-            self._control,
-            self._shards,
-            self._files,
-            name=self._name(f"learner:{incarnation % _INCARNATIONS_PER_SESSION}"),
-            num_cpus=self._config.learner.num_cpus_per_learner,
-            num_gpus=self._learner_gpus,
-            # `run` holds one thread; `capture` and `broadcast` answer from another.
-            max_concurrency=2,
-        )
-        return Started(made(self._learner), self._learner.run.remote())
+        self._learner = self._actors.start_learner(self._control, self._shards, self._files, self._learner_gpus)
+        return Started(self._learner.make.remote(), self._learner.run.remote())
 
     def _start_evaluator(self) -> tuple[Any, Any]:
-        name = self._name(f"evaluator:{self._next_incarnation() % _INCARNATIONS_PER_SESSION}")
-        evaluator = start_actor(EvaluatorActor, self._config, name=name, num_cpus=0)
-        return evaluator, made(evaluator)
+        evaluator = self._actors.start_evaluator()
+        return evaluator, evaluator.make.remote()
 
     def _begin_evaluations(self) -> None:
         # What trains starts first: the evaluator would share the processors with it.

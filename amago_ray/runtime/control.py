@@ -72,6 +72,7 @@ class ControlActor:
         self._changed = asyncio.Condition()
         self._stopping = False
         self._stop_requested = False
+        self._closed = False
         self._called_for: set[str] = set()
         self._ledger = Ledger(LedgerState())
         self._board = WeightBoard(config.rollout.stuck_policy_alarm_s)
@@ -202,6 +203,11 @@ class ControlActor:
         self._stopping = True
         await self._notify()
 
+    async def close(self) -> None:
+        """Nobody needs to watch any more."""
+        self._closed = True
+        await self._notify()
+
     async def collect(self) -> ControlReport | None:
         """Everything since the last call; None where this actor has to be filled first."""
         if not self._filled.is_set():
@@ -251,6 +257,7 @@ class ControlActor:
     def _reasons_to_look(self) -> set[str]:
         stop = self._config.stop
         reasons = {
+            "closed": self._closed,
             "asked to stop": self._stop_requested,
             "last env step": stop.env_steps is not None and self._progress()[0] >= stop.env_steps,
             "last update": stop.learner_steps is not None and self._ledger.learner_steps >= stop.learner_steps,

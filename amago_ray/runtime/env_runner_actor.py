@@ -33,19 +33,11 @@ class EnvRunnerActor:
     def __init__(
         self, config: Config, run_id: int, runner: int, incarnation: int, control: Any, shards: Sequence[Any]
     ) -> None:
-        # Imported here, not above: the driver, which names this class, needs no torch.
-        import torch
-
-        from amago_ray.acting.env_runner import make_env_runner
-
-        torch.set_num_threads(1)
-        device = "cuda" if config.rollout.num_gpus_per_env_runner > 0 else "cpu"
         self._config = config
-        self._number, self._incarnation = runner, incarnation
+        self._run_id, self._number, self._incarnation = run_id, runner, incarnation
         self._control = control
         self._shards = shards
         self._next_shard = runner % len(shards)
-        self._runner = make_env_runner(config, run_id=run_id, runner=runner, incarnation=incarnation, device=device)
         self._waiting: list[Episode] = []
         self._adds: deque[tuple[Any, int, Any, int]] = deque()
         self._stats: list[EpisodeStats] = []
@@ -54,6 +46,19 @@ class EnvRunnerActor:
         """Of `_stats`, how many are in the beat under way."""
         self._num_episodes = self._num_stored = 0
         self._replay_time_s = self._weights_time_s = self._paused_time_s = 0.0
+
+    def make(self) -> None:
+        """Make the environments and the policy: before `run`, and apart from it, so that the caller learns why not."""
+        # Imported here, not above: the driver, which names this class, needs no torch.
+        import torch
+
+        from amago_ray.acting.env_runner import make_env_runner
+
+        torch.set_num_threads(1)
+        device = "cuda" if self._config.rollout.num_gpus_per_env_runner > 0 else "cpu"
+        self._runner = make_env_runner(
+            self._config, run_id=self._run_id, runner=self._number, incarnation=self._incarnation, device=device
+        )
 
     def run(self) -> None:
         """Step the environments until training stops."""

@@ -16,13 +16,17 @@ class EvaluatorActor:
     """A thin shell around `Evaluator`."""
 
     def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def make(self) -> None:
+        """Make the environments and the policy: before the first evaluation, so that the caller learns why not."""
         # Imported here, not above: the driver, which names this class, needs no torch.
         import torch
 
         from amago_ray.acting.evaluation import Evaluator
 
         torch.set_num_threads(1)
-        self._evaluator = Evaluator(config)
+        self._evaluator = Evaluator(self._config)
 
     def evaluate(self, number: int, snapshot: Sequence[Any]) -> tuple[int, list[EpisodeStats], bytes] | None:
         """Evaluate the snapshot (one reference, in a list): its learner steps, the episodes, its file.

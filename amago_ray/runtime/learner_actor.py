@@ -14,7 +14,7 @@ from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
 from amago_ray.learning.process import prepare_process
-from amago_ray.runtime.actors import get
+from amago_ray.runtime.actors import ASIDE, get
 from amago_ray.runtime.messages import STOP, LearnerBeat
 
 
@@ -34,21 +34,17 @@ class LearnerActor:
         shards: Sequence[Any],
         files: Mapping[str, bytes] | None,
     ) -> None:
-        # Before what loads torch. The driver, which names this class, needs no torch.
-        prepare_process(config.learner)
-        from amago_ray.learning.learner import Learner
-
         self._config = config
         self._control = control
         self._shards = shards
-        self._learner = Learner(config, spec, incarnation=incarnation, seed=config.seed)
-        if files is not None:
-            self._learner.load_files(files.__getitem__)
+        self._spec = spec
+        self._incarnation = incarnation
+        self._files = files
+        self._is_made = threading.Event()
         self._lock = threading.Lock()
-        self._requests: queue.Queue[tuple[Any, int] | None] = queue.Queue(maxsize=config.learner.prefetch)
-        self._first_update = self._learner.learner_steps + 1
-        # Batches asked for since then, without those that were lost.
+        self._requests: queue.Queue[tuple[Any, int] | Exception | None] = queue.Queue(maxsize=config.learner.prefetch)
         self._num_requested = 0
+        """Batches asked for, without those that were lost."""
         self._request_lock = threading.Lock()
         self._totals = dict.fromkeys(
             (
@@ -64,6 +60,20 @@ class LearnerActor:
         )
         # Reserved per batch until lengths are known: full sequences.
         self._estimate = config.learner.batch_size * config.model.sequence_model.context_length
+
+    def make(self) -> None:
+        """Make the networks and load the checkpoint: before `run`, so that the caller learns why not."""
+        # Before what loads torch. The driver, which names this class, needs no torch.
+        prepare_process(self._config.learner)
+        from amago_ray.learning.learner import Learner
+
+        learner = Learner(self._config, self._spec, incarnation=self._incarnation, seed=self._config.seed)
+        if self._files is not None:
+            learner.load_files(self._files.__getitem__)
+            self._files = None
+        self._learner = learner
+        self._first_update = learner.learner_steps + 1
+        self._is_made.set()
 
     def run(self) -> None:
         """Train until training stops.
@@ -81,6 +91,8 @@ class LearnerActor:
                 # Whoever asks for the newest weights after training gets the last ones.
                 get(self._broadcast())
                 return
+            if isinstance(request, Exception):
+                raise request
             reference, reserved = request
             requested = time.perf_counter()
             try:
@@ -111,13 +123,17 @@ class LearnerActor:
                 broadcast_s=time.perf_counter() - trained,
             )
 
+    @ray.method(concurrency_group=ASIDE)
     def capture(self) -> tuple[int, Mapping[str, bytes]]:
-        """Learner steps and the files of a checkpoint, between two updates."""
+        """Learner steps and the files of a checkpoint, between two updates; waits until there is a learner."""
+        self._is_made.wait()
         with self._lock:
             return self._learner.learner_steps, self._learner.save_files()
 
+    @ray.method(concurrency_group=ASIDE)
     def broadcast(self) -> None:
         """Push the weights once more: the control actor lost them."""
+        self._is_made.wait()
         self._broadcast()
 
     def __repr__(self) -> str:
@@ -125,18 +141,27 @@ class LearnerActor:
         return "Learner"
 
     def _prefetch(self) -> None:
+        try:
+            while (request := self._request()) is not None:
+                self._requests.put(request)
+            self._requests.put(None)
+        except Exception as error:
+            # Raised by `run`, which waits for what this thread puts.
+            self._requests.put(error)
+
+    def _request(self) -> tuple[Any, int] | None:
+        """The next batch asked for, with its credit; None when training is over."""
         while True:
             estimate = self._estimate
             with self._request_lock:
                 update = self._first_update + self._num_requested // self._config.learner.batches_per_update
             shard = get(self._control.reserve.remote(estimate, update))
             if shard == STOP:
-                self._requests.put(None)
-                return
+                return None
             if shard is not None:
                 with self._request_lock:
                     self._num_requested += 1
-                self._requests.put((self._shards[shard].sample.remote(self._config.learner.batch_size), estimate))
+                return self._shards[shard].sample.remote(self._config.learner.batch_size), estimate
 
     def _broadcast(self) -> Any:
         with self._lock:

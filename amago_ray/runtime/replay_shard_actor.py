@@ -13,7 +13,8 @@ from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
 from amago_ray.replay.make import make_shard
 from amago_ray.replay.owner import Claim
-from amago_ray.runtime.actors import WATCH, find_actor
+from amago_ray.replay.shard import ReplayShard
+from amago_ray.runtime.actors import ASIDE, find_actor
 from amago_ray.runtime.messages import ShardBeat
 
 
@@ -34,11 +35,18 @@ class ReplayShardActor:
         control: str,
     ) -> None:
         self._number = shard
+        self._closed = threading.Event()
         # Ray restarts an actor with the arguments it had: the time, on the same node, tells its incarnations apart.
         self._incarnation = time.time_ns()
         # Looked up by name: a handle among the arguments could not outlive its owner when this actor is restarted.
         self._control = find_actor(control)
-        self._shard = make_shard(config, spec, Path(directory), claim, shard, incarnation)
+        self._opened: ReplayShard | Exception
+        try:
+            self._opened = make_shard(config, spec, Path(directory), claim, shard, incarnation)
+        except Exception as error:
+            # Told to whoever asks: what a constructor raises, Ray prints.
+            self._opened = error
+            return
         self.report()
 
     def begin(self) -> None:
@@ -58,19 +66,29 @@ class ReplayShardActor:
         """Tell the control actor what is stored."""
         self._control.beat_shard.remote(ShardBeat(self._number, self._incarnation, self._shard.report()))
 
-    @ray.method(concurrency_group=WATCH, max_task_retries=-1)
+    @ray.method(concurrency_group=ASIDE, max_task_retries=-1)
     def watch(self, incarnation: int) -> int:
-        """Answers with this process's incarnation, when it is another than that.
+        """Answers with this process's incarnation when it is another than that, or when the shard is closed.
 
         Who calls this keeps waiting while the actor is started again, and is answered by the new process.
         """
+        if isinstance(self._opened, Exception):
+            raise self._opened
         if incarnation == self._incarnation:
-            threading.Event().wait()
+            self._closed.wait()
         return self._incarnation
+
+    @property
+    def _shard(self) -> ReplayShard:
+        if isinstance(self._opened, Exception):
+            raise self._opened
+        return self._opened
 
     def close(self) -> None:
         """Flush and close the segments."""
-        self._shard.close()
+        self._closed.set()
+        if not isinstance(self._opened, Exception):
+            self._opened.close()
 
     def __repr__(self) -> str:
         """The name in logs and in the Ray dashboard."""

@@ -15,5 +15,5 @@ def test_a_runner_with_a_share_of_a_gpu_acts_there(tmp_path, monkeypatch, num_gp
     made = []
     monkeypatch.setattr(env_runner, "make_env_runner", lambda *args, **options: made.append(options["device"]))
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    EnvRunnerActor(config, 7, 0, 0, control=None, shards=[None])
+    EnvRunnerActor(config, 7, 0, 0, control=None, shards=[None]).make()
     assert made == [device]

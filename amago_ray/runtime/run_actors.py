@@ -1,0 +1,128 @@
+"""`RunActors`: how each actor of a run is started, under which name, and how all are ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from amago_ray.config import Config
+from amago_ray.data.specs import EnvSpec
+from amago_ray.replay.owner import Claim
+from amago_ray.runtime.actors import WITH_ASIDE, start_actor
+from amago_ray.runtime.control import ControlActor
+from amago_ray.runtime.env_runner_actor import EnvRunnerActor
+from amago_ray.runtime.evaluator_actor import EvaluatorActor
+from amago_ray.runtime.learner_actor import LearnerActor
+from amago_ray.runtime.placement import ShardPlace, on_node
+from amago_ray.runtime.replay_shard_actor import ReplayShardActor
+
+# Incarnations of a later session are above all of an earlier one's.
+_INCARNATIONS_PER_SESSION = 1_000_000
+
+
+class RunActors:
+    """Starts actors whose names carry the run's name and id, `<name>-<id>/<part>`.
+
+    So a cluster holds runs of equal name, and `ray list actors` and the dashboard tell them apart.
+    """
+
+    def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path, claim: Claim, session: int) -> None:
+        self._config = config
+        self._spec = spec
+        self._replay_directory = str(replay_directory.absolute())
+        self._claim = claim
+        self._session_incarnation = session * _INCARNATIONS_PER_SESSION
+        self._num_started = 0
+        self._handles: dict[str, Any] = {}
+
+    def start_control(self) -> Any:
+        """The control actor. Calls that are under way when it dies are sent to its successor: all may be repeated."""
+        return self._start("control", ControlActor, self._config, num_cpus=0, max_restarts=-1, max_task_retries=-1)
+
+    def start_shard(self, place: ShardPlace) -> Any:
+        """A replay shard, which Ray restarts on its node."""
+        return self._start(
+            f"replay_shard_{place.number}",
+            ReplayShardActor,
+            self._config,
+            self._spec,
+            self._replay_directory,
+            self._claim,
+            place.number,
+            self._session_incarnation,
+            self._name("control"),
+            num_cpus=self._config.replay.num_cpus_per_shard,
+            max_restarts=-1,
+            scheduling_strategy=on_node(place.node_id),
+            **WITH_ASIDE,
+        )
+
+    def start_runner(self, number: int, control: Any, shards: Sequence[Any]) -> Any:
+        """An env runner of a new incarnation."""
+        config = self._config.rollout
+        incarnation = self._next_incarnation()
+        return self._start(
+            f"env_runner_{number}",
+            EnvRunnerActor,
+            self._config,
+            self._claim.run_id,
+            number,
+            incarnation,
+            control,
+            shards,
+            incarnation=incarnation,
+            num_cpus=config.num_cpus_per_env_runner,
+            num_gpus=config.num_gpus_per_env_runner,
+            scheduling_strategy="SPREAD" if self._config.cluster.spread else "DEFAULT",
+        )
+
+    def start_learner(
+        self, control: Any, shards: Sequence[Any], files: Mapping[str, bytes] | None, num_gpus: float
+    ) -> Any:
+        """A learner of a new incarnation, which goes on from a checkpoint's files."""
+        incarnation = self._next_incarnation()
+        return self._start(
+            "learner",
+            LearnerActor,
+            self._config,
+            self._spec,
+            incarnation,
+            control,
+            shards,
+            files,
+            incarnation=incarnation,
+            num_cpus=self._config.learner.num_cpus_per_learner,
+            num_gpus=num_gpus,
+            **WITH_ASIDE,
+        )
+
+    def start_evaluator(self) -> Any:
+        """An evaluator, which takes the processors that others leave."""
+        return self._start("evaluator", EvaluatorActor, self._config, incarnation=self._next_incarnation(), num_cpus=0)
+
+    def kill_workers(self) -> None:
+        """End the processes of env runners, learner and evaluator, whatever they do."""
+        for part in [part for part in self._handles if part != "control" and not part.startswith("replay_shard_")]:
+            ray.kill(self._handles.pop(part))
+
+    def kill_all(self) -> None:
+        """End every process."""
+        self.kill_workers()
+        for part in list(self._handles):
+            ray.kill(self._handles.pop(part))
+
+    def _start(self, part: str, kind: type, *args: Any, incarnation: int | None = None, **options: Any) -> Any:
+        suffix = "" if incarnation is None else f":{incarnation % _INCARNATIONS_PER_SESSION}"
+        handle = start_actor(kind, *args, name=self._name(f"{part}{suffix}"), **options)
+        self._handles[part] = handle
+        return handle
+
+    def _name(self, part: str) -> str:
+        return f"{self._config.name}-{self._claim.run_id % 16**8:08x}/{part}"
+
+    def _next_incarnation(self) -> int:
+        self._num_started += 1
+        return self._session_incarnation + self._num_started
