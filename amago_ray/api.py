@@ -14,6 +14,7 @@ from amago_ray.config.load import checked
 from amago_ray.config.paths import local_path
 from amago_ray.errors import AmagoRayError, ConfigError
 from amago_ray.telemetry.console import RunOutcome
+from amago_ray.telemetry.output_log import OutputLog
 
 if TYPE_CHECKING:
     from amago_ray.acting.policy import Policy
@@ -46,20 +47,20 @@ def train(
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other")
-    with (
-        _folder_kept(),
-        launch(config, local=local, resume=resume, overwrite=overwrite) as run,
-        stop_on_interrupt(run.trainer.request_stop),
-    ):
-        outcome = run.trainer.run(run.checkpoint)
-    if config.evaluation.film_at_end and not run.trainer.is_interrupted:
-        try:
-            video = record(run.directory.path, run.directory.film, num_episodes=_FILMED_EPISODES)
-        except AmagoRayError as error:
-            # The run itself succeeded.
-            _log.warning("no film: %s", error)
-        else:
-            outcome = dataclasses.replace(outcome, video=video)
+    with _folder_kept(), OutputLog() as output:
+        with (
+            launch(config, output, local=local, resume=resume, overwrite=overwrite) as run,
+            stop_on_interrupt(run.trainer.request_stop),
+        ):
+            outcome = run.trainer.run(run.checkpoint)
+        if config.evaluation.film_at_end and not run.trainer.is_interrupted:
+            try:
+                video = record(run.directory.path, run.directory.film, num_episodes=_FILMED_EPISODES)
+            except AmagoRayError as error:
+                # The run itself succeeded.
+                _log.warning("no film: %s", error)
+            else:
+                outcome = dataclasses.replace(outcome, video=video)
     return outcome
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
+from rich.console import Console
+
 from amago_ray.acting.exploration import make_exploration
 from amago_ray.config import Config
 from amago_ray.config.load import checked
@@ -17,6 +19,7 @@ from amago_ray.errors import ConfigError
 from amago_ray.relabel.make import make_relabeler
 from amago_ray.telemetry.console import ConsoleReporter
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger, read_metrics
+from amago_ray.telemetry.output_log import OutputLog
 from amago_ray.training.checkpoints import Checkpoint, Checkpoints
 from amago_ray.training.loading import load_spec
 from amago_ray.training.ports import Backend
@@ -37,11 +40,14 @@ class Launch:
 
 
 @contextmanager
-def launch(config: Config, *, local: bool, resume: bool = False, overwrite: bool = False) -> Iterator[Launch]:
+def launch(
+    config: Config, output: OutputLog, *, local: bool, resume: bool = False, overwrite: bool = False
+) -> Iterator[Launch]:
     """Put a run together: spec, directory, backend, loggers, trainer; its directory and Ray are let go at the end.
 
-    local: in this process, without Ray. resume: go on with the run in its directory. overwrite: replace it, which
-    happens last, when everything that the new run needs has been made.
+    output: keeps what foreign code prints, from here on in the run's directory. local: in this process, without Ray.
+    resume: go on with the run in its directory. overwrite: replace it, which happens last, when everything that the new
+    run needs has been made.
 
     Raises:
         AmagoRayError: the settings are wrong, the directory is not free, or Ray cannot be reached.
@@ -61,8 +67,11 @@ def launch(config: Config, *, local: bool, resume: bool = False, overwrite: bool
             failing.callback(backend.stop)
             backend.prepare(checkpoint)
             directory.begin(config)
+            output.write_to(directory.output)
             loggers = LoggerGroup(_make_loggers(config, directory, checkpoint))
-            console = ConsoleReporter(config.name) if "console" in config.report.loggers else None
+            console = None
+            if "console" in config.report.loggers:
+                console = ConsoleReporter(config.name, Console(file=output.terminal))
             failing.pop_all()
         yield Launch(directory, Trainer(config, backend, directory, spec, console, loggers, by_steps=local), checkpoint)
 

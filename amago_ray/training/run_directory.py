@@ -28,7 +28,8 @@ from amago_ray.training.run_lock import RunLock
 _METADATA_FILE = "metadata.json"
 _STATUS_FILE = "status.json"
 _REPORTS_FILE = "metrics.jsonl"
-_FILES = (CONFIG_FILE, _METADATA_FILE, _STATUS_FILE, _REPORTS_FILE)
+_OUTPUT_FILE = "environment.log"
+_FILES = (CONFIG_FILE, _METADATA_FILE, _STATUS_FILE, _REPORTS_FILE, _OUTPUT_FILE)
 _FOLDERS = ("checkpoints", "replay", "videos")
 _OTHER_NAMES = re.compile(rf"events\.out\.tfevents\..*{re.escape(EVENTS_SUFFIX)}|\.({'|'.join(_FILES)})\.\d+\.tmp")
 
@@ -91,6 +92,11 @@ class RunDirectory:
     def reports(self) -> Path:
         """The reports as JSON lines."""
         return self.path / _REPORTS_FILE
+
+    @property
+    def output(self) -> Path:
+        """What environments print, and tracebacks of their failures."""
+        return self.path / _OUTPUT_FILE
 
     @property
     def film(self) -> Path:

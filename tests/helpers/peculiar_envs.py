@@ -303,3 +303,25 @@ class OnlyTwo(Peculiar):
     def step(self, action: Any):
         assert action == 1
         return super().step(action)
+
+
+class Prints(Peculiar):
+    """Prints what the console could take for markup."""
+
+    def step(self, action: Any):
+        print("step [/bold] [red]x[/red] \x1b[31mred", self.steps)
+        return super().step(action)
+
+
+class FailsUnderOddSeeds(Peculiar):
+    """Raises in the third step of an episode of an odd seed, with a text that is another one each time."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self._seed = seed or 0
+        return super().reset(seed=seed)
+
+    def step(self, action: Any):
+        result = super().step(action)
+        if self._seed % 2 and self.steps == 3:
+            raise RuntimeError(f"seed {self._seed}")
+        return result
