@@ -42,8 +42,9 @@ class ConsoleReporter:
         self._console = console or Console()
         self._live: Live | None = None
         if self._console.is_terminal:
-            # Redrawn on reports only: a refresh thread would take time from the run.
-            self._live = Live(console=self._console, auto_refresh=False)
+            # Redrawn on reports only: a refresh thread would take time from the run. What others print is not brought
+            # to the terminal either: it belongs elsewhere (see `OutputLog`).
+            self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
             self._live.start()
 
     def report(self, metrics: Mapping[str, float], progress: Progress, limit: Verdict | None = None) -> None:

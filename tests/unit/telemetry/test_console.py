@@ -1,4 +1,5 @@
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_on_a_terminal_a_table_shows_everything() -> None:
     for part in ("0.50", "25.0%", "12,345", "2,000", "20.5", "7", "1.2%", "50%", "1m15s left", "learner limits"):
         assert part in shown
     assert "runner 0 is slow [1/2]" in shown
+
+
+def test_what_others_print_is_not_brought_into_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    console, out = text_console(terminal=True)
+    reporter = ConsoleReporter("quickstart", console)
+    print("of an environment")
+    print("its error", file=sys.stderr)
+    reporter.report(METRICS, Progress())
+    reporter.close()
+    assert capsys.readouterr() == ("of an environment\n", "its error\n")
+    assert "its error" not in out.getvalue()
+    assert "of an environment" not in out.getvalue()
 
 
 def test_a_missing_metric_leaves_its_cell_empty() -> None:
