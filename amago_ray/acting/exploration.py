@@ -192,6 +192,7 @@ EXPLORATIONS: Registry[Exploration] = Registry(
         LastStepConfig: LastStep,
         NoExplorationConfig: lambda config, spec, num_envs: NoExploration(),
     },
+    has=("begin", "apply"),
 )
 
 

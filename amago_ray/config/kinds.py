@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from amago_ray.config.hints import alternatives, hints_of, range_of
 from amago_ray.config.module_attr import load_module_attr
+from amago_ray.config.plain import show
 from amago_ray.errors import AmagoRayError, ConfigError
 
 PartT = TypeVar("PartT")
@@ -54,16 +55,17 @@ class Registry(Generic[PartT]):
     All are made alike, by `builder(config, ...)`; those of one's own also get the `kwargs` of their settings by name.
     """
 
-    def __init__(self, where: str, builders: Mapping[type, Callable[..., PartT]]) -> None:
-        """`where`: the dotted path of the family's `kind`, for messages."""
+    def __init__(self, where: str, builders: Mapping[type, Callable[..., PartT]], has: tuple[str, ...] = ()) -> None:
+        """`where`: the dotted path of the family's `kind`, for messages. `has`: attributes that every part has."""
         self._where = where
         self._builders = builders
+        self._has = has
 
     def make(self, config: Any, *args: Any) -> PartT:
         """The part that `config` asks for.
 
         Raises:
-            ConfigError: one of the user's own cannot be imported or made.
+            ConfigError: one of the user's own cannot be imported or made, or is something else.
             AmagoRayError: what the builder finds wrong.
         """
         builder = self._builders.get(type(config))
@@ -77,4 +79,10 @@ class Registry(Generic[PartT]):
         except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(f'{self._where}: cannot make "{config.kind}": {reason}') from error
+        missing = [name for name in self._has if not hasattr(part, name)]
+        if missing:
+            raise ConfigError(
+                f'{self._where}: expected "{config.kind}" to make an object with {", ".join(self._has)}, '
+                f"got {show(part)} without {', '.join(missing)}"
+            )
         return part

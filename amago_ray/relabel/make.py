@@ -59,6 +59,7 @@ RELABELERS: Registry[Relabeler] = Registry(
         InstructionRelabelConfig: _instruction,
         HerRelabelConfig: _her,
     },
+    has=("watches_storage", "observe", "forget", "relabel"),
 )
 
 

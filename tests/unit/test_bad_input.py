@@ -91,8 +91,34 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             'command line: model.sequence_model.attention_backend: expected one of "auto", "sdpa", "native", "varlen", '
             '"flash_attn", got "xformers"',
         ),
+        ("name={{x}}", "command line: name: line 1: not readable as YAML: a key must be a text or a number"),
+        ("name='~'", 'command line: name: expected a name that can be a folder\'s, got "~"'),
+        ("runs_dir=s3://bucket/runs", 'command line: runs_dir: expected the path of a folder, got "s3://bucket/runs"'),
+        (
+            "seed=9223372036854775808",
+            "command line: seed: expected an integer of at least 0 below 2**63, got 9223372036854775808",
+        ),
+        (
+            "relabel.her_probability=0.5",
+            'command line: relabel.her_probability: expected only with kind "her", got 0.5 with kind "instruction"',
+        ),
+        (
+            "env.autoreset_mode=disabled",
+            "command line: env.autoreset_mode: expected null without vector_entry_point, as other environments are "
+            'reset by their runner, got "disabled"',
+        ),
+        (
+            "env.step_timeout_s=3",
+            "env 'amago_ray/MazeRunner-v0': step_timeout_s: expected null, as built-in environments step together in "
+            "the runner's own process, got 3.0",
+        ),
+        (
+            "replay.capacity_bytes=100",
+            'replay.capacity_bytes: expected at least 768, for a timestep of "amago_ray/MazeRunner-v0" in each of 16 '
+            "segments of each shard, got 100",
+        ),
     ],
-    ids=["unknown key", "wrong type", "missing env", "context too short", "unknown backend"],
+    ids=lambda text: text.partition(" ")[0][:30],
 )
 def test_a_wrong_setting(capsys: pytest.CaptureFixture[str], setting: str, message: str) -> None:
     assert error_of(capsys, "train", "quickstart", "--local", setting) == message

@@ -194,7 +194,7 @@ def test_none_is_the_policy_itself() -> None:
     assert rng.bit_generator.state == before
 
 
-class AlwaysLast:
+class AlwaysLast(NoExploration):
     def __init__(self, config: CustomExplorationConfig, spec: object, num_envs: int, *, scale: float) -> None:
         self.made_for = (config.kind, spec, num_envs, scale)
 

@@ -194,6 +194,17 @@ def test_a_custom_part_that_cannot_be_made_is_one_line(
     assert one_line(error).startswith(f'relabel.kind: cannot make "own_parts:{attribute}": {words}')
 
 
+def test_a_custom_part_that_is_something_else_is_one_line() -> None:
+    registry: Registry[Any] = Registry("exploration.kind", {}, has=("begin", "apply"))
+    with pytest.raises(ConfigError) as error:
+        registry.make(CustomExplorationConfig(kind="builtins:repr"))
+
+    assert one_line(error).startswith(
+        'exploration.kind: expected "builtins:repr" to make an object with begin, apply, got "Custom'
+    )
+    assert one_line(error).endswith("without begin, apply")
+
+
 def test_a_custom_part_s_own_line_is_left_as_it_is(parts: Registry[Part]) -> None:
     with pytest.raises(EnvError, match=r"^the environment lacks it$"):
         parts.make(CustomRelabelConfig(kind="own_parts:refuses"), 3)
