@@ -84,10 +84,16 @@ def _failure(reference: Any) -> Exception | None:
 
 
 def _cause(error: Exception) -> Exception:
-    """What an actor raised, without Ray's wrapping where it can be unwrapped."""
-    while isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        error = error.cause
-    return error
+    """What an actor raised, in a call or when it was made, without Ray's wrapping where it can be unwrapped."""
+    while True:
+        inner: object = None
+        if isinstance(error, RayTaskError):
+            inner = error.cause
+        elif isinstance(error, RayActorError) and error.actor_init_failed and error.args:
+            inner = error.args[0]
+        if not isinstance(inner, Exception):
+            return error
+        error = inner
 
 
 def find_actor(name: str) -> Any:

@@ -34,10 +34,15 @@ class Ending:
 
 def error_line(error: BaseException) -> str:
     """An error's kind and text in one line, with the text alone where the error is ours."""
-    text = str(error)
-    if type(error).__name__ == "ActorDiedError":
-        # Ray's own words about the process, between a list of names and numbers and general advice.
-        text = text.partition("The actor is dead because ")[2].partition("Some common causes include")[0] or text
-    text = " ".join(text.split())
-    text = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]} …"
+    text = short(str(error))
     return text if isinstance(error, AmagoRayError) else f"{type(error).__name__}: {text}"
+
+
+def short(text: str) -> str:
+    """A message in one line of readable length, without the general advice that Ray adds."""
+    # Its own words about a process come after a list of names and numbers.
+    text = text.partition("The actor is dead because ")[2] or text
+    for advice in ("Some common causes include", "Ensure that the token"):
+        text = text.partition(advice)[0]
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]} …"

@@ -13,7 +13,9 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.errors import TrainingError
+from amago_ray.runtime.endings import error_line
 from amago_ray.runtime.placement import alive_nodes, place_shards, require_room, required_cpus
+from amago_ray.runtime.reachability import require_cluster, require_temporary_directory
 
 NAMESPACE = "amago_ray"
 """Where the named actors of all runs live; they carry the run's name in theirs."""
@@ -41,6 +43,10 @@ def ray_session(config: Config) -> Iterator[None]:
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     # Nothing but this run's actors is started here: idle workers for tasks would only cost start-up time.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    if address is None:
+        require_temporary_directory()
+    else:
+        require_cluster(address)
     try:
         if address is None:
             num_cpus = config.cluster.num_cpus or max(os.cpu_count() or 1, math.ceil(required_cpus(config)))
@@ -54,9 +60,9 @@ def ray_session(config: Config) -> Iterator[None]:
             )
         else:
             ray.init(address=address, namespace=NAMESPACE, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = "this machine" if address is None else f'"{address}"'
-        raise TrainingError(f"cluster.address: Ray cannot be reached at {where}: {error}") from error
+    except Exception as error:
+        where = "on this machine" if address is None else f'at "{address}"'
+        raise TrainingError(f"Ray cannot be started {where}: {error_line(error)}") from error
     try:
         _require_room(config)
         yield
