@@ -49,9 +49,10 @@ def train(
         raise ConfigError("resume and overwrite exclude each other")
     with _folder_kept(), OutputLog() as output:
         with (
+            stop_on_interrupt() as on_interrupt,
             launch(config, output, local=local, resume=resume, overwrite=overwrite) as run,
-            stop_on_interrupt(run.trainer.request_stop),
         ):
+            on_interrupt(run.trainer.request_stop)
             outcome = run.trainer.run(run.checkpoint)
         if config.evaluation.film_at_end and not run.trainer.is_interrupted:
             try:

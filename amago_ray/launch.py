@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from amago_ray.acting.exploration import make_exploration
 from amago_ray.config import Config
 from amago_ray.config.load import checked
@@ -20,6 +18,7 @@ from amago_ray.relabel.make import make_relabeler
 from amago_ray.telemetry.console import ConsoleReporter
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, MetricLogger, TensorBoardLogger, read_metrics
 from amago_ray.telemetry.output_log import OutputLog
+from amago_ray.telemetry.screen import make_console
 from amago_ray.training.checkpoints import Checkpoint, Checkpoints
 from amago_ray.training.loading import load_spec
 from amago_ray.training.ports import Backend
@@ -71,7 +70,7 @@ def launch(
             loggers = LoggerGroup(_make_loggers(config, directory, checkpoint))
             console = None
             if "console" in config.report.loggers:
-                console = ConsoleReporter(config.name, Console(file=output.terminal))
+                console = ConsoleReporter(config.name, make_console(output.terminal))
             failing.pop_all()
         yield Launch(directory, Trainer(config, backend, directory, spec, console, loggers, by_steps=local), checkpoint)
 

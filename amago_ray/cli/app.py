@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from amago_ray.cli.streams import flush_streams, is_output_failure, prepare_streams
 from amago_ray.config.paths import shown
 from amago_ray.errors import AmagoRayError
+from amago_ray.telemetry.screen import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,13 +48,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # So that `module:attr` finds modules in the folder where the command was given, as `python -m` would.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    prepare_streams()
     try:
         app(args=arguments, prog_name="amago-ray")
     except AmagoRayError as error:
         if "--debug" in arguments:
             raise
-        sys.stderr.write(f"error: {shown(' '.join(str(error).split()))}\n")
-        raise SystemExit(2) from None
+        _fail(str(error))
+    except OSError as error:
+        if not is_output_failure(error) or "--debug" in arguments:
+            raise
+        _fail(f"the output cannot be written: {error.strerror}")
+    finally:
+        trouble = flush_streams()
+        if trouble is not None:
+            _fail(trouble)
+
+
+def _fail(message: str) -> NoReturn:
+    with suppress(OSError):
+        sys.stderr.write(f"error: {printable(shown(' '.join(message.split())))}\n")
+    flush_streams()
+    raise SystemExit(2) from None
 
 
 @app.command()
@@ -68,7 +85,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run, whose directory is runs/NAME.")] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Train an agent. Ctrl-C writes a checkpoint and ends; a second one ends at once."""
+    """Train an agent. Ctrl-C (or SIGTERM, SIGHUP) writes a checkpoint and ends; a second one ends at once."""
     from amago_ray.config.load import load_config
 
     if resume and overwrite:
@@ -81,6 +98,8 @@ def train(
     from amago_ray.telemetry.console import print_outcome
 
     print_outcome(run(settings, local=local, resume=resume, overwrite=overwrite, address=address))
+    # A console that fails is no failure of the run.
+    flush_streams()
 
 
 @app.command(name="eval")
@@ -137,14 +156,19 @@ def import_checkpoint(
 @app.command()
 def status(run: RunArgument, debug: DebugOption = False) -> None:
     """Show how far a run is, from its directory."""
+    from amago_ray.telemetry.console import duration
     from amago_ray.telemetry.metrics import flatten
     from amago_ray.training.run_directory import RunDirectory
 
     newest = flatten(RunDirectory.open(run).read_status())
     if "unix_time_s" in newest:
-        newest["written"] = f"{datetime.fromtimestamp(newest.pop('unix_time_s')):%Y-%m-%d %H:%M:%S}"
-    rows = {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()}
-    _print_pairs(str(run), rows)
+        written_s = newest.pop("unix_time_s")
+        age = duration(max(time.time() - written_s, 0.0))
+        newest["written"] = f"{datetime.fromtimestamp(written_s):%Y-%m-%d %H:%M:%S} ({age} ago)"
+    _print_pairs(
+        str(run),
+        {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()},
+    )
 
 
 @app.command()
@@ -188,17 +212,16 @@ def doctor(
     from amago_ray.cli.doctor import examine
 
     findings = examine(runs_dir)
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        mark = "[green]ok[/green]" if finding.ok else "[red]fails[/red]"
-        table.add_row(mark, finding.name, finding.text)
-    Console().print(table)
+        print(f"{'ok' if finding.ok else 'fails':<5}  {finding.name:<{width}}  {printable(finding.text)}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
 def _print_pairs(title: str, pairs: dict[str, str]) -> None:
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    """A title, and names and values below it in two columns; the terminal breaks what is too long."""
+    print(printable(title))
+    width = max((len(name) for name in pairs), default=0)
     for name, text in pairs.items():
-        table.add_row(name, text)
-    Console().print(table)
+        print(f"{printable(name):<{width}}  {printable(text)}")

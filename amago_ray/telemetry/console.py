@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from amago_ray.config.paths import shown
 from amago_ray.telemetry.bottleneck import Verdict
+from amago_ray.telemetry.screen import Screen, printable
 
 
 @dataclass(frozen=True)
@@ -34,42 +37,68 @@ _ROWS = (
 )
 
 
+_MIN_TABLE_WIDTH = 60
+"""On a narrower terminal, reports are lines."""
+
+
 class ConsoleReporter:
-    """Shows the newest report: in place on a terminal, else as one plain line for each."""
+    """Shows the newest report: in place on a terminal, else as one plain line for each.
+
+    A console that cannot be written is switched off.
+    """
 
     def __init__(self, name: str, console: Console | None = None) -> None:
         self._name = name
-        self._console = console or Console()
+        self._screen = Screen(console)
         self._live: Live | None = None
-        if self._console.is_terminal:
+        console = self._screen.console
+        if console.is_terminal and not console.is_dumb_terminal and console.width >= _MIN_TABLE_WIDTH:
             # Redrawn on reports only: a refresh thread would take time from the run. What others print is not brought
             # to the terminal either: it belongs elsewhere (see `OutputLog`).
-            self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-            self._live.start()
+            self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            self._redraw(self._live.start)
+
+    @property
+    def failure(self) -> OSError | ValueError | None:
+        """What switched the console off; None while it is on."""
+        return self._screen.failure
 
     def report(self, metrics: Mapping[str, float], progress: Progress, limit: Verdict | None = None) -> None:
         """Show flat metrics; those without a value are left out."""
         if self._live is not None:
-            self._live.update(live_table(self._name, metrics, progress, limit), refresh=True)
+            table = live_table(self._name, metrics, progress, limit)
+            self._redraw(partial(self._live.update, table, refresh=True))
         else:
-            self._console.print(plain_line(metrics, progress, limit), soft_wrap=True, highlight=False, markup=False)
+            self._screen.line(plain_line(metrics, progress, limit))
 
     def message(self, text: str) -> None:
         """Print a line that stays, such as a warning."""
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self._screen.line(text)
 
     def close(self) -> None:
         """Leave the last table on the screen; calling it twice is fine."""
         if self._live is not None:
-            self._live.stop()
+            self._redraw(self._live.stop)
             self._live = None
+
+    def _redraw(self, draw: Callable[[], object]) -> None:
+        try:
+            draw()
+        except (OSError, ValueError) as error:
+            self._screen.failure = error
+            live, self._live = self._live, None
+            if live is not None:
+                # It gives the console back, whatever it can still draw.
+                with suppress(OSError, ValueError):
+                    live.stop()
 
 
 def live_table(
     name: str, metrics: Mapping[str, float], progress: Progress, limit: Verdict | None = None
 ) -> RenderableType:
     """The table of a live run."""
-    table = Table(title=f"amago-ray · {name}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    title = Text(f"amago-ray · {printable(name)}")
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for style, justify in (("dim", "left"), ("bold", "right")) * 2:
         table.add_column(style=style, justify=justify, min_width=12)  # type: ignore[arg-type]
     for row in _ROWS:
@@ -125,9 +154,9 @@ class RunOutcome:
 
 def print_outcome(outcome: RunOutcome, console: Console | None = None) -> None:
     """Print success and return before and after, where the files are, and the commands to go on with."""
-    console = console or Console()
+    screen = Screen(console)
     for line in outcome_lines(outcome):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        screen.line(line)
 
 
 def outcome_lines(outcome: RunOutcome) -> Sequence[str]:

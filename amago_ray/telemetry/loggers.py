@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from amago_ray.errors import RunDirectoryError
+from amago_ray.telemetry.appended_file import AppendedFile
 from amago_ray.telemetry.metrics import finite
-
-if TYPE_CHECKING:
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
 
 EVENTS_SUFFIX = ".amago_ray"
 """How the names of our TensorBoard files end: those of other tools may lie beside them."""
@@ -25,34 +27,67 @@ class MetricLogger(Protocol):
     """Takes reports."""
 
     def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """Write one report of finite values."""
+        """Write one report of finite values.
+
+        Raises:
+            OSError: it cannot be written now; the next call tries again.
+        """
         ...
 
     def close(self) -> None:
-        """Flush and release everything; calling it twice is fine."""
+        """Flush and release everything; calling it twice is fine.
+
+        Raises:
+            OSError: something cannot be written.
+        """
         ...
 
 
 class LoggerGroup:
-    """Hands reports to several loggers. Values that are missing or not finite are left out of them and counted."""
+    """Hands reports to several loggers. Values that are missing or not finite are left out of them and counted.
+
+    A logger that cannot write ends neither the run nor the other loggers: see `take_warnings`.
+    """
 
     def __init__(self, loggers: Sequence[MetricLogger]) -> None:
         self._loggers = list(loggers)
         self._num_dropped = 0
+        self._failing: set[int] = set()
+        self._warnings: list[str] = []
 
     def log(self, env_steps: int, metrics: Mapping[str, float | None]) -> dict[str, float]:
         """Write one report everywhere; returns what was written, with the total of values ever left out."""
         kept, dropped = finite(metrics)
         self._num_dropped += len(dropped)
         kept["telemetry/num_dropped_values"] = float(self._num_dropped)
-        for logger in self._loggers:
-            logger.log(env_steps, kept)
+        for number, logger in enumerate(self._loggers):
+            try:
+                logger.log(env_steps, kept)
+            except OSError as error:
+                if number not in self._failing:
+                    self._warnings.append(f"{_line(error)}; it is tried again with every report")
+                self._failing.add(number)
+            else:
+                self._failing.discard(number)
         return kept
+
+    def take_warnings(self) -> list[str]:
+        """What could not be written since the last call; each trouble is told once, until it is over."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
 
     def close(self) -> None:
         """Close all loggers."""
         for logger in self._loggers:
-            logger.close()
+            try:
+                logger.close()
+            except OSError as error:
+                self._warnings.append(f"{_line(error)}: the last reports are lost")
+
+
+def _line(error: OSError) -> str:
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"metrics: {where}cannot be written: {error.strerror or error}"
 
 
 class JsonlLogger:
@@ -67,7 +102,7 @@ class JsonlLogger:
 
     def __init__(self, path: Path, keep: Callable[[Mapping[str, float]], bool] | None = None) -> None:
         try:
-            self._file: IO[bytes] = path.open("ab+")
+            self._file = AppendedFile(path)
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}") from error
         try:
@@ -79,8 +114,7 @@ class JsonlLogger:
     def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
         """Append one line."""
         record: dict[str, Any] = {"unix_time_s": round(time.time(), 3), **metrics, "env_steps": env_steps}
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._file.append(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -96,7 +130,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 class TensorBoardLogger:
     """Writes scalars to a TensorBoard event file in `directory`.
 
-    Written with TensorBoard's own event writer: the writers of torch and tensorboardX both load torch.
+    Written as TensorBoard's own records: the writers of torch and tensorboardX both load torch, and TensorBoard's
+    writes in a thread, whose trouble with the disk comes as a traceback.
     `first_env_step`, where a resumed run goes on, hides what an earlier session logged from there on, but for `again`:
     reports of that step, which are written again.
     The file is begun by the first report, when a run's processes have been started: TensorBoard takes time to import.
@@ -108,36 +143,56 @@ class TensorBoardLogger:
         self._directory = directory
         self._first_env_step = first_env_step
         self._again = again
-        self._writer: EventFileWriter | None = None
+        self._file: AppendedFile | None = None
 
     def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """Write each metric as a scalar at `env_steps`."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self._add(env_steps, summary=Summary(value=values))
+        """Write one report."""
+        if self._file is None:
+            self._file = self._begin()
+        self._file.append(_scalars(env_steps, metrics))
 
     def close(self) -> None:
-        """Flush and close the event file."""
-        if self._writer is not None:
-            self._writer.close()
+        """Close the event file."""
+        if self._file is not None:
+            self._file.close()
 
-    def _add(self, step: int, **what: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    def _begin(self) -> AppendedFile:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        if self._writer is None:
-            self._writer = EventFileWriter(str(self._directory), flush_secs=5, filename_suffix=EVENTS_SUFFIX)
-            if self._first_env_step is not None:
-                self._add(self._first_env_step, session_log=SessionLog(status=SessionLog.START))
-                for report in self._again:
-                    self.log(self._first_env_step, {name: report[name] for name in report if name not in _STAMPS})
-        self._writer.add_event(Event(wall_time=time.time(), step=step, **what))
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        names = (f"{name}.{number}{EVENTS_SUFFIX}" for number in count())
+        file = AppendedFile(next(path for path in (self._directory / each for each in names) if not path.exists()))
+        records = [_event(0, file_version="brain.Event:2")]
+        if self._first_env_step is not None:
+            records.append(_event(self._first_env_step, session_log=SessionLog(status=SessionLog.START)))
+            for report in self._again:
+                metrics = {name: report[name] for name in report if name not in _STAMPS}
+                records.append(_scalars(self._first_env_step, metrics))
+        with suppress(OSError):
+            # They wait for the report that follows.
+            file.append(b"".join(records))
+        return file
 
 
-def _cut(file: IO[bytes], keep: Callable[[Mapping[str, float]], bool] | None) -> None:
+def _scalars(env_steps: int, metrics: Mapping[str, float]) -> bytes:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+    return _event(env_steps, summary=Summary(value=values))
+
+
+def _event(step: int, **what: Any) -> bytes:
+    """One record of an event file."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    record = io.BytesIO()
+    RecordWriter(record).write(Event(wall_time=time.time(), step=step, **what).SerializeToString())
+    return record.getvalue()
+
+
+def _cut(file: AppendedFile, keep: Callable[[Mapping[str, float]], bool] | None) -> None:
     """Shorten the file, at once, to the whole lines before the first that is not kept."""
-    file.seek(0)
     content = file.read()
     end = content.rfind(b"\n") + 1
     if keep is not None:
@@ -148,5 +203,4 @@ def _cut(file: IO[bytes], keep: Callable[[Mapping[str, float]], bool] | None) ->
                 break
             position += len(line)
     if end < len(content):
-        file.truncate(end)
-    file.seek(0, 2)
+        file.cut(end)

@@ -90,7 +90,7 @@ class OutputLog:
         assert self._log is not None
         if not self._is_named:
             self._log.seek(0)
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, AttributeError):
                 self.terminal.write(self._log.read())
                 self.terminal.flush()
 
@@ -112,8 +112,15 @@ def _kept_apart(stream: TextIO, number: int, stack: ExitStack) -> TextIO:
         stream.flush()
         if stream.fileno() == number:
             copy = os.fdopen(os.dup(number), "w", encoding=stream.encoding, errors=stream.errors, buffering=1)
-            return stack.enter_context(copy)
+            stack.callback(_close, copy)
+            return copy
     return stream
+
+
+def _close(stream: TextIO) -> None:
+    """Close a stream; what it still holds is lost where it cannot be written."""
+    with suppress(OSError):
+        stream.close()
 
 
 def _lead_to(target: int, number: int, stack: ExitStack) -> None:

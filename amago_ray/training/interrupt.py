@@ -8,25 +8,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
-def stop_on_interrupt(request_stop: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) calls `request_stop` with the reason, the second interrupts at once."""
+def stop_on_interrupt() -> Iterator[Callable[[Callable[[str], None]], None]]:
+    """Yields what takes the `request_stop` that the first Ctrl-C, SIGTERM or SIGHUP calls; the second ends at once.
+
+    Before it is given, already the first ends at once: by KeyboardInterrupt, so that everything is released. A hangup
+    that is ignored, as by nohup, stays ignored.
+    """
+    requests: list[Callable[[str], None]] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield requests.append
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def ask(number: int, frame: FrameType | None) -> None:
-        request_stop("stopped by the user")
-        for each, handler in before.items():
+        for each in before:
             # A shell's background job ignores Ctrl-C: who has sent one signal to it means the second one, too.
-            signal.signal(each, signal.default_int_handler if handler is signal.SIG_IGN else handler)
+            signal.signal(each, signal.default_int_handler)
+        if not requests:
+            raise KeyboardInterrupt
+        requests[-1]("stopped by the user")
 
     for number in before:
         signal.signal(number, ask)
     try:
-        yield
+        yield requests.append
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

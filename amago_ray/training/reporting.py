@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.errors import RunDirectoryError
 from amago_ray.telemetry.bottleneck import Verdict, verdict
 from amago_ray.telemetry.console import ConsoleReporter
 from amago_ray.telemetry.loggers import LoggerGroup
@@ -40,6 +41,8 @@ class Reporter:
         self._schedule = schedule
         self._endless = EndlessWatch(patience)
         self._limit: Verdict | None = None
+        self._is_status_failing = False
+        self._counters = Counters()
         self._status: dict[str, Any] = {}
         self._shown: dict[str, float] = {}
 
@@ -50,6 +53,8 @@ class Reporter:
 
     def report(self, report: Report, state: TrainerState, evaluated: Mapping[str, float]) -> None:
         """Show a report, and log it with what evaluations brought, unless it is an interim one."""
+        is_news = not report.is_interim or report.counters != self._counters
+        self._counters = report.counters
         if report.is_interim:
             self._shown |= _counts(report.counters)
         else:
@@ -58,6 +63,7 @@ class Reporter:
                 self._limit = verdict(report.sides)
                 metrics |= self._limit.metrics()
             self._shown |= self._loggers.log(report.counters.env_steps, metrics)
+            self._warn_of_loggers()
         self._shown["env_steps"] = float(report.counters.env_steps)
         for warning in report.warnings:
             self.warn(warning)
@@ -65,8 +71,12 @@ class Reporter:
         if endless is not None:
             self.warn(endless)
         progress = self._schedule.progress(report.counters, self._shown)
-        if self._console is not None:
+        if self._console is not None and is_news:
+            was_on = self._console.failure is None
             self._console.report(self._shown, progress, self._limit)
+            if was_on and self._console.failure is not None:
+                why = getattr(self._console.failure, "strerror", None) or self._console.failure
+                self.warn(f"the console cannot be written, the run goes on without it: {why}")
         self._status = {
             "metrics": self._shown,
             "fraction": progress.fraction,
@@ -76,20 +86,23 @@ class Reporter:
         self.write_status("running")
 
     def warn(self, text: str) -> None:
-        """Show a line that stays; without a console, on stderr."""
-        if self._console is not None:
+        """Show a line that stays; without a console that works, on stderr."""
+        if self._console is not None and self._console.failure is None:
             self._console.message(f"warning: {text}")
-        else:
+        if self._console is None or self._console.failure is not None:
             _log.warning("%s", text)
 
     def write_status(self, state: str, reason: str | None = None) -> None:
-        """Note in which state the run is, beside the newest metrics.
-
-        Raises:
-            RunDirectoryError: it cannot be written.
-        """
+        """Note in which state the run is, beside the newest metrics; where that fails, say so once."""
         why = {} if reason is None else {"reason": reason}
-        self._directory.write_status({"state": state, **why, **self._status})
+        try:
+            self._directory.write_status({"state": state, **why, **self._status})
+        except RunDirectoryError as error:
+            if not self._is_status_failing:
+                self.warn(str(error))
+            self._is_status_failing = True
+        else:
+            self._is_status_failing = False
 
     def close(self) -> None:
         """Close loggers and console, each whatever the other raises."""
@@ -97,7 +110,12 @@ class Reporter:
             # Last in, first out.
             if self._console is not None:
                 stack.callback(self._console.close)
+            stack.callback(self._warn_of_loggers)
             stack.callback(self._loggers.close)
+
+    def _warn_of_loggers(self) -> None:
+        for warning in self._loggers.take_warnings():
+            self.warn(warning)
 
 
 class EndlessWatch:

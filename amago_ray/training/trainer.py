@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from amago_ray.config import Config
+from amago_ray.config.load import dump_yaml
 from amago_ray.data.files import POLICY_FILE
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import RunDirectoryError, TrainingError
+from amago_ray.errors import AmagoRayError, CheckpointError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
 from amago_ray.training.checkpoints import CONFIG_FILE, SPEC_FILE, Checkpoint, Checkpoints
@@ -142,6 +143,13 @@ class Trainer:
                     self._conclude()
             except TrainingError as error:
                 raise TrainingError(f"{error}; {self._way_back}") from error
+            except CheckpointError:
+                raise
+            except AmagoRayError as error:
+                # What was learned is sound.
+                if self._state.counters.learner_steps and self._saved_mark != self._state.mark:
+                    self._save_if_possible()
+                raise type(error)(f"{error}; {self._way_back}") from error
         return StepReport(self._state.counters, self._reporter.metrics, self._reason)
 
     def save(self) -> Path:
@@ -161,20 +169,14 @@ class Trainer:
         return self._checkpoint_path
 
     def stop(self) -> None:
-        """Say in the status how the run ended, and release everything; each part, whatever the others raise.
-
-        Raises:
-            RunDirectoryError: the status of a run that did not fail cannot be written.
-        """
+        """Say in the status how the run ended, and release everything; each part, whatever the others raise."""
         with ExitStack() as stack:
             # Last in, first out.
             stack.callback(self._reporter.close)
             stack.callback(self._backend.stop)
             if self._failure is None:
                 self._reporter.write_status("ended", self._reason)
-                return
-            # A status that cannot be written must not hide why the run failed.
-            with suppress(RunDirectoryError):
+            else:
                 self._reporter.write_status("failed", self._failure)
 
     def _end(self, reason: str | None) -> None:
@@ -186,7 +188,7 @@ class Trainer:
         try:
             yield
         except BaseException as error:
-            self._failure = self._failure or f"{type(error).__name__}: {error}"
+            self._failure = self._failure or f"{type(error).__name__}: {error}".removesuffix(": ")
             raise
 
     def _advance(self) -> Report:
@@ -224,13 +226,16 @@ class Trainer:
         if self._state.counters.env_steps and not self._state.counters.episodes:
             self._reporter.warn(no_episode_ended(self._state.counters.env_steps))
         if self._saved_mark != self._state.mark:
-            self._save_if_possible()
+            try:
+                self.save()
+            except CaptureError as error:
+                self._reporter.warn(f"no checkpoint: {error}")
 
     def _save_if_possible(self) -> None:
+        """Save, or say why not; the next try is made when the next checkpoint is due."""
         try:
             self.save()
-        except CaptureError as error:
-            # The next try is made when the next checkpoint is due.
+        except CheckpointError as error:
             self._schedule.note_checkpoint(self._state.counters.learner_steps)
             self._reporter.warn(f"no checkpoint: {error}")
 
@@ -249,18 +254,24 @@ class Trainer:
             return {"eval/num_given_up": float(self._state.num_given_up)}
         metrics = evaluation_metrics(result)
         is_before = result.number == 0 and self._config.evaluation.at_start
+        best = self._state.best
         if self._state.take_evaluation(result, metrics, is_before=is_before) and result.policy is not None:
-            self._checkpoints.save_best(
-                result.counters.learner_steps,
-                {POLICY_FILE: result.policy, **self._common_files()},
-                {"env_steps": result.counters.env_steps, "learner_steps": result.counters.learner_steps, **metrics},
-            )
+            try:
+                self._checkpoints.save_best(
+                    result.counters.learner_steps,
+                    {POLICY_FILE: result.policy, **self._common_files()},
+                    {"env_steps": result.counters.env_steps, "learner_steps": result.counters.learner_steps, **metrics},
+                )
+            except CheckpointError as error:
+                # A later one that is no better is kept then.
+                self._state.best = best
+                self._reporter.warn(f"the best weights are not kept: {error}")
         return metrics
 
     def _common_files(self) -> dict[str, bytes]:
         """What `load_policy` needs beside the weights."""
         return {
-            CONFIG_FILE: (self._directory.path / CONFIG_FILE).read_bytes(),
+            CONFIG_FILE: dump_yaml(self._config).encode(),
             SPEC_FILE: spec_to_json(self._spec).encode(),
         }
 

@@ -208,7 +208,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, learner_steps: int, action: Callabl
     monkeypatch.setattr(LocalBackend, "_train_once", train_once)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_checkpoints_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -239,6 +239,27 @@ def test_a_second_ctrl_c_ends_at_once(
     finally:
         signal.signal(signal.SIGINT, own)
     assert not Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_every_end_writes_a_final_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def twice() -> None:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+
+    status = tmp_path / "tiny" / "status.json"
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, lambda: signal.raise_signal(number))
+        amago_ray.train(tiny_config(tmp_path), local=True)
+    found = json.loads(status.read_text())
+    assert (found["state"], found["reason"]) == ("ended", "stopped by the user")
+    at_step(monkeypatch, 7, twice)
+    with pytest.raises(KeyboardInterrupt):
+        amago_ray.train(tiny_config(tmp_path), local=True, overwrite=True)
+    found = json.loads(status.read_text())
+    assert (found["state"], found["reason"]) == ("failed", "KeyboardInterrupt")
 
 
 # --- one-line errors ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.run_directories import begun
 
 import amago_ray
 from amago_ray.cli.app import main
@@ -100,7 +101,9 @@ def test_status_says_how_far_a_run_is_and_since_when(tmp_path: Path, capsys: pyt
     directory.write_status({})
     assert run("status", str(directory.path)) == 0
     written = capsys.readouterr().out.split("written")[1].strip()
-    assert abs(datetime.fromisoformat(written) - datetime.now()) < timedelta(minutes=1)
+    at, _, age = written.partition(" (")
+    assert abs(datetime.fromisoformat(at) - datetime.now()) < timedelta(minutes=1)
+    assert age.endswith("s ago)")
 
 
 def test_config_prints_every_setting_as_resolved(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,3 +154,62 @@ print(sorted({"torch", "ray"} & set(sys.modules)))
     assert done.stdout.strip() == "[]"
     with pytest.raises(AttributeError, match="nonsense"):
         amago_ray.__getattr__("nonsense")
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of shell in which `amago-ray` is the command line."""
+    command = f'amago-ray() {{ {sys.executable} -m amago_ray.cli "$@"; }}; {line}'
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("amago-ray config quickstart >&-", 0),
+        ("amago-ray config quickstart >&- 2>&- <&-", 0),
+        ("amago-ray config quickstart > /dev/full", 2),
+        ("amago-ray envs > /dev/full", 2),
+        ("amago-ray --help > /dev/full", 2),
+        ("amago-ray nonsense 2>&-", 2),
+        ("amago-ray config nonsense 2> /dev/full", 2),
+    ],
+)
+def test_streams_that_fail_are_one_line_or_none(line: str, code: int, unbuffered: str) -> None:
+    done = shell(line, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == code
+    full = "error: the output cannot be written: No space left on device\n"
+    assert done.stderr == (full if line.endswith(" > /dev/full") else "")
+
+
+def test_a_reader_that_goes_away_is_met_with_silence() -> None:
+    done = shell("amago-ray config --fields | head -1")
+    assert done.stdout.startswith("env = ")
+    assert done.stderr == ""
+
+
+def test_text_is_text_in_errors_tables_and_usage(tmp_path: Path) -> None:
+    strange = "größe[/bold][red] :warning:"
+    config = Config(env=EnvConfig(id="some-env"), name=strange, runs_dir=str(tmp_path))
+    directory = begun(config)
+    directory.write_status({"state": "failed", "reason": "lost [/dev/ttyUSB0] of [bold] arm [0]\x1b[31m"})
+    done = shell(f"amago-ray status '{directory.path}'")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == str(directory.path)
+    assert "reason   lost [/dev/ttyUSB0] of [bold] arm [0]\\x1b[31m" in done.stdout
+    done = shell(f"amago-ray status '{tmp_path}/{strange}/x'", LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert f"{tmp_path}/gr??e[/bold][red] :warning:/x: not a run directory" in done.stderr
+    assert "[/x][bold]" in shell("amago-ray '[/x][bold]'").stderr
+
+
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_help_fits_narrow_and_plain_terminals(columns: str) -> None:
+    done = shell("amago-ray train --help", COLUMNS=columns, LC_ALL="C", PYTHONIOENCODING="ascii", TERM="dumb")
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= int(columns)

@@ -124,3 +124,57 @@ def test_an_outcome_without_evaluation_leaves_it_out() -> None:
 
     assert "success" not in out.getvalue()
     assert "checkpoint" not in out.getvalue()
+
+
+# --- other consoles -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "term", "is_table"),
+    [(100, "xterm", True), (60, "xterm", True), (59, "xterm", False), (20, "xterm", False), (100, "dumb", False)],
+)
+def test_narrow_and_dumb_terminals_show_lines(
+    width: int, term: str, is_table: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    out = io.StringIO()
+    reporter = ConsoleReporter("tiny", Console(file=out, force_terminal=True, width=width, color_system=None))
+    reporter.report(METRICS, Progress(0.5, 75.0), Verdict("learner", 0.9, 1.5))
+    reporter.close()
+    assert ("amago-ray · tiny" in out.getvalue()) == is_table
+    assert ("env steps 12,345 | env steps/s" in out.getvalue()) == (not is_table)
+
+
+def test_the_name_of_a_run_and_its_verdict_are_no_markup() -> None:
+    console, out = text_console(terminal=True)
+    reporter = ConsoleReporter("mine[/bold]", console)
+    reporter.report(METRICS, Progress())
+    reporter.message("warning: lost [/dev/ttyUSB0] of [bold] arm [0]")
+    reporter.close()
+    assert "amago-ray · mine[/bold]" in out.getvalue()
+    assert "lost [/dev/ttyUSB0] of [bold] arm [0]" in out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_console_that_breaks_is_switched_off(terminal: bool) -> None:
+    class Breaking(io.StringIO):
+        is_broken = False
+
+        def write(self, text: str) -> int:
+            if self.is_broken:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    out = Breaking()
+    reporter = ConsoleReporter("tiny", Console(file=out, force_terminal=terminal, width=100, color_system=None))
+    reporter.report(METRICS, Progress())
+    assert reporter.failure is None
+    out.is_broken = True
+    for _ in range(2):
+        reporter.report(METRICS, Progress())
+        reporter.message("warning: x")
+    reporter.close()
+    assert isinstance(reporter.failure, OSError)
+    print_outcome(
+        RunOutcome(reason="stopped", time_s=1, run_directory=Path("r"), before={}, after={}), Console(file=out)
+    )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.full_disk import full_disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from amago_ray.errors import RunDirectoryError
@@ -107,3 +108,33 @@ print(sorted({{"torch", "ray"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_logger_without_room_ends_neither_the_run_nor_the_others_and_loses_nothing(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    group = LoggerGroup([JsonlLogger(paths[0]), TensorBoardLogger(tmp_path), JsonlLogger(paths[1])])
+    group.log(1, {"fill": 0.5})
+    with full_disk():
+        for env_steps in (2, 3):
+            group.log(env_steps, {"fill": 0.5})
+    warnings = group.take_warnings()
+    assert len(warnings) == 3, "each is told once"
+    assert all(str(tmp_path) in warning and "cannot be written" in warning for warning in warnings)
+    group.log(4, {"fill": 0.5})
+    group.close()
+    assert group.take_warnings() == []
+    for path in paths:
+        assert [record["env_steps"] for record in read_metrics(path)] == [1, 2, 3, 4]
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("fill")
+    assert [event.step for event in events] == [1, 2, 3, 4]
+
+
+def test_reports_that_never_find_room_are_said_to_be_lost(tmp_path: Path) -> None:
+    group = LoggerGroup([JsonlLogger(tmp_path / "a.jsonl")])
+    with full_disk():
+        group.log(1, {})
+        group.close()
+    assert [warning.split(": ", 1)[1].split(":")[0] for warning in group.take_warnings()] == [
+        f"{tmp_path}/a.jsonl",
+        f"{tmp_path}/a.jsonl",
+    ]

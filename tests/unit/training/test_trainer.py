@@ -19,7 +19,7 @@ from rich.console import Console
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.training import CheckpointConfig, EvaluationConfig, ReportConfig, StopConfig
-from amago_ray.errors import CheckpointError, TrainingError
+from amago_ray.errors import CheckpointError, DataError, RunDirectoryError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import JsonlLogger, LoggerGroup, read_metrics
 from amago_ray.training.checkpoints import Checkpoint, Checkpoints
@@ -369,6 +369,81 @@ def test_a_checkpoint_that_cannot_be_had_is_left_out_and_the_next_one_saved(tmp_
     outcome = run(config, backend)
     assert [call[1] for call in backend.of_kind("capture")] == [60, 90, 100]
     assert outcome.checkpoint is not None
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_tried_again_when_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[int] = []
+    original = Checkpoints.save
+
+    def save(self: Checkpoints, learner_steps: int, *rest: Any) -> Path:
+        tried.append(learner_steps)
+        if len(tried) < 3:
+            raise CheckpointError("checkpoints: cannot be written: No space left on device")
+        return original(self, learner_steps, *rest)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    outcome = run(make_config(tmp_path), FakeBackend())
+    assert tried == [30, 60, 90, 100]
+    assert caplog.text.count("no checkpoint: checkpoints: cannot be written") == 2
+    assert outcome.reason == "reached 1,000 env steps"
+
+
+def test_a_run_whose_last_checkpoint_cannot_be_written_ends_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(self: Checkpoints, learner_steps: int, *rest: Any) -> Path:
+        raise CheckpointError("checkpoints: cannot be written: No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(CheckpointError, match="No space left") as error:
+        run(make_config(tmp_path), FakeBackend())
+    one_line(error)
+    assert RunDirectory.open(tmp_path / "fake").read_status()["state"] == "failed"
+
+
+def test_best_weights_that_cannot_be_written_leave_the_place_to_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = Checkpoints.save_best
+
+    def save_best(self: Checkpoints, learner_steps: int, *rest: Any) -> Path:
+        if learner_steps == 30:
+            raise CheckpointError("checkpoints: cannot be written: No space left on device")
+        return original(self, learner_steps, *rest)
+
+    monkeypatch.setattr(Checkpoints, "save_best", save_best)
+    config = make_config(tmp_path)
+    scores = {0: 0.1, 30: 0.9, 60: 0.7, 90: 0.2, 100: 0.6}
+    run(config, FakeBackend(score_of=lambda learner_steps: scores[learner_steps]))
+    assert "the best weights are not kept" in caplog.text
+    assert checkpoints_of(config).load("best").path.name == "best_000000060"
+
+
+def test_a_status_that_cannot_be_written_is_told_once_and_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write_status(self: RunDirectory, status: Any) -> None:
+        raise RunDirectoryError("status.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "write_status", write_status)
+    assert run(make_config(tmp_path), FakeBackend()).reason == "reached 1,000 env steps"
+    assert caplog.text.count("status.json: cannot be written") == 1
+
+
+def test_what_was_learned_is_saved_when_something_else_fails(tmp_path: Path) -> None:
+    """Not so after a failure of learning itself, which may have spoilt the weights."""
+
+    def fail(backend: FakeBackend) -> None:
+        if backend.counters.env_steps >= 200:
+            raise DataError("replay: disk full")
+
+    config = make_config(tmp_path)
+    with pytest.raises(DataError, match=r"replay: disk full; the last good checkpoint is .*step_000000020") as error:
+        run(config, FakeBackend(on_advance=fail))
+    one_line(error)
+    assert checkpoints_of(config).load().metadata["learner_steps"] == 20
 
 
 def test_a_local_run_counts_updates_even_if_seconds_are_set(tmp_path: Path) -> None:
