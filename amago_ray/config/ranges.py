@@ -9,6 +9,8 @@ from math import isfinite
 from typing import Any
 
 from amago_ray.config.module_attr import is_module_attr
+from amago_ray.config.paths import local_path
+from amago_ray.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,15 @@ def _names_folder(name: str) -> bool:
 
 
 FOLDER_NAME = Range("a name that can be a folder's", _names_folder)
-FOLDER = Range(
-    "the path of a folder",
-    lambda x: bool(x.strip()) and x.isprintable() and "://" not in x and x[0] != "~",
-    read=os.path.expanduser,
-)
+
+
+def _is_local(path: str) -> bool:
+    try:
+        local_path("", path)
+    except ConfigError:
+        return False
+    return bool(path.strip()) and path.isprintable()
+
+
+FOLDER = Range("the path of a folder", _is_local, read=os.path.expanduser)
 """`~` is read as the home of whoever reads; addresses such as `s3://` are none."""
