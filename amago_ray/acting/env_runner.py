@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -289,12 +290,16 @@ def make_env_runner(config: Config, *, run_id: int, runner: int, incarnation: in
     with kept_torch_settings():
         env_batch = make_env_batch(config.envs, config.rollout.num_envs_per_env_runner)
     cache_dtype = {"float16": torch.float16, "float32": torch.float32}[config.rollout.kv_cache_dtype]
-    return EnvRunner(
-        env_batch,
-        Policy(config, env_batch.spec, device=device, cache_dtype=cache_dtype),
-        seed=config.seed,
-        run_id=run_id,
-        runner=runner,
-        incarnation=incarnation,
-        exploration=make_exploration(config.exploration, env_batch.spec, env_batch.num_envs),
-    )
+    with ExitStack() as failing:
+        failing.callback(env_batch.close)
+        made = EnvRunner(
+            env_batch,
+            Policy(config, env_batch.spec, device=device, cache_dtype=cache_dtype),
+            seed=config.seed,
+            run_id=run_id,
+            runner=runner,
+            incarnation=incarnation,
+            exploration=make_exploration(config.exploration, env_batch.spec, env_batch.num_envs),
+        )
+        failing.pop_all()
+    return made

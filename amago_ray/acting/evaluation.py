@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from amago_ray.acting.env_runner import EnvRunner
@@ -42,10 +43,12 @@ class Evaluator:
         evaluation = config.evaluation
         self._num_episodes = evaluation.num_episodes
         num_envs = min(evaluation.num_envs, evaluation.num_episodes)
-        self._runners = [
-            make_evaluation_runner(config, env, num_envs, number, greedy=evaluation.greedy)
-            for number, env in enumerate(config.evaluation_envs)
-        ]
+        self._runners: list[EnvRunner] = []
+        with ExitStack() as failing:
+            failing.callback(self.close)
+            for number, env in enumerate(config.evaluation_envs):
+                self._runners.append(make_evaluation_runner(config, env, num_envs, number, greedy=evaluation.greedy))
+            failing.pop_all()
 
     def evaluate(
         self, number: int, snapshot: Snapshot, is_interrupted: Callable[[], bool] = lambda: False
@@ -90,20 +93,24 @@ def make_evaluation_runner(
     """
     with kept_torch_settings():
         env_batch = make_env_batch([env], num_envs)
-    if trained is not None:
-        require_spaces(trained, env_batch.spec)
-    return EnvRunner(
-        env_batch,
-        Policy(config, _policy_spec(config, env_batch.spec), device=device),
-        seed=config.seed,
-        # No episode of an evaluation is stored.
-        run_id=0,
-        runner=EVALUATION_RUNNER + number,
-        incarnation=0,
-        exploration=NoExploration(),
-        greedy=greedy,
-        keeps_episodes=False,
-    )
+    with ExitStack() as failing:
+        failing.callback(env_batch.close)
+        if trained is not None:
+            require_spaces(trained, env_batch.spec)
+        runner = EnvRunner(
+            env_batch,
+            Policy(config, _policy_spec(config, env_batch.spec), device=device),
+            seed=config.seed,
+            # No episode of an evaluation is stored.
+            run_id=0,
+            runner=EVALUATION_RUNNER + number,
+            incarnation=0,
+            exploration=NoExploration(),
+            greedy=greedy,
+            keeps_episodes=False,
+        )
+        failing.pop_all()
+    return runner
 
 
 def _policy_spec(config: Config, spec: EnvSpec) -> EnvSpec:

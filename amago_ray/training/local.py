@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ class LocalBackend:
         self._replay_directory = replay_directory
         self._claim = claim
         self._shards: list[ReplayShard] = []
-        self._evaluator = Evaluator(config) if config.evaluation.num_episodes else None
+        with ExitStack() as failing:
+            failing.callback(self._runner.close)
+            self._evaluator = Evaluator(config) if config.evaluation.num_episodes else None
+            failing.pop_all()
         self._governor = Governor(config.replay)
         # The key keeps this stream apart from those of the runner, the shards and the learner.
         self._rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STREAM,)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.one_line import one_line
+from helpers.peculiar_envs import Database
 from helpers.scripted import ScriptedBatch, make_agent, make_config, snapshot_of
 
 from amago_ray.acting.env_runner import EnvRunner, make_env_runner
@@ -26,7 +28,7 @@ from amago_ray.config.exploration import EpsilonGreedyConfig, NoExplorationConfi
 from amago_ray.config.training import EvaluationConfig
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.envs.make import make_spec
-from amago_ray.errors import ConfigError, EnvError
+from amago_ray.errors import ConfigError, EnvError, SpaceError
 
 MAZE = EnvConfig(id="amago_ray/MazeRunner-v0", kwargs={"size": 7, "num_goals": 1, "episode_length": 12})
 
@@ -207,3 +209,19 @@ def test_an_evaluation_is_interrupted_at_its_next_step() -> None:
     with pytest.raises(EvaluationInterrupted):
         run_episodes(scripted_runner(batch), 3, lambda: len(batch.history) == 7)
     assert len(batch.history) == 7
+
+
+def test_environments_are_closed_where_no_runner_comes_of_them() -> None:
+    """One may hold what only its `close` lets go, such as a thread that would keep the process alive."""
+    env = EnvConfig(id="helpers.peculiar_envs:Database")
+    wordy = EnvConfig(id="helpers.wordy_env:WordyEnv")
+    config = replace(make_config(), env=env, evaluation=EvaluationConfig(env=[env, wordy], num_episodes=2))
+    for make in (
+        lambda: make_evaluation_runner(config, env, 2, 0, greedy=False, trained=ScriptedBatch(1).spec),
+        lambda: Evaluator(config),
+    ):
+        Database.log.clear()
+        with pytest.raises(SpaceError):
+            make()
+        done = Counter(what for what, _ in Database.log)
+        assert done["made"] == done["closed"] == 2
