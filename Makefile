@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install check test test-cluster quickstart bench clean
+.PHONY: install check test test-isa test-cluster quickstart bench clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,10 @@ check: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not cluster and not gpu"
+
+# The numeric tests on every instruction set that this CPU can imitate, in some ten minutes.
+test-isa: $(INSTALLED)
+	$(BIN)/python tests/isa.py
 
 # Two nodes on this machine.
 test-cluster: $(INSTALLED)

@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent
 
 # Set before anything imports torch, numpy or ray.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[variable] = "1"
+    os.environ[variable] = os.environ.get("AMAGO_RAY_TEST_THREADS", "1")
 
 # Ray refuses a path that holds no token yet, and without a path writes one into the home directory.
 _private = Path(tempfile.mkdtemp(prefix="amago_ray_tests_"))

@@ -24,6 +24,8 @@ from amago_ray.errors import CheckpointError, RunDirectoryError
 from amago_ray.training.checkpoints import open_checkpoint
 from amago_ray.training.loading import load_policy
 
+pytestmark = pytest.mark.numeric
+
 HOME = Path(__file__).parent / "data"
 DATA = Path(os.environ.get("AMAGO_RAY_PARITY_DIR") or HOME)
 ONE = HOME / "agent_discrete"

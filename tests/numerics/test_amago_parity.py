@@ -22,6 +22,8 @@ from amago_ray.acting.network import ActingNetwork
 from amago_ray.agent.actor_critic import build_actor_critic
 from amago_ray.agent.weights import to_arrays
 
+pytestmark = pytest.mark.numeric
+
 DATA = Path(os.environ.get("AMAGO_RAY_PARITY_DIR") or Path(__file__).parent / "data")
 CASES = sorted(path.stem for path in DATA.glob("*.json") if "agent_class" in json.loads(path.read_text()))
 MULTI_STEP = [name for name in CASES if json.loads((DATA / f"{name}.json").read_text())["config"].get("multistep")]
