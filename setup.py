@@ -29,6 +29,7 @@ EXTRAS = {
     "dev": [
         "hypothesis>=6.130",
         "import-linter>=2.16",
+        "jaxtyping>=0.3",
         "matplotlib>=3.10",
         "mypy>=1.15",
         "pytest>=8.3",

@@ -23,7 +23,7 @@ from measuring.floors import NetworkSize, update_floor
 from measuring.works import relabeled_batches
 
 from amago_ray.config import Config
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.agent import ActorCriticConfig, MultiTaskConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.model import AutoEncoderConfig, BackendName, ModelConfig, TransformerConfig
@@ -85,7 +85,7 @@ def make_config(args: argparse.Namespace) -> Config:
                 attention_backend=args.attention,
             ),
         ),
-        agent=AgentConfig(kind=args.agent),
+        agent=MultiTaskConfig() if args.agent == "multi_task" else ActorCriticConfig(),
         learner=LearnerConfig(batch_size=args.batch_size, compile=args.compile, precision=args.precision),
     )
 

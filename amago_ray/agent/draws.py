@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from amago_ray.config.agent import AgentConfig
 from amago_ray.nets.distributions import PolicyDistribution
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, Shaped
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class Draws:
     value_action: `[M, K, G, ...]` for those that only value the state (multi-task).
     """
 
-    critic_subset: Tensor
-    target_action: Tensor | None = None
-    policy_action: Tensor | None = None
-    value_action: Tensor | None = None
+    critic_subset: Int[Tensor, "M S G"]
+    target_action: Shaped[Tensor, "M K G ..."] | None = None
+    policy_action: Shaped[Tensor, "M K G ..."] | None = None
+    value_action: Shaped[Tensor, "M K G ..."] | None = None
 
     def rows(self, start: int, stop: int) -> Draws:
         """The draws of transitions `start:stop`."""
@@ -36,34 +40,21 @@ class Draws:
         )
 
 
-def make_draws(
-    config: AgentConfig, distribution: PolicyDistribution, num_transitions: int, generator: torch.Generator
-) -> Draws:
-    """What the objective of `config` needs for M transitions, on the generator's device."""
-    num_discounts = len(config.discounts)
-    subset = torch.randint(
-        config.num_critics,
-        (num_transitions, config.num_critics_in_target, num_discounts),
-        generator=generator,
-        device=generator.device,
-    )
+def draw_critics(config: AgentConfig, num_transitions: int, generator: torch.Generator) -> Int[Tensor, "M S G"]:
+    """Which critics each target is made of."""
+    shape = (num_transitions, config.num_critics_in_target, len(config.discounts))
+    return torch.randint(config.num_critics, shape, generator=generator, device=generator.device)
 
-    def noise(num_samples: int, *, reparametrized: bool) -> Tensor:
-        shape = (num_transitions, num_samples, num_discounts)
-        return distribution.draw_noise(shape, generator, reparametrized=reparametrized)
 
-    in_critic, in_policy = config.num_action_samples_in_critic_loss, config.num_action_samples_in_policy_loss
-    has_online = config.online_coefficient > 0
-    has_filter = config.offline_coefficient > 0 and config.advantage_filter != "none"
-    if config.kind == "actor_critic":
-        if distribution.is_exact:
-            return Draws(subset)
-        return Draws(
-            subset, noise(in_critic, reparametrized=False), policy_action=noise(in_policy, reparametrized=has_online)
-        )
-    return Draws(
-        subset,
-        noise(in_critic, reparametrized=False),
-        policy_action=noise(in_policy, reparametrized=True) if has_online else None,
-        value_action=noise(in_policy, reparametrized=False) if has_filter else None,
-    )
+def draw_noise(
+    distribution: PolicyDistribution,
+    config: AgentConfig,
+    num_transitions: int,
+    num_samples: int,
+    generator: torch.Generator,
+    *,
+    reparametrized: bool,
+) -> Shaped[Tensor, "M K G ..."]:
+    """Noise for K actions in each state and for each discount."""
+    shape = (num_transitions, num_samples, len(config.discounts))
+    return distribution.draw_noise(shape, generator, reparametrized=reparametrized)

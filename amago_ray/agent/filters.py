@@ -2,44 +2,122 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.advantage_filter import (
+    AdvantageFilterConfig,
+    BinaryFilterConfig,
+    ExponentialFilterConfig,
+    LeakyFilterConfig,
+    NoFilterConfig,
+)
+from amago_ray.config.kinds import Registry
+from amago_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+_WHERE = "agent.advantage_filter.kind"
 
 
-def filter_weight(advantage: Tensor, config: AgentConfig) -> Tensor:
-    """f(A), of the same shape as `advantage`."""
-    match config.advantage_filter:
-        case "binary":
-            return (advantage > config.binary_filter_threshold).to(advantage.dtype)
-        case "exponential":
-            return _exponential(advantage, config)
-        case "leaky":
-            return _leaky(advantage, config)
-        case "none":
-            return torch.ones_like(advantage)
+class AdvantageFilter(Protocol):
+    """f(A), the weight of a transition in the behaviour-cloning term.
+
+    A custom one is named `module:attr` in `agent.advantage_filter.kind`, where `attr` is called with
+    `(config: CustomFilterConfig, **config.kwargs)`. No gradient passes through a filter.
+    """
+
+    def __call__(self, advantage: Float[Tensor, "R G"]) -> Float[Tensor, "R G"]:
+        """Weights of transitions from their advantages, which are in the units of the critics' raw outputs."""
+        ...
 
 
-def _exponential(advantage: Tensor, config: AgentConfig) -> Tensor:
+@dataclass(frozen=True)
+class BinaryFilter:
+    """1 where the advantage is above the threshold, else 0.
+
+    Source: docs/algorithm.md §6.3; Wang et al. 2020 (arXiv 2006.15134), equation 4.
+    """
+
+    config: BinaryFilterConfig
+
+    def __call__(self, advantage: Float[Tensor, "R G"]) -> Float[Tensor, "R G"]:
+        """See `AdvantageFilter`."""
+        return (advantage > self.config.threshold).to(advantage.dtype)
+
+
+@dataclass(frozen=True)
+class ExponentialFilter:
     """exp(beta * A), advantage and weight clipped.
 
-    Source: Peng et al. 2019 (arXiv 1910.00177), equation 9, with clipping.
+    Source: docs/algorithm.md §6.3; Peng et al. 2019 (arXiv 1910.00177), equation 9, with clipping.
     """
-    clipped = _clip(advantage, config.exponential_filter_clip_low, config.exponential_filter_clip_high)
-    weight = torch.exp(config.exponential_filter_beta * clipped)
-    return _clip(weight, config.exponential_filter_weight_low, config.exponential_filter_weight_high)
+
+    config: ExponentialFilterConfig
+
+    def __call__(self, advantage: Float[Tensor, "R G"]) -> Float[Tensor, "R G"]:
+        """See `AdvantageFilter`."""
+        config = self.config
+        weight = torch.exp(config.beta * _clip(advantage, config.advantage_low, config.advantage_high))
+        return _clip(weight, config.weight_low, config.weight_high)
 
 
-def _leaky(advantage: Tensor, config: AgentConfig) -> Tensor:
-    """A leaky ramp that passes through `leaky_filter_weight_at_zero` at A = 0, plus the binary filter."""
-    scale, offset, slope = config.leaky_filter_scale, config.leaky_filter_offset, config.leaky_filter_slope
-    base = config.leaky_filter_weight_at_zero + slope * offset / scale
-    ramp = base + functional.leaky_relu((advantage - offset) / scale, slope)
-    ramp = _clip(ramp, config.leaky_filter_weight_low, config.leaky_filter_weight_high)
-    return ramp + (advantage > 0) if config.leaky_filter_adds_binary else ramp
+@dataclass(frozen=True)
+class LeakyFilter:
+    """A leaky ramp that passes through `ramp_at_zero` at A = 0, plus the binary filter.
+
+    Source: docs/algorithm.md §6.3.
+    """
+
+    config: LeakyFilterConfig
+
+    def __call__(self, advantage: Float[Tensor, "R G"]) -> Float[Tensor, "R G"]:
+        """See `AdvantageFilter`."""
+        config = self.config
+        base = config.ramp_at_zero + config.slope * config.offset / config.scale
+        ramp = base + functional.leaky_relu((advantage - config.offset) / config.scale, config.slope)
+        ramp = _clip(ramp, config.ramp_low, config.ramp_high)
+        return ramp + (advantage > 0) if config.adds_binary else ramp
 
 
-def _clip(x: Tensor, low: float | None, high: float | None) -> Tensor:
+@dataclass(frozen=True)
+class NoFilter:
+    """1 everywhere."""
+
+    config: NoFilterConfig
+
+    def __call__(self, advantage: Float[Tensor, "R G"]) -> Float[Tensor, "R G"]:
+        """See `AdvantageFilter`."""
+        return torch.ones_like(advantage)
+
+
+ADVANTAGE_FILTERS: Registry[AdvantageFilter] = Registry(
+    _WHERE,
+    {
+        BinaryFilterConfig: BinaryFilter,
+        ExponentialFilterConfig: ExponentialFilter,
+        LeakyFilterConfig: LeakyFilter,
+        NoFilterConfig: NoFilter,
+    },
+)
+
+
+def make_filter(config: AdvantageFilterConfig) -> AdvantageFilter:
+    """The filter that `config` asks for.
+
+    Raises:
+        ConfigError: one of the user's own cannot be made, or is none.
+    """
+    made = ADVANTAGE_FILTERS.make(config)
+    if not callable(made):
+        raise ConfigError(f'{_WHERE}: expected "{config.kind}" to make a function of advantages, found {made!r}')
+    return made
+
+
+def _clip(x: Float[Tensor, "R G"], low: float | None, high: float | None) -> Float[Tensor, "R G"]:
     return x if low is None and high is None else x.clamp(low, high)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+from amago_ray.nets.moments import moved_moments
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 STEP_SIZE = 5e-4
 """beta of the moving moments, before bias correction."""
@@ -14,15 +21,15 @@ class PopArt(nn.Module):
     """Per discount: moving moments of the targets, and the affine map (scale, shift) behind the critics.
 
     All values have the G discounts as their last axis. Nothing here is trained and no gradient reaches the buffers.
-    Source: van Hasselt et al. 2016 (arXiv 1602.07714), algorithm 1; step size beta / (1 - (1-beta)^t) in float32.
+    Source: docs/algorithm.md §5; van Hasselt et al. 2016 (arXiv 1602.07714), algorithm 1.
     Where not `enabled`, every method is the identity.
     """
 
-    mean: Tensor
-    mean_square: Tensor
-    scale: Tensor
-    shift: Tensor
-    num_updates: Tensor
+    mean: Float[Tensor, " G"]
+    mean_square: Float[Tensor, " G"]
+    scale: Float[Tensor, " G"]
+    shift: Float[Tensor, " G"]
+    num_updates: Float[Tensor, " G"]
 
     def __init__(self, num_discounts: int, *, enabled: bool = True) -> None:
         super().__init__()
@@ -34,27 +41,22 @@ class PopArt(nn.Module):
         self.register_buffer("num_updates", torch.ones(num_discounts))
 
     @property
-    def std(self) -> Tensor:
-        """sigma `[G]`."""
+    def std(self) -> Float[Tensor, " G"]:
+        """sigma."""
         variance = (self.mean_square - self.mean.square()).clamp(1e-4, 1e8)
         return variance.sqrt().clamp(1e-4, 1e6)
 
     @torch.no_grad()
-    def update(self, targets: Tensor, weight: Tensor | None = None) -> None:
-        """Move the moments towards those of `targets [M, G]`, rows counting by `weight [M]`; outputs are preserved."""
+    def update(self, targets: Float[Tensor, "M G"], weight: Float[Tensor, " M"] | None = None) -> None:
+        """Move the moments towards those of `targets`, rows counting by `weight`; outputs are preserved."""
         if not self.enabled:
             return
-        if weight is None:
-            mean, mean_square = targets.mean(0), targets.square().mean(0)
-        else:
-            share = weight / weight.sum()
-            mean, mean_square = share @ targets, share @ targets.square()
         self.num_updates += 1
-        step = STEP_SIZE / (1 - torch.pow(1 - STEP_SIZE, self.num_updates))
-        self.set_moments((1 - step) * self.mean + step * mean, (1 - step) * self.mean_square + step * mean_square)
+        moved = moved_moments(self.mean, self.mean_square, targets, weight, self.num_updates, STEP_SIZE)
+        self.set_moments(*moved)
 
     @torch.no_grad()
-    def set_moments(self, mean: Tensor, mean_square: Tensor) -> None:
+    def set_moments(self, mean: Float[Tensor, " G"], mean_square: Float[Tensor, " G"]) -> None:
         """Take over new moments, and change scale and shift such that denormalised outputs stay as they were."""
         old_mean, old_std = self.mean.clone(), self.std
         self.mean.copy_(mean)
@@ -63,14 +65,14 @@ class PopArt(nn.Module):
         self.scale.mul_(old_std / std)
         self.shift.mul_(old_std).add_(old_mean - self.mean).div_(std)
 
-    def normalized_output(self, output: Tensor) -> Tensor:
-        """Normalised values of raw critic outputs `[..., G]`."""
+    def normalized_output(self, output: Float[Tensor, "*rows G"]) -> Float[Tensor, "*rows G"]:
+        """Normalised values of raw critic outputs."""
         return self.scale * output + self.shift if self.enabled else output
 
-    def denormalized_output(self, output: Tensor) -> Tensor:
-        """Values, in return units, of raw critic outputs `[..., G]`."""
+    def denormalized_output(self, output: Float[Tensor, "*rows G"]) -> Float[Tensor, "*rows G"]:
+        """Values, in return units, of raw critic outputs."""
         return self.std * self.normalized_output(output) + self.mean if self.enabled else output
 
-    def normalized(self, values: Tensor) -> Tensor:
-        """Normalised form of values `[..., G]` in return units."""
+    def normalized(self, values: Float[Tensor, "*rows G"]) -> Float[Tensor, "*rows G"]:
+        """Normalised form of values in return units."""
         return (values - self.mean) / self.std if self.enabled else values

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
-def reduce_ensemble(values: Tensor, subset: Tensor, *, pessimistic: bool) -> Tensor:
-    """Values `[M, G]` from those of C critics `[C, M, G]`, over the critics drawn in `subset [M, S, G]`.
+
+def reduce_ensemble(
+    values: Float[Tensor, "C M G"], subset: Int[Tensor, "M S G"], *, pessimistic: bool
+) -> Float[Tensor, "M G"]:
+    """Values from those of C critics, over the critics drawn in `subset`.
 
     The minimum of those drawn where `pessimistic`, else their mean.
-    Source: Chen et al. 2021, REDQ (arXiv 2101.05982), equation 1, with a draw per transition and discount.
+    Source: docs/algorithm.md §4.2; Chen et al. 2021, REDQ (arXiv 2101.05982), equation 1, with a draw per transition
+    and discount.
     """
     drawn = values.transpose(0, 1).gather(1, subset)
     return drawn.amin(1) if pessimistic else drawn.mean(1)
 
 
 def n_step_returns(
-    reward: Tensor,
-    terminated: Tensor,
-    bootstrap: Tensor,
-    discounts: Tensor,
+    reward: Float[Tensor, " M"],
+    terminated: Bool[Tensor, " M"],
+    bootstrap: Float[Tensor, "M G"],
+    discounts: Float[Tensor, " G"],
     *,
     n_step: int = 1,
-    steps_left: Tensor | None = None,
-) -> Tensor:
-    """Targets `[M, G]`: up to `n_step` rewards, then the value of the state reached, unless it is terminal.
+    steps_left: Int[Tensor, " M"] | None = None,
+) -> Float[Tensor, "M G"]:
+    """Targets: up to `n_step` rewards, then the value of the state reached, unless it is terminal.
 
-    reward `[M]` in return units, terminated `[M]`, bootstrap `[M, G]` (row t: value of the successor of transition t),
-    steps_left `[M]`: transitions from t to the end of its sequence, itself included; needed where n_step > 1.
+    reward: in return units. bootstrap: in row t the value of the successor of transition t. steps_left: transitions
+    from t to the end of its sequence, itself included; needed where n_step > 1.
     A sequence that ends without termination bootstraps from its last state over a shorter horizon.
-    Source: reference formulas of the original, 3.6; Sutton 1988 for n > 1.
+    Source: docs/algorithm.md §4.3; Sutton 1988 for n > 1.
     """
     survives = 1.0 - terminated.to(bootstrap.dtype)
     if n_step == 1:

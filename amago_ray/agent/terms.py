@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from amago_ray.config.agent import AgentConfig
 from amago_ray.nets.distributions import Moments
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
 
 EPSILON = 1e-5
 """Added to the number of entries that a loss is averaged over, as in the original."""
@@ -18,18 +22,17 @@ EPSILON = 1e-5
 class Transitions:
     """M transitions of a packed batch.
 
-    action: storage form `[M, ...]`; reward `[M]` as the environment gave it; terminated `[M]` bool.
-    weight `[M]` or None where all count alike. steps_left `[M]`: transitions to the end of the sequence, this one
-    included (None where targets are one-step). action_mask and next_action_mask `[M, mask_size]` bool or None.
+    action: in storage form; reward: as the environment gave it. weight: None where all count alike. steps_left:
+    transitions to the end of the sequence, this one included (None where targets are one-step).
     """
 
-    action: Tensor
-    reward: Tensor
-    terminated: Tensor
-    weight: Tensor | None = None
-    steps_left: Tensor | None = None
-    action_mask: Tensor | None = None
-    next_action_mask: Tensor | None = None
+    action: Shaped[Tensor, "M ..."]
+    reward: Float[Tensor, " M"]
+    terminated: Bool[Tensor, " M"]
+    weight: Float[Tensor, " M"] | None = None
+    steps_left: Int[Tensor, " M"] | None = None
+    action_mask: Bool[Tensor, "M mask_size"] | None = None
+    next_action_mask: Bool[Tensor, "M mask_size"] | None = None
 
     def __len__(self) -> int:
         """M."""
@@ -46,47 +49,55 @@ class Transitions:
 class NextValues:
     """What R transitions lead to, by the target networks.
 
-    policy: moments `[R, G, ...]` of the target policy at the next states. ensemble `[C, R, G]`: the target critics'
-    values of the next states in return units; raw: the same before de-normalisation. reduced `[R, G]`: over the
-    critics drawn.
+    policy: moments `[R, G, ...]` of the target policy at the next states. ensemble: the target critics' values of the
+    next states in return units; raw: the same before de-normalisation. reduced: over the critics drawn.
     """
 
     policy: Moments
-    raw: Tensor
-    ensemble: Tensor
-    reduced: Tensor
+    raw: Float[Tensor, "C R G"]
+    ensemble: Float[Tensor, "C R G"]
+    reduced: Float[Tensor, "R G"]
 
 
 @dataclass(frozen=True)
 class Losses:
     """Losses of R transitions as shares of a mean over `num_transitions`, with their terms per entry.
 
-    critic, policy: scalars that add up over the chunks of a batch; total = policy + coefficient * critic.
-    critic_entries `[C, R, G]` and policy_entries `[R, G]`: before averaging.
-    taken_values `[C, R, G]`: the critics' raw output for the actions taken (decoded, where they classify);
-    policy_values: that for the policy's own actions, `[C, R, G]` or `[C, R, K, G]`.
-    online_values `[R, G]`: what the policy-gradient term maximises; online_samples `[C, R, K, G]`: the decoded values
-    of sampled actions behind it, where critics classify. advantage, filter, log_prob `[R, G]`.
-    Whatever the settings leave out is None.
+    critic, policy: these add up over the chunks of a batch; total = policy + coefficient * critic.
+    critic_entries and policy_entries: before averaging.
+    taken_values: the critics' raw output for the actions taken (decoded, where they classify); policy_values: that for
+    the policy's own actions, `[C, R, G]` or `[C, R, K, G]`.
+    online_values: what the policy-gradient term maximises; online_samples: the decoded values of sampled actions behind
+    it, where critics classify. Whatever the settings leave out is None.
     """
 
-    total: Tensor
-    critic: Tensor
-    policy: Tensor
-    policy_entries: Tensor
+    total: Float[Tensor, ""]
+    critic: Float[Tensor, ""]
+    policy: Float[Tensor, ""]
+    policy_entries: Float[Tensor, "R G"]
     policy_moments: Moments
-    critic_entries: Tensor | None = None
-    taken_values: Tensor | None = None
-    policy_values: Tensor | None = None
-    online_values: Tensor | None = None
-    online_samples: Tensor | None = None
-    advantage: Tensor | None = None
-    filter: Tensor | None = None
-    log_prob: Tensor | None = None
+    critic_entries: Float[Tensor, "C R G"] | None = None
+    taken_values: Float[Tensor, "C R G"] | None = None
+    policy_values: Float[Tensor, "C R *K G"] | None = None
+    online_values: Float[Tensor, "R G"] | None = None
+    online_samples: Float[Tensor, "C R K G"] | None = None
+    advantage: Float[Tensor, "R G"] | None = None
+    filter: Float[Tensor, "R G"] | None = None
+    log_prob: Float[Tensor, "R G"] | None = None
 
 
-def weighted_mean(entries: Tensor, weight: Tensor | None, num_transitions: float, num_per_transition: int) -> Tensor:
-    """Sum of `entries [..., R, G]`, rows counting by `weight [R]`, over the number of entries plus epsilon."""
+def per_discount(mask: Bool[Tensor, "R mask_size"] | None) -> Bool[Tensor, "R 1 mask_size"] | None:
+    """A mask beside moments, which have an axis of discounts."""
+    return None if mask is None else mask[:, None]
+
+
+def weighted_mean(
+    entries: Float[Tensor, "*C R G"],
+    weight: Float[Tensor, " R"] | None,
+    num_transitions: float,
+    num_per_transition: int,
+) -> Float[Tensor, ""]:
+    """Sum of `entries`, rows counting by `weight`, over the number of entries plus epsilon."""
     total = entries.sum() if weight is None else (entries * weight[:, None]).sum()
     return total / (num_transitions * num_per_transition + EPSILON)
 
@@ -95,10 +106,10 @@ def combine(
     config: AgentConfig,
     transitions: Transitions,
     num_transitions: float,
-    critic_entries: Tensor | None,
-    policy_entries: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(total, critic, policy) losses of entries `[C, R, G]` and `[R, G]`."""
+    critic_entries: Float[Tensor, "C R G"] | None,
+    policy_entries: Float[Tensor, "R G"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+    """(total, critic, policy) losses."""
     num_discounts = policy_entries.shape[-1]
     policy = weighted_mean(policy_entries, transitions.weight, num_transitions, num_discounts)
     if critic_entries is None:
@@ -109,9 +120,12 @@ def combine(
 
 
 def policy_entries(
-    config: AgentConfig, moments: Moments, online_values: Tensor | None, imitation: Tensor | None
-) -> Tensor:
-    """-online * value - offline * f(A) log pi(a) per entry `[R, G]`; a term that is left out is None."""
+    config: AgentConfig,
+    moments: Moments,
+    online_values: Float[Tensor, "R G"] | None,
+    imitation: Float[Tensor, "R G"] | None,
+) -> Float[Tensor, "R G"]:
+    """-online * value - offline * f(A) log pi(a) per entry; a term that is left out is None."""
     entries = torch.zeros_like(moments[0][..., 0])
     if online_values is not None:
         entries = entries - config.online_coefficient * online_values

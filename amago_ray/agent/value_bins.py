@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 HL_GAUSS_STD_IN_BINS = 0.75
 """Standard deviation of HL-Gauss labels, in bin widths."""
@@ -15,11 +18,11 @@ HL_GAUSS_STD_IN_BINS = 0.75
 class ValueBins(nn.Module):
     """`num_bins` bins between symlog(min_return) and symlog(max_return).
 
-    Source: Hafner et al. 2023 (arXiv 2301.04104), equations 9-10 for symlog two-hot labels; Farebrother et al. 2024
-    (arXiv 2403.03950), section 3.1 for HL-Gauss labels.
+    Source: docs/algorithm.md §4.4; Hafner et al. 2023 (arXiv 2301.04104), equations 9-10 for symlog two-hot labels;
+    Farebrother et al. 2024 (arXiv 2403.03950), section 3.1 for HL-Gauss labels.
     """
 
-    centers: Tensor
+    centers: Float[Tensor, " bins"]
 
     def __init__(
         self, num_bins: int, min_return: float, max_return: float, labels: Literal["two_hot", "hl_gauss"]
@@ -30,13 +33,13 @@ class ValueBins(nn.Module):
         self._width = (high - low) / (num_bins - 1)
         self.register_buffer("centers", torch.linspace(low, high, num_bins), persistent=False)
 
-    def value(self, log_probs: Tensor) -> Tensor:
-        """Scalars `[...]`, in return units, of (log-)unnormalised bin scores `[..., bins]`."""
+    def value(self, log_probs: Float[Tensor, "*rows bins"]) -> Float[Tensor, "*rows"]:
+        """Scalars, in return units, of (log-)unnormalised bin scores."""
         symlog_value = (log_probs.softmax(-1) * self.centers).sum(-1)
         return symlog_value.sign() * symlog_value.abs().expm1()
 
-    def label(self, returns: Tensor) -> Tensor:
-        """Distributions `[..., bins]` that stand for scalars `[...]` in return units."""
+    def label(self, returns: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows bins"]:
+        """Distributions that stand for scalars in return units."""
         position = returns.sign() * returns.abs().log1p()
         return self._two_hot(position) if self._labels == "two_hot" else self._hl_gauss(position)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+from amago_ray.config.advantage_filter import AdvantageFilterConfig, BinaryFilterConfig, NoFilterConfig
 from amago_ray.config.ranges import (
     ABOVE_ZERO_TO_ONE,
     AT_LEAST_TWO,
@@ -39,11 +40,10 @@ PolicyDistributionConfig = SpaceDistributionConfig | CustomDistributionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentConfig:
-    """The actor-critic objective. Defaults are those of the AMAGO paper."""
+class CommonAgentConfig:
+    """What all agents have. Defaults are those of the AMAGO paper."""
 
-    kind: Literal["actor_critic", "multi_task"] = "actor_critic"
-    """"actor_critic": critics regress PopArt-normalised values; "multi_task": critics classify over value bins."""
+    kind: str
     auxiliary_discounts: Annotated[tuple[float, ...], DISCOUNTS] = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995)
     """Discounts learned beside the acting one."""
     acting_discount: Annotated[float, DISCOUNT] = 0.999
@@ -66,35 +66,7 @@ class AgentConfig:
     """Learner steps over which the two weights above go from their first to their final value."""
     critic_coefficient: Annotated[float, POSITIVE] = 10.0
     """Weight of the critics' loss."""
-    advantage_filter: Literal["binary", "exponential", "leaky", "none"] = "binary"
-    """f(A) of the behaviour-cloning term; "none" imitates everything alike. Without online term, "none" is plain
-    behaviour cloning: critics are not trained, since nothing reads them."""
-    binary_filter_threshold: Annotated[float, FINITE] = 0.0
-    """Binary filter: advantage above which a transition is imitated."""
-    exponential_filter_beta: Annotated[float, POSITIVE] = 1.0
-    """Exponential filter: temperature."""
-    exponential_filter_clip_low: Annotated[float, FINITE] | None = None
-    """Exponential filter: lower clip of the advantage."""
-    exponential_filter_clip_high: Annotated[float, FINITE] | None = 5.0
-    """Exponential filter: upper clip of the advantage."""
-    exponential_filter_weight_low: Annotated[float, NON_NEGATIVE] | None = 1e-7
-    """Exponential filter: lower clip of the weight."""
-    exponential_filter_weight_high: Annotated[float, POSITIVE] | None = None
-    """Exponential filter: upper clip of the weight."""
-    leaky_filter_scale: Annotated[float, POSITIVE] = 2.0
-    """Leaky filter: advantage over which the ramp rises by one."""
-    leaky_filter_offset: Annotated[float, FINITE] = 0.01
-    """Leaky filter: advantage at which the ramp has its knee."""
-    leaky_filter_slope: Annotated[float, NON_NEGATIVE] = 0.05
-    """Leaky filter: slope of the ramp below its knee, relative to that above."""
-    leaky_filter_weight_at_zero: Annotated[float, FINITE] = 0.01
-    """Leaky filter: weight of the ramp at advantage zero."""
-    leaky_filter_weight_low: Annotated[float, NON_NEGATIVE] | None = 1e-7
-    """Leaky filter: lower clip of the ramp."""
-    leaky_filter_weight_high: Annotated[float, POSITIVE] | None = 10.0
-    """Leaky filter: upper clip of the ramp."""
-    leaky_filter_adds_binary: bool = True
-    """Leaky filter: add 1 where the advantage is positive."""
+    advantage_filter: AdvantageFilterConfig = field(default_factory=BinaryFilterConfig)
     num_action_samples_in_critic_loss: Annotated[int, POSITIVE_INTEGER] = 1
     """K, sampled actions for the target's expectation (continuous actions, multi-task)."""
     num_action_samples_in_policy_loss: Annotated[int, POSITIVE_INTEGER] = 1
@@ -107,21 +79,13 @@ class AgentConfig:
     """Targets take actions from a slow copy of the policy head."""
     popart: bool = True
     """Normalise targets by running moments while preserving outputs."""
-    num_bins: Annotated[int, AT_LEAST_TWO] = 128
-    """Multi-task: value bins."""
-    min_return: Annotated[float, FINITE] = -1e5
-    """Multi-task: lowest bin, in (multiplied) return units."""
-    max_return: Annotated[float, FINITE] = 1e5
-    """Multi-task: highest bin, in (multiplied) return units."""
-    labels: Literal["two_hot", "hl_gauss"] = "two_hot"
-    """Multi-task: how a scalar target becomes a distribution over bins."""
     discrete_probability_low: Annotated[float, BELOW_ONE] = 0.001
     """Discrete policies: probabilities are clamped from below, then renormalised."""
     discrete_probability_high: Annotated[float, ABOVE_ZERO_TO_ONE] = 0.99
     """Discrete policies: probabilities are clamped from above, then renormalised."""
     policy_distribution: PolicyDistributionConfig = field(default_factory=SpaceDistributionConfig)
 
-    def after(self, learner_steps: int) -> AgentConfig:
+    def after(self, learner_steps: int) -> Self:
         """These settings with the weights that the update after so many others has; each update treats them as fixed.
 
         So targets are pessimistic, and critics trained, as long as the weights of the moment ask for it.
@@ -140,12 +104,51 @@ class AgentConfig:
     @property
     def trains_critics(self) -> bool:
         """Whether anything in the policy's loss reads the critics."""
-        return self.online_coefficient > 0 or self.advantage_filter != "none"
+        return self.online_coefficient > 0 or self.filters_by_advantage
+
+    @property
+    def filters_by_advantage(self) -> bool:
+        """Whether what is imitated depends on how good it was."""
+        return not isinstance(self.advantage_filter, NoFilterConfig)
 
     @property
     def discounts(self) -> tuple[float, ...]:
         """G discounts, the acting one last."""
         return (*self.auxiliary_discounts, self.acting_discount)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticConfig(CommonAgentConfig):
+    """Critics regress PopArt-normalised values."""
+
+    kind: Literal["actor_critic"] = "actor_critic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiTaskConfig(CommonAgentConfig):
+    """Critics classify over value bins, which tells tasks of unlike returns apart."""
+
+    kind: Literal["multi_task"] = "multi_task"
+    num_bins: Annotated[int, AT_LEAST_TWO] = 128
+    """Value bins."""
+    min_return: Annotated[float, FINITE] = -1e5
+    """Lowest bin, in (multiplied) return units."""
+    max_return: Annotated[float, FINITE] = 1e5
+    """Highest bin, in (multiplied) return units."""
+    labels: Literal["two_hot", "hl_gauss"] = "two_hot"
+    """How a scalar target becomes a distribution over bins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomAgentConfig(CommonAgentConfig):
+    """An objective of one's own."""
+
+    kind: Annotated[str, MODULE_ATTR]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Passed to it by name."""
+
+
+AgentConfig = ActorCriticConfig | MultiTaskConfig | CustomAgentConfig
 
 
 def _between(first: float, final: float | None, progress: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.agent import ActorCriticConfig, AgentConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import BilevelConfig, ExplorationConfig
 from amago_ray.config.learner import LearnerConfig
@@ -41,7 +41,7 @@ class Config:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     relabel: RelabelConfig = field(default_factory=NoRelabelConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    agent: AgentConfig = field(default_factory=AgentConfig)
+    agent: AgentConfig = field(default_factory=ActorCriticConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

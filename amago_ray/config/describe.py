@@ -61,7 +61,7 @@ def _describe_family(family: tuple[type, ...], prefix: str) -> Iterator[FieldDes
             name = field.path.removeprefix(prefix)
             if name not in seen:
                 seen.add(name)
-                owners = tuple(owner for owner in family if name in hints_of(owner))
+                owners = tuple(owner for owner in family if name.partition(".")[0] in hints_of(owner))
                 only = "" if len(owners) == len(family) else f"; only with kind {in_words(owners)}"
                 yield replace(field, type=f"{field.type}{only}")
 

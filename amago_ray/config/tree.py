@@ -12,8 +12,26 @@ from amago_ray.errors import ConfigError
 
 Tree = dict[str, Any]
 
-ALIASES = {"model.sequence_model.max_seq_len": "context_length"}
-"""Other spellings of a field: the full dotted path of the alias, and the field's own name."""
+ALIASES = {
+    "model.sequence_model.max_seq_len": "model.sequence_model.context_length",
+    "agent.binary_filter_threshold": "agent.advantage_filter.threshold",
+    "agent.exponential_filter_beta": "agent.advantage_filter.beta",
+    "agent.exponential_filter_clip_low": "agent.advantage_filter.advantage_low",
+    "agent.exponential_filter_clip_high": "agent.advantage_filter.advantage_high",
+    "agent.exponential_filter_weight_low": "agent.advantage_filter.weight_low",
+    "agent.exponential_filter_weight_high": "agent.advantage_filter.weight_high",
+    "agent.leaky_filter_scale": "agent.advantage_filter.scale",
+    "agent.leaky_filter_offset": "agent.advantage_filter.offset",
+    "agent.leaky_filter_slope": "agent.advantage_filter.slope",
+    "agent.leaky_filter_weight_at_zero": "agent.advantage_filter.ramp_at_zero",
+    "agent.leaky_filter_weight_low": "agent.advantage_filter.ramp_low",
+    "agent.leaky_filter_weight_high": "agent.advantage_filter.ramp_high",
+    "agent.leaky_filter_adds_binary": "agent.advantage_filter.adds_binary",
+}
+"""Other spellings of a field, some of them earlier ones: the full dotted paths of both."""
+
+_EARLIER_TEXTS = ("agent.advantage_filter",)
+"""Sections that come in kinds and were once the name of a kind alone."""
 
 _ENV_SECTIONS = ("env", "evaluation.env")
 
@@ -63,7 +81,7 @@ def override(tree: Tree, path: str, value: Any) -> None:
     """
     node: Any = tree
     expand_aliases(tree)
-    keys = [*path.split(".")[:-1], ALIASES.get(path, path.split(".")[-1])]
+    keys = ALIASES.get(path, path).split(".")
     for depth, key in enumerate(keys):
         here = ".".join(keys[:depth])
         if isinstance(node, list):
@@ -94,12 +112,26 @@ def expand_aliases(tree: Tree) -> None:
     Raises:
         ConfigError: a field is given under both names.
     """
-    for path, name in ALIASES.items():
-        *sections, alias = path.split(".")
-        node: Any = tree
-        for section in sections:
-            node = node.get(section) if isinstance(node, dict) else None
+    for path in _EARLIER_TEXTS:
+        node, name = _parent(tree, path)
+        if isinstance(node, dict) and isinstance(node.get(name), str):
+            node[name] = {"kind": node[name]}
+    for path, own_path in ALIASES.items():
+        node, alias = _parent(tree, path)
         if isinstance(node, dict) and alias in node:
-            if name in node:
-                raise ConfigError(f"{'.'.join(sections)}: {alias} and {name} are the same setting; give one")
-            node[name] = node.pop(alias)
+            section, name = _parent(tree, own_path, make=True)
+            if isinstance(section, dict):
+                if name in section:
+                    raise ConfigError(f"{path} and {own_path} are the same setting; give one")
+                section[name] = node.pop(alias)
+
+
+def _parent(tree: Tree, path: str, *, make: bool = False) -> tuple[Any, str]:
+    """What holds the setting at a path, and its name there; without such a section None, or a new one where asked."""
+    *sections, name = path.split(".")
+    node: Any = tree
+    for section in sections:
+        if isinstance(node, dict) and make:
+            node.setdefault(section, {})
+        node = node.get(section) if isinstance(node, dict) else None
+    return node, name

@@ -50,16 +50,16 @@ def validate(config: Config) -> None:
     last = agent.after(agent.coefficient_anneal_steps)
     if last.online_coefficient == 0 and last.offline_coefficient == 0:
         raise ConfigError("agent: expected a positive online or offline coefficient after annealing, got 0 for both")
-    for low, high in (
-        ("min_return", "max_return"),
-        ("discrete_probability_low", "discrete_probability_high"),
-        ("exponential_filter_clip_low", "exponential_filter_clip_high"),
-        ("exponential_filter_weight_low", "exponential_filter_weight_high"),
-        ("leaky_filter_weight_low", "leaky_filter_weight_high"),
+    for section, path, low, high in (
+        (agent, "agent", "min_return", "max_return"),
+        (agent, "agent", "discrete_probability_low", "discrete_probability_high"),
+        (agent.advantage_filter, "agent.advantage_filter", "advantage_low", "advantage_high"),
+        (agent.advantage_filter, "agent.advantage_filter", "weight_low", "weight_high"),
+        (agent.advantage_filter, "agent.advantage_filter", "ramp_low", "ramp_high"),
     ):
-        low_value, high_value = getattr(agent, low), getattr(agent, high)
+        low_value, high_value = getattr(section, low, None), getattr(section, high, None)
         if low_value is not None and high_value is not None and not low_value < high_value:
-            raise ConfigError(f"agent.{low}: expected less than {high} ({high_value}), got {low_value}")
+            raise ConfigError(f"{path}.{low}: expected less than {high} ({high_value}), got {low_value}")
     if config.replay.min_timesteps > config.replay.capacity_timesteps:
         raise ConfigError(
             f"replay.min_timesteps: expected at most capacity_timesteps ({config.replay.capacity_timesteps}), "

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.agent.draws import Draws
-from amago_ray.agent.objective import compute_losses, compute_next_values, compute_returns
+from amago_ray.agent.objective import Objective, compute_returns
 from amago_ray.agent.terms import Losses, NextValues
-from amago_ray.agent.value_regression import Critics
+from amago_ray.config.agent import AgentConfig
 from amago_ray.learning.batch import DeviceBatch
 
 
@@ -28,19 +28,20 @@ class Evaluation:
 
 def accumulate_gradients(
     agent: ActorCritic,
+    objective: Objective,
+    config: AgentConfig,
     batch: DeviceBatch,
     draws: Draws,
     *,
     num_transitions: float,
     rows_per_chunk: int | None = None,
     precision: torch.dtype = torch.float32,
-    value_critics: Critics | None = None,
 ) -> Evaluation:
     """Add the gradients of the batch's loss to the agent's parameters; running statistics move on the way.
 
     num_transitions: what losses are averaged over (those of the whole update). rows_per_chunk: heads and losses run
     forward and backward on so many transitions at a time, which keeps their activations in cache; None runs all at
-    once. precision: what networks run in. value_critics: see `compute_losses`.
+    once. precision: what networks run in.
     """
     autocast = torch.autocast(batch.layout.device.type, precision, enabled=precision != torch.float32)
     transitions, rows = batch.transitions, batch.layout.transition_rows
@@ -50,13 +51,13 @@ def accumulate_gradients(
         states = agent.states(batch.tokens, batch.layout, batch.token_weight)
         inputs = states.detach()
         next_values = []
-        if agent.config.trains_critics:
+        if config.trains_critics:
             for start, stop in chunks:
                 next_states, part = inputs[rows[start:stop] + 1], transitions.rows(start, stop)
-                next_values.append(compute_next_values(agent, next_states, part, draws.rows(start, stop)))
+                next_values.append(objective.next_values(agent, config, next_states, part, draws.rows(start, stop)))
     returns = None
     if next_values:
-        returns = compute_returns(agent, transitions, torch.cat([values.reduced for values in next_values]))
+        returns = compute_returns(agent, config, transitions, torch.cat([values.reduced for values in next_values]))
         agent.popart.update(returns, transitions.weight)
 
     losses = []
@@ -64,14 +65,14 @@ def accumulate_gradients(
     for start, stop in chunks:
         chunk_inputs = inputs[rows[start:stop]].requires_grad_()
         with autocast:
-            terms = compute_losses(
+            terms = objective.losses(
                 agent,
+                config,
                 chunk_inputs,
                 transitions.rows(start, stop),
                 None if returns is None else returns[start:stop],
                 draws.rows(start, stop),
                 num_transitions,
-                value_critics,
             )
         terms.total.backward()  # type: ignore[no-untyped-call]
         assert chunk_inputs.grad is not None

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from amago_ray.agent.actor_critic import build_actor_critic
-from amago_ray.agent.draws import make_draws
+from amago_ray.agent.make import build_actor_critic, make_objective
 from amago_ray.agent.weights import to_arrays
 from amago_ray.config import Config
+from amago_ray.config.agent import AgentConfig
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.snapshot import Snapshot
@@ -71,7 +71,8 @@ class Learner:
             torch.manual_seed(_derived_seed(seed, 0))
             self.agent = build_actor_critic(config, spec).to(self.device)
         self.agent.train()
-        self._optimizer = AgentOptimizer(self.agent, config.learner)
+        self.objective = make_objective(config.agent, spec.action).to(self.device)
+        self._optimizer = AgentOptimizer(self.agent, config.learner, config.agent.tau)
         self._statistics = RunningStatistics(self.agent)
         self._generator = torch.Generator(self.device)
         self._precision = network_dtype(config.learner.precision, self.device)
@@ -96,17 +97,17 @@ class Learner:
         self._pending.append(batch)
         if len(self._pending) < self._config.batches_per_update:
             return None
-        self.agent.config = self._agent_config.after(self.learner_steps)
+        config = self._agent_config.after(self.learner_steps)
         num_sequences = sum(batch.num_sequences for batch in self._pending)
         num_tokens = sum(batch.num_tokens for batch in self._pending)
         shaped = [fill_up(batch) if self._fills_up else batch for batch in self._pending]
-        batches = [to_device_batch(b, self.device, n_step=self.agent.config.n_step) for b in shaped]
+        batches = [to_device_batch(b, self.device, n_step=config.n_step) for b in shaped]
         self._pending = []
         num_transitions = sum(b.num_transitions for b in batches)
 
         self._optimizer.zero_grad()
         self._statistics.save()
-        evaluations = self._evaluate(batches, num_transitions)
+        evaluations = self._evaluate(config, batches, num_transitions)
         grad_norm = self._optimizer.grad_norm()
         total_loss = torch.stack([terms.total.detach() for e in evaluations for terms in e.losses]).sum()
         bad = 1.0 - torch.isfinite(grad_norm + total_loss).float()
@@ -117,7 +118,8 @@ class Learner:
 
         self._loss_metrics.add(loss_metrics(evaluations, grad_norm), 1.0 - bad)
         if self.learner_steps % self._config.metrics_interval == 0:
-            self._detailed_metrics.add(detailed_metrics(self.agent, batches, evaluations), 1.0 - bad)
+            details = detailed_metrics(self.agent, self.objective, batches, evaluations)
+            self._detailed_metrics.add(details, 1.0 - bad)
         self.learner_steps += 1
         self._check_finite()
         return StepReport(self.learner_steps, num_sequences, num_tokens, num_transitions)
@@ -182,7 +184,7 @@ class Learner:
         """
         self.load_state_dict(state_from_files(read))
 
-    def _evaluate(self, batches: list[DeviceBatch], num_transitions: float) -> list[Evaluation]:
+    def _evaluate(self, config: AgentConfig, batches: list[DeviceBatch], num_transitions: float) -> list[Evaluation]:
         """Gradients of the mean loss over all batches; running statistics step once, by the moments of all of them."""
         self._generator.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 1))
         evaluations = []
@@ -192,10 +194,12 @@ class Learner:
             for number, batch in enumerate(batches):
                 if number > 0:
                     self._statistics.rewind()
-                draws = make_draws(self.agent.config, self.agent.distribution, len(batch.transitions), self._generator)
+                draws = self.objective.make_draws(config, len(batch.transitions), self._generator)
                 evaluations.append(
                     accumulate_gradients(
                         self.agent,
+                        self.objective,
+                        config,
                         batch,
                         draws,
                         num_transitions=num_transitions,
@@ -212,7 +216,8 @@ class Learner:
     def _rows_per_chunk(self) -> int | None:
         if self.device.type != "cpu":
             return None
-        return max(1, _CHUNK_ENTRIES // self.agent.critic_inputs_per_row)
+        num_samples = self._agent_config.num_action_samples_in_policy_loss
+        return max(1, _CHUNK_ENTRIES // self.agent.critic_inputs_per_row(num_samples))
 
     def _check_finite(self) -> None:
         if self.device.type != "cpu" and self.learner_steps % _DEVICE_CHECK_INTERVAL:

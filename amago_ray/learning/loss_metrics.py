@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amago_ray.agent.actor_critic import ActorCritic
+from amago_ray.agent.objective import Objective
 from amago_ray.agent.terms import weighted_mean
 from amago_ray.learning.batch import DeviceBatch
 from amago_ray.learning.gradients import Evaluation
@@ -26,21 +27,21 @@ def loss_metrics(evaluations: Sequence[Evaluation], grad_norm: Tensor) -> dict[s
 
 @torch.no_grad()
 def detailed_metrics(
-    agent: ActorCritic, batches: Sequence[DeviceBatch], evaluations: Sequence[Evaluation]
+    agent: ActorCritic, objective: Objective, batches: Sequence[DeviceBatch], evaluations: Sequence[Evaluation]
 ) -> dict[str, Tensor]:
     """What the acting discount's critics and policy are up to, averaged over the update's transitions."""
     num_transitions = sum(batch.num_transitions for batch in batches)
     means: dict[str, Tensor] = {}
     for batch, evaluation in zip(batches, evaluations, strict=True):
-        for name, column in _columns(agent, evaluation).items():
+        for name, column in _columns(agent, objective, evaluation).items():
             mean = weighted_mean(column[:, -1:], batch.transitions.weight, num_transitions, 1)
             means[name] = means[name] + mean if name in means else mean
-    if agent.config.popart and agent.config.trains_critics:
+    if agent.popart.enabled and any(evaluation.returns is not None for evaluation in evaluations):
         means["loss/target_std"] = agent.popart.std[-1]
     return means
 
 
-def _columns(agent: ActorCritic, evaluation: Evaluation) -> dict[str, Tensor]:
+def _columns(agent: ActorCritic, objective: Objective, evaluation: Evaluation) -> dict[str, Tensor]:
     """What is averaged, each `[M, G]`."""
     columns: dict[str, Tensor] = {}
     if evaluation.returns is not None:
@@ -51,7 +52,5 @@ def _columns(agent: ActorCritic, evaluation: Evaluation) -> dict[str, Tensor]:
             columns[f"loss/{name}_mean"] = torch.cat(entries)
     values = [terms.taken_values.mean(0) for terms in evaluation.losses if terms.taken_values is not None]
     if values:
-        raw = torch.cat(values)
-        of_regression = agent.config.kind == "actor_critic"
-        columns["loss/value_mean"] = agent.popart.denormalized_output(raw) if of_regression else raw
+        columns["loss/value_mean"] = objective.in_return_units(agent, torch.cat(values))
     return columns

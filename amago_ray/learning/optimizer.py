@@ -25,8 +25,9 @@ class AgentOptimizer:
     Source: Loshchilov & Hutter 2019 (arXiv 1711.05101), algorithm 2.
     """
 
-    def __init__(self, agent: ActorCritic, config: LearnerConfig) -> None:
-        self._agent = agent
+    def __init__(self, agent: ActorCritic, config: LearnerConfig, tau: float) -> None:
+        """`tau`: step size of the target networks."""
+        self._tau = tau
         self._names = list(agent.trained_parameters())
         self._parameters: list[Tensor] = list(agent.trained_parameters().values())
         self._targets, self._online = agent.target_pairs()
@@ -56,7 +57,7 @@ class AgentOptimizer:
         The order is the original's: targets lag one update more than they would after the step. `skip` is a float32
         scalar on the device; where it is 1.0 rather than 0.0, weights, targets and moments stay as they are.
         """
-        tau = self._agent.config.tau * (1.0 - skip)
+        tau = self._tau * (1.0 - skip)
         torch._foreach_lerp_(self._targets, self._online, [tau] * len(self._targets))
         self._num_steps += 1.0 - skip
         parameters, grads, exp_avgs, exp_avg_sqs = self._reached()

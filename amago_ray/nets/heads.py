@@ -129,6 +129,9 @@ class StateActionCritics(CriticEnsemble):
         return result.view(num_critics, num_rows, num_samples, num_discounts, -1)
 
 
+Critics = StateCritics | StateActionCritics
+
+
 def _shared_input(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """One input to all C members: `[R, in] x [C, in, out] (+ [C, 1, out]) -> [C, R, out]`."""
     inputs = x.expand(len(weight), *x.shape)

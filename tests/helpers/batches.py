@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import numpy as np
 
 from amago_ray.config import Config
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.advantage_filter import AdvantageFilterConfig
+from amago_ray.config.agent import ActorCriticConfig, AgentConfig, MultiTaskConfig
 from amago_ray.config.env import EnvConfig
+from amago_ray.config.kinds import class_of
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.model import AutoEncoderConfig, HeadConfig, ModelConfig, TransformerConfig
 from amago_ray.data.sequence_batch import SequenceBatch
@@ -39,11 +43,19 @@ def make_config(*, normalize_inputs: bool = True, learner: dict | None = None, *
             policy_head=head,
             critic=head,
         ),
-        agent=AgentConfig(
-            **{"auxiliary_discounts": (0.5, 0.9), "num_bins": 8, "max_return": 50.0, "min_return": -50.0, **agent}
-        ),
+        agent=make_agent_config(**{"auxiliary_discounts": (0.5, 0.9), **agent}),
         learner=LearnerConfig(**{"warmup_steps": 0, "learning_rate": 1e-2, "precision": "float32", **(learner or {})}),
     )
+
+
+def make_agent_config(*, kind: str = "actor_critic", **agent: Any) -> AgentConfig:
+    """Settings of a kind; few bins where critics classify; `advantage_filter` may be a kind's name."""
+    name = agent.pop("advantage_filter", None)
+    if name is not None:
+        agent["advantage_filter"] = class_of(get_args(AdvantageFilterConfig), name)()
+    if kind == "multi_task":
+        return MultiTaskConfig(**{"num_bins": 8, "max_return": 50.0, "min_return": -50.0, **agent})
+    return ActorCriticConfig(**agent)
 
 
 def make_batch(

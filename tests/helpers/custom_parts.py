@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amago_ray.config.agent import AgentConfig, CustomDistributionConfig
+from amago_ray.agent import ValueRegression
+from amago_ray.config.advantage_filter import CustomFilterConfig
+from amago_ray.config.agent import AgentConfig, CustomAgentConfig, CustomDistributionConfig
 from amago_ray.config.exploration import CustomExplorationConfig
 from amago_ray.config.model import CustomEncoderConfig, CustomSequenceModelConfig
 from amago_ray.config.relabel import CustomRelabelConfig
@@ -124,6 +126,27 @@ class Kumaraswamy(PolicyDistribution):
         if generator is not None:
             noise = self.draw_noise(params.shape[:-1], generator, reparametrized=True)
         return self.rsample(self.moments(params), noise).view(-1, *self.shape)
+
+
+class Huber(ValueRegression):
+    """Critics' errors count by their size, not by its square, where they are large."""
+
+    def __init__(self, config: CustomAgentConfig, distribution: PolicyDistribution, *, width: float = 1.0) -> None:
+        super().__init__(config, distribution)
+        self.width = width
+
+    def critic_entries(self, values: Tensor, targets: Tensor) -> Tensor:
+        return 2 * functional.huber_loss(values, targets.expand_as(values), reduction="none", delta=self.width)
+
+
+class Sigmoid:
+    """Imitates by a smooth step of the advantage."""
+
+    def __init__(self, config: CustomFilterConfig, *, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+
+    def __call__(self, advantage: Tensor) -> Tensor:
+        return torch.sigmoid(advantage / self.temperature)
 
 
 class Discounted:

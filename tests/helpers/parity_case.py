@@ -13,7 +13,13 @@ import torch
 
 from amago_ray.agent.draws import Draws
 from amago_ray.config import Config
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.advantage_filter import (
+    BinaryFilterConfig,
+    ExponentialFilterConfig,
+    LeakyFilterConfig,
+    NoFilterConfig,
+)
+from amago_ray.config.agent import ActorCriticConfig, AgentConfig, MultiTaskConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.config.load import checked
@@ -40,27 +46,27 @@ POSITIONS = {
     "rotary": "rotary",
 }
 FILTERS = {
-    "binary_filter": ("binary", {"threshold": ("binary_filter_threshold", 0.0)}),
+    "binary_filter": (BinaryFilterConfig, {"threshold": ("threshold", 0.0)}),
     "exp_filter": (
-        "exponential",
+        ExponentialFilterConfig,
         {
-            "beta": ("exponential_filter_beta", 1.0),
-            "clip_adv_low": ("exponential_filter_clip_low", None),
-            "clip_adv_high": ("exponential_filter_clip_high", None),
-            "clip_weights_low": ("exponential_filter_weight_low", 1e-7),
-            "clip_weights_high": ("exponential_filter_weight_high", None),
+            "beta": ("beta", 1.0),
+            "clip_adv_low": ("advantage_low", None),
+            "clip_adv_high": ("advantage_high", None),
+            "clip_weights_low": ("weight_low", 1e-7),
+            "clip_weights_high": ("weight_high", None),
         },
     ),
     "leaky_relu_filter": (
-        "leaky",
+        LeakyFilterConfig,
         {
-            "beta": ("leaky_filter_scale", 2.0),
-            "tau": ("leaky_filter_offset", 0.01),
-            "neg_slope": ("leaky_filter_slope", 0.05),
-            "target_f0": ("leaky_filter_weight_at_zero", 0.01),
-            "clip_weights_low": ("leaky_filter_weight_low", 1e-7),
-            "clip_weights_high": ("leaky_filter_weight_high", 10.0),
-            "add_binary": ("leaky_filter_adds_binary", True),
+            "beta": ("scale", 2.0),
+            "tau": ("offset", 0.01),
+            "neg_slope": ("slope", 0.05),
+            "target_f0": ("ramp_at_zero", 0.01),
+            "clip_weights_low": ("ramp_low", 1e-7),
+            "clip_weights_high": ("ramp_high", 10.0),
+            "add_binary": ("adds_binary", True),
         },
     ),
 }
@@ -249,10 +255,10 @@ class ParityCase:
         gammas = self.arrays["const/gammas"].tolist()
         assert np.isclose(gammas[-1], settings.take("gamma"))
         assert (len(gammas) > 1) == settings.take("use_multigamma", True)
-        name, fields = FILTERS[self.settings["filter"]["name"]]
+        kind, fields = FILTERS[self.settings["filter"]["name"]]
         kwargs = self.settings["filter"]["kwargs"]
         assert set(kwargs) <= set(fields), kwargs
-        filters = {ours: kwargs.get(theirs, default) for theirs, (ours, default) in fields.items()}
+        advantage_filter = kind(**{ours: kwargs.get(theirs, default) for theirs, (ours, default) in fields.items()})
         bins = {}
         if self.is_multi_task:
             critic.expect(use_symlog=True, sigma=0.75)
@@ -262,8 +268,7 @@ class ParityCase:
                 "max_return": critic.take("max_return", 1e5),
                 "labels": {"twohot": "two_hot", "hlgauss": "hl_gauss"}[critic.take("label_type", "twohot")],
             }
-        config = AgentConfig(
-            kind={"multitask": "multi_task", "agent": "actor_critic"}[self.settings["kind"]],
+        config = {"multitask": MultiTaskConfig, "agent": ActorCriticConfig}[self.settings["kind"]](
             auxiliary_discounts=tuple(gammas[:-1]),
             acting_discount=gammas[-1],
             reward_multiplier=settings.take("reward_multiplier"),
@@ -272,8 +277,7 @@ class ParityCase:
             online_coefficient=settings.take("online_coeff"),
             offline_coefficient=settings.take("offline_coeff"),
             critic_coefficient=settings.take("critic_loss_weight"),
-            advantage_filter="none" if settings.take("fake_filter", False) else name,
-            **filters,
+            advantage_filter=NoFilterConfig() if settings.take("fake_filter", False) else advantage_filter,
             num_action_samples_in_critic_loss=settings.take("num_actions_for_value_in_critic_loss"),
             num_action_samples_in_policy_loss=settings.take("num_actions_for_value_in_actor_loss"),
             n_step=settings.take("n_step", 1),
@@ -383,7 +387,7 @@ class ParityCase:
         ordered = sorted(names, key=in_order.index)
         agent = self.config.agent
         if self.is_multi_task:
-            has_value = agent.offline_coefficient > 0 and agent.advantage_filter != "none"
+            has_value = agent.offline_coefficient > 0 and agent.filters_by_advantage
             wanted = ["target_action"] * agent.trains_critics + ["value_action"] * has_value
             wanted += ["policy_action"] * (agent.online_coefficient > 0)
         else:

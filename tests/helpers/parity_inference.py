@@ -9,6 +9,7 @@ from helpers.parity_checks import Checks
 
 from amago_ray.acting.network import ActingNetwork
 from amago_ray.agent.actor_critic import ActorCritic
+from amago_ray.nets.distributions import make_distribution
 from amago_ray.nets.tokens import TokenColumns
 
 RELATIVE = 3e-5
@@ -59,7 +60,7 @@ def _outputs(case, agent, network, tokens, state, same):
         embedding = network._encode(tokens)
         states = network._decoder.step(embedding, tokens.time_index, state)
         assert torch.equal(network._policy_head(states), params)
-        distribution = agent.distribution
+        distribution = make_distribution(case.spec.action, case.config.agent)
         of_all = distribution.moments(agent.policy_head(states))
         greedy = distribution.act(params)
     names = ("mu", "std") if case.settings["action"] == "continuous" else ("probs",)

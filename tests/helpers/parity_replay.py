@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import torch
 from helpers.parity_case import ParityCase
 
-from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.agent.draws import Draws
+from amago_ray.agent.make import build_actor_critic, make_objective
+from amago_ray.agent.objective import Objective
 from amago_ray.learning.amago_import import INPUT_NORM_PREFIX, LAGGING_PREFIX, AmagoNames
 from amago_ray.learning.batch import to_device_batch
 from amago_ray.learning.gradients import accumulate_gradients
 from amago_ray.learning.optimizer import AgentOptimizer
+from amago_ray.nets.heads import Critics
 
 BUFFER = 2e-6
 TARGET = 5e-6
@@ -33,6 +37,22 @@ def moved(draws: Draws, device: torch.device) -> Draws:
     return Draws(**{name: column if column is None else column.to(device) for name, column in columns.items()})
 
 
+def with_lagging_judges(objective: Objective) -> Any:
+    """The objective, with the policy's own actions valued by the original's lagging copy of the critics.
+
+    The copy is kept in a list, so that it is no part of the module.
+    """
+
+    class Lagging(type(objective)):  # type: ignore[misc]
+        lagging: list[Critics]
+
+        def judges(self, agent: ActorCritic) -> Critics:
+            return self.lagging[0]
+
+    objective.__class__ = Lagging
+    return objective
+
+
 class Replay:
     """The agent with a case's weights, and the original's lagging copy of the critics."""
 
@@ -43,11 +63,13 @@ class Replay:
         self.names = AmagoNames.of(self.agent)
         before = case.tensors("before/")
         self.agent.load_state_dict(self.names.from_amago(before))
+        self.objective = with_lagging_judges(make_objective(case.config.agent, case.spec.action)).to(self.device)
         self.lagging = copy.deepcopy(self.agent.critics).requires_grad_(False)
         for ours, parameter in self.lagging.named_parameters():
             theirs = self.names.names[f"critics.{ours}"].replace("critics.", LAGGING_PREFIX, 1)
             parameter.copy_(before[theirs].reshape(parameter.shape))
-        self.optimizer = AgentOptimizer(self.agent, case.config.learner)
+        self.objective.lagging = [self.lagging]
+        self.optimizer = AgentOptimizer(self.agent, case.config.learner, case.config.agent.tau)
         self.outputs: dict[str, list[torch.Tensor]] = {}
 
     def record(self) -> None:
@@ -62,13 +84,14 @@ class Replay:
         """One evaluation in training mode; gradients are left in the parameters."""
         self.agent.train()
         self.optimizer.zero_grad()
-        batch = to_device_batch(self.case.batch(prefix), self.device, n_step=self.agent.config.n_step)
+        batch = to_device_batch(self.case.batch(prefix), self.device, n_step=self.case.config.agent.n_step)
         return batch, accumulate_gradients(
             self.agent,
+            self.objective,
+            self.case.config.agent,
             batch,
             moved(self.case.draws(prefix), self.device),
             num_transitions=batch.num_transitions,
-            value_critics=self.lagging,
         )
 
     def step(self, grad_norm) -> None:
@@ -77,6 +100,7 @@ class Replay:
         learning_rate = self.case.config.learner.learning_rate
         self.optimizer.step(grad_norm.to(self.device), learning_rate, torch.zeros((), device=self.device))
         self.lagging = pre_step
+        self.objective.lagging = [pre_step]
 
     def state_as_amago(self, expected):
         """Every weight under the original's name, in the shape that the golden array has."""

@@ -126,7 +126,7 @@ def intermediates(replay, batch, evaluation):
         "traj_emb": ("tokens", evaluation.states),
         "actor_params": ("moves", outputs["policy_head"][-1]),
         "actor_loss_unmasked": ("moves", terms.policy_entries[..., None]),
-        "q_sa_action": ("moves", agent.distribution.encode(batch.transitions.action)),
+        "q_sa_action": ("moves", replay.objective.distribution.encode(batch.transitions.action)),
         **_moments("actor", "moves", case, terms.policy_moments),
     }
     if case.settings["tstep"]["type"] == "ff":
@@ -138,7 +138,7 @@ def intermediates(replay, batch, evaluation):
     if returns is None:
         return found
     (targets,) = evaluation.next_values
-    target_head = "target_policy_head" if agent.config.use_target_policy else "policy_head"
+    target_head = "target_policy_head" if case.config.agent.use_target_policy else "policy_head"
     found |= {
         "target_actor_params": ("successors", outputs[target_head][0]),
         **_moments("target_actor", "successors", case, targets.policy),
@@ -150,8 +150,8 @@ def intermediates(replay, batch, evaluation):
     }
     if case.is_multi_task:
         found["q_sa_logits"] = ("moves", outputs["critics"][0][:, :, 0].log_softmax(-1).transpose(0, 1))
-        found["td_labels"] = ("moves", agent.value_bins.label(returns)[:, None])
-        sampled = agent.value_bins.value(outputs["target_critics"][0])
+        found["td_labels"] = ("moves", replay.objective.bins.label(returns)[:, None])
+        sampled = replay.objective.bins.value(outputs["target_critics"][0])
         found["q_target_samples"] = ("moves of samples", _samples_first(sampled))
         if terms.policy_values is not None:
             found["q_pi"] = ("moves of samples", _samples_first(terms.policy_values))
@@ -197,7 +197,7 @@ def check_intermediates(checks, case, found):
             valid = value.reshape(value.shape[:2]) != 0
             checks.close(f"mid/{name}", case.transition_mask(value.shape[1]), valid)
             continue
-        if name == "filter" and case.config.agent.advantage_filter == "none":
+        if name == "filter" and not case.config.agent.filters_by_advantage:
             checks.close(f"mid/{name}", np.ones_like(value), value)
             continue
         assert name in found, f"mid/{name} is compared with nothing"

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from helpers.model_configs import sequence_config
 
-from amago_ray.agent.actor_critic import ActorCritic, build_actor_critic
+from amago_ray.agent.actor_critic import ActorCritic
+from amago_ray.agent.make import build_actor_critic
 from amago_ray.agent.weights import to_arrays
 from amago_ray.config import Config
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.agent import ActorCriticConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.model import AutoEncoderConfig, HeadConfig, ModelConfig
 from amago_ray.data.episode import PolicyVersion
@@ -142,7 +143,7 @@ def make_config(*, context_length: int = 6, sequence_model: dict[str, object] | 
             policy_head=head,
             critic=head,
         ),
-        agent=AgentConfig(auxiliary_discounts=(0.9,)),
+        agent=ActorCriticConfig(auxiliary_discounts=(0.9,)),
     )
 
 

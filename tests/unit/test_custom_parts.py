@@ -1,16 +1,22 @@
 """Parts of a user's own, each named `module:attr`, through a whole run, alone and together."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.custom_parts import DecayingSum, Kumaraswamy, Linear, RunningSum
 from helpers.local_runs import TINY, tiny_config
-from helpers.numeric import as_float64, assert_as_exact_as, float64
+from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, float64
 
 import amago_ray
-from amago_ray.config.agent import AgentConfig, CustomDistributionConfig
+from amago_ray.agent.filters import make_filter
+from amago_ray.agent.make import make_objective
+from amago_ray.agent.value_regression import ValueRegression
+from amago_ray.agent.weights import load_snapshot
+from amago_ray.config.advantage_filter import CustomFilterConfig
+from amago_ray.config.agent import ActorCriticConfig, CustomAgentConfig, CustomDistributionConfig
 from amago_ray.config.model import CustomSequenceModelConfig
 from amago_ray.config.module_attr import load_module_attr
 from amago_ray.data.specs import ActionSpec
@@ -95,10 +101,79 @@ def test_a_run_with_a_policy_distribution_of_one_s_own(agent: str, tmp_path: Pat
     assert len({tuple(action) for action in actions}) == 4
 
 
+@pytest.mark.parametrize("parts", [["objective"], ["filter"], ["objective", "filter"]])
+@pytest.mark.parametrize("env", ["amago_ray/MazeRunner-v0", "amago_ray/HiddenVelocityPendulum-v0"])
+def test_a_run_with_an_objective_and_an_advantage_filter_of_one_s_own(
+    env: str, parts: list[str], tmp_path: Path
+) -> None:
+    agent: dict[str, object] = {}
+    if "objective" in parts:
+        agent |= {"kind": "helpers.custom_parts:Huber", "kwargs": {"width": 0.5}}
+    if "filter" in parts:
+        agent["advantage_filter"] = {"kind": "helpers.custom_parts:Sigmoid", "kwargs": {"temperature": 0.1}}
+    weights = []
+    for name, settings in (("own", agent), ("built_in", {})):
+        config = tiny_config(
+            tmp_path,
+            name=name,
+            env={"id": env, "max_episode_steps": 20},
+            agent=settings,
+            relabel={"kind": "none"},
+            stop={"learner_steps": 6},
+            evaluation={"num_episodes": 0},
+        )
+        outcome = amago_ray.train(config, local=True)
+        assert outcome.checkpoint is not None
+        weights.append(load_snapshot(outcome.checkpoint / "policy.safetensors").arrays)
+    assert any(not np.array_equal(array, weights[1][name]) for name, array in weights[0].items())
+
+
+def test_an_objective_that_regresses_with_a_wide_huber_loss_is_the_built_in_one() -> None:
+    values, targets = torch.randn(4, 5, 3), torch.randn(5, 3)
+    action = ActionSpec("discrete", (), (4,))
+    entries = []
+    for config in (
+        CustomAgentConfig(kind="helpers.custom_parts:Huber", kwargs={"width": 100.0}),
+        ActorCriticConfig(),
+    ):
+        objective = make_objective(config, action)
+        assert isinstance(objective, ValueRegression)
+        entries.append(objective.critic_entries(values, targets))
+    assert_rounded(entries[0], entries[1], roundings=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "helpers.custom_parts:Nothing"}, r"agent\.kind: .*Nothing"),
+        ({"kind": "helpers.custom_parts:Huber", "kwargs": {"size": 1}}, r"agent\.kind: cannot make .* 'size'"),
+        ({"kind": "unittest.mock:Mock"}, r"agent\.kind: expected .* to make an Objective \(of amago_ray.agent\)"),
+    ],
+)
+def test_what_makes_no_objective_is_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{message}") as error:
+        make_objective(CustomAgentConfig(**settings), ActionSpec("discrete", (), (4,)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "helpers.custom_parts:Nothing"}, "Nothing"),
+        ({"kind": "helpers.custom_parts:Sigmoid", "kwargs": {"size": 1}}, "cannot make .* 'size'"),
+        ({"kind": "unittest.mock:NonCallableMock"}, "to make a function of advantages"),
+    ],
+)
+def test_what_makes_no_advantage_filter_is_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^agent\.advantage_filter\.kind: .*{message}") as error:
+        make_filter(CustomFilterConfig(**settings))
+    assert "\n" not in str(error.value)
+
+
 def test_the_example_s_density_is_that_of_its_samples() -> None:
     box = ActionSpec("box", (1,), (), (-1.0,), (1.0,))
     family = make_distribution(
-        box, AgentConfig(policy_distribution=CustomDistributionConfig(kind="helpers.custom_parts:Kumaraswamy"))
+        box, ActorCriticConfig(policy_distribution=CustomDistributionConfig(kind="helpers.custom_parts:Kumaraswamy"))
     )
     moments = family.moments(torch.tensor([[0.5, 1.0]], dtype=torch.float64))
     noise = torch.linspace(0.1, 0.9, 50, dtype=torch.float64)[:, None].requires_grad_()
@@ -122,7 +197,7 @@ def test_the_example_s_density_is_that_of_its_samples() -> None:
     ],
 )
 def test_what_makes_no_policy_distribution_is_one_line(name: str, message: str) -> None:
-    agent = AgentConfig(policy_distribution=CustomDistributionConfig(kind=name))
+    agent = ActorCriticConfig(policy_distribution=CustomDistributionConfig(kind=name))
     with pytest.raises(ConfigError, match=rf"^agent\.policy_distribution\.kind: .*{message}") as error:
         make_distribution(ActionSpec("box", (1,)), agent)
     assert "\n" not in str(error.value)

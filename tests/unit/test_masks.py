@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import amago_ray
-from amago_ray.agent.actor_critic import build_actor_critic
-from amago_ray.agent.draws import make_draws
+from amago_ray.agent.make import build_actor_critic, make_objective
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.learning.batch import to_device_batch
 from amago_ray.learning.gradients import accumulate_gradients
@@ -101,8 +100,10 @@ def test_a11_forbidden_actions_have_no_value_and_no_gradient(agent, kind, coeffi
         device_batch = to_device_batch(batch, torch.device("cpu"), n_step=2)
         judges = Judges(built, device_batch.transitions, offset)
         generator = torch.Generator().manual_seed(seed)
-        draws = make_draws(config.agent, built.distribution, sum(LENGTHS), generator)
-        evaluation = accumulate_gradients(built, device_batch, draws, num_transitions=float(sum(LENGTHS)))
+        objective = make_objective(config.agent, make_spec(kind).action)
+        draws = objective.make_draws(config.agent, sum(LENGTHS), generator)
+        given = objective, config.agent, device_batch, draws
+        evaluation = accumulate_gradients(built, *given, num_transitions=float(sum(LENGTHS)))
         forbidden = ~device_batch.transitions.action_mask
         assert judges.gradients
         for gradient in judges.gradients:
@@ -145,7 +146,7 @@ def test_a11_runs_never_take_nor_train_on_a_forbidden_action(kwargs, relabel, ki
         stop={"learner_steps": 16},
         exploration={"kind": "bilevel", "epsilon_start": 1.0, "epsilon_final": 0.5},
         relabel={"weighting": "uniform", **relabel},
-        agent={"kind": kind, "num_bins": 8},
+        agent={"kind": kind, **({"num_bins": 8} if kind == "multi_task" else {})},
         evaluation={"num_episodes": 6, "num_envs": 3, "at_start": False, "greedy": True},
     )
 

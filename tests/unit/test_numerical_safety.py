@@ -10,8 +10,8 @@ from helpers.local_runs import tiny_config
 from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, float64, with_nudged_weights
 
 import amago_ray
-from amago_ray.agent.actor_critic import build_actor_critic
 from amago_ray.agent.draws import Draws
+from amago_ray.agent.make import build_actor_critic, make_objective
 from amago_ray.agent.popart import INITIAL_MEAN_SQUARE, PopArt
 from amago_ray.agent.weights import load_snapshot
 from amago_ray.errors import TrainingError
@@ -24,12 +24,12 @@ from amago_ray.learning.gradients import accumulate_gradients
 def test_under_bfloat16_statistics_targets_and_the_critics_softmax_are_float32(kind):
     torch.manual_seed(0)
     config, spec = make_config(kind=kind), make_spec()
-    agent = build_actor_critic(config, spec)
+    agent, objective = build_actor_critic(config, spec), make_objective(config.agent, spec.action)
     batch = to_device_batch(make_batch(spec, [6, 6]), torch.device("cpu"))
     heads = []
     agent.critics.register_forward_hook(lambda _module, _inputs, values: heads.append(values.dtype))
 
-    rounded, evaluation = evaluate(agent, batch, torch.bfloat16)
+    rounded, evaluation = evaluate(agent, objective, config.agent, batch, torch.bfloat16)
 
     assert set(heads) == {torch.bfloat16}
     (terms,) = evaluation.losses
@@ -43,16 +43,15 @@ def test_under_bfloat16_statistics_targets_and_the_critics_softmax_are_float32(k
     assert_rounded(agent.popart.mean_square, (1 - step) * INITIAL_MEAN_SQUARE + step * mean_square, roundings=32)
     # What is rounded on the way counts about as much as what is rounded before: the weights.
     with float64():
-        reference, _ = evaluate(as_float64(agent), as_float64(batch))
-    plain = [evaluate(with_nudged_weights(agent, seed), batch)[0] for seed in range(4)]
+        reference, _ = evaluate(*as_float64((agent, objective, config.agent, batch)))
+    plain = [evaluate(with_nudged_weights(agent, seed), objective, config.agent, batch)[0] for seed in range(4)]
     for name, found in rounded.items():
         assert_as_exact_as(found.bfloat16(), *[each[name] for each in plain], reference=reference[name])
 
 
-def evaluate(agent, batch, precision=torch.float32):
+def evaluate(agent, objective, config, batch, precision=torch.float32):
     """The critics' losses and their targets, with the actions that they are about given."""
-    if agent.config.popart:
-        agent.popart.load_state_dict(PopArt(3).state_dict())
+    agent.popart.load_state_dict(PopArt(3).state_dict())
     generator, num_rows = torch.Generator().manual_seed(0), len(batch.transitions)
     actions = torch.randint(4, (num_rows, 1, 3), generator=generator)
     draws = Draws(
@@ -62,7 +61,9 @@ def evaluate(agent, batch, precision=torch.float32):
         value_action=actions,
     )
     agent.zero_grad()
-    evaluation = accumulate_gradients(agent, batch, draws, num_transitions=batch.num_transitions, precision=precision)
+    evaluation = accumulate_gradients(
+        agent, objective, config, batch, draws, num_transitions=batch.num_transitions, precision=precision
+    )
     (terms,) = evaluation.losses
     return {"returns": evaluation.returns, "critic_entries": terms.critic_entries.detach()}, evaluation
 

@@ -15,8 +15,8 @@ from helpers.batches import make_batch, make_config, make_spec
 from helpers.model_configs import sequence_config
 
 from amago_ray.acting.network import ActingNetwork
-from amago_ray.agent import draws as draws_module
-from amago_ray.learning import learner as learner_module
+from amago_ray.agent.value_classification import ValueClassification
+from amago_ray.agent.value_regression import ValueRegression
 from amago_ray.learning.batch import to_device_batch
 from amago_ray.learning.learner import Learner
 
@@ -28,15 +28,19 @@ MODELS = ["transformer", "gru", "feed_forward"]
 def _meta_without_generators_and_autocast(monkeypatch):
     """The device has neither: draws are made on the host and copied."""
 
-    def make_draws(*arguments):
-        made = draws_module.make_draws(*arguments)
-        fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
-        return dataclasses.replace(made, **{name: x.to(META) for name, x in fields.items() if x is not None})
+    def on_meta(make_draws):
+        def make(*arguments):
+            made = make_draws(*arguments)
+            fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+            return dataclasses.replace(made, **{name: x.to(META) for name, x in fields.items() if x is not None})
+
+        return make
 
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device=None: generator())
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
-    monkeypatch.setattr(learner_module, "make_draws", make_draws)
+    for kind in (ValueRegression, ValueClassification):
+        monkeypatch.setattr(kind, "make_draws", on_meta(kind.make_draws))
 
 
 def config_of(model, **settings):

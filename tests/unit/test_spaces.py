@@ -50,7 +50,7 @@ def test_every_space_trains_and_acts(observation: str, action: str, kind: str, t
         stop={"learner_steps": 3},
         exploration={"kind": "epsilon_greedy"},
         relabel={"kind": "none"},
-        agent={"kind": kind, "auxiliary_discounts": [0.9], "online_coefficient": 0.5, "num_bins": 8},
+        agent={"kind": kind, "auxiliary_discounts": [0.9], "online_coefficient": 0.5},
         learner={"batch_size": 3, "metrics_interval": 1, "warmup_steps": 0},
         evaluation={"num_episodes": 2, "num_envs": 2, "at_start": False},
         model=model,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from amago_ray.nets.moments import moved_moments
+
 STEP_SIZE = 1e-4
 """beta of the moving moments, before bias correction."""
 MIN_STD, MAX_STD = 1e-3, 1e6
@@ -16,8 +18,7 @@ UNSTABLE_STD = 0.01
 class InputNorm(nn.Module):
     """Normalises F features by their running moments, which training updates before use.
 
-    Source: AMAGO (arXiv 2310.09971), appendix A; mu <- (1-b) mu + b m1, nu <- (1-b) nu + b m2 with
-    b = beta / (1 - (1-beta)^t), evaluated in float32 as the original does (visible from t = 2 on).
+    Source: docs/algorithm.md §2.3; AMAGO (arXiv 2310.09971), appendix A.
     No gradient reaches the moments.
     """
 
@@ -42,18 +43,10 @@ class InputNorm(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor, weight: Tensor | None = None) -> None:
         """Move the moments towards those of `x [N, F]`."""
-        x = x.float()
-        if weight is None:
-            mean, mean_square = x.mean(0), x.square().mean(0)
-        else:
-            share = (weight / weight.sum()).float()
-            # Statistics stay float32 where networks run under autocast.
-            with torch.autocast(x.device.type, enabled=False):
-                mean, mean_square = share @ x, share @ x.square()
         self.num_updates += 1
-        step = STEP_SIZE / (1 - torch.pow(1 - STEP_SIZE, self.num_updates))
-        self.mean.copy_((1 - step) * self.mean + step * mean)
-        self.mean_square.copy_((1 - step) * self.mean_square + step * mean_square)
+        moved = moved_moments(self.mean, self.mean_square, x, weight, self.num_updates, STEP_SIZE)
+        self.mean.copy_(moved[0])
+        self.mean_square.copy_(moved[1])
 
     @torch.no_grad()
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:

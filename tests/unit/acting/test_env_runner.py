@@ -19,6 +19,7 @@ from amago_ray.acting.exploration import EpsilonGreedy, Exploration, NoExplorati
 from amago_ray.acting.policy import Policy
 from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.config import Config
+from amago_ray.config.agent import ActorCriticConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import EpsilonGreedyConfig
 from amago_ray.config.rollout import RolloutConfig
@@ -29,6 +30,7 @@ from amago_ray.envs.env_batch import EnvBatch, EnvFailure, Observations, StepCol
 from amago_ray.envs.vector_batch import VectorBatch
 from amago_ray.errors import EnvError
 from amago_ray.nets.decoding.kv_cache import KvCache
+from amago_ray.nets.distributions import make_distribution
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.native.decode import load_decode_kernel
 from amago_ray.nets.sequence.transformer import Transformer
@@ -313,6 +315,7 @@ def test_a16_episodes_bear_the_versions_that_first_and_last_acted() -> None:
 
 # --- acting equals the full forward (A6) ----------------------------------------------------------------------------
 
+DISTRIBUTION = make_distribution(BOX, ActorCriticConfig())
 CONTEXT = 6
 
 
@@ -355,7 +358,7 @@ def full_forward(agent: ActorCritic, tokens: TokenColumns, window: int | None) -
     is_transformer = isinstance(model, Transformer)
     states = model(x, tokens.time_index, layout, window) if is_transformer else model(x, tokens.time_index, layout)
     params = agent.policy_head(states)[-1, -1]
-    action: np.ndarray = agent.distribution.act(params[None])[0].numpy()
+    action: np.ndarray = DISTRIBUTION.act(params[None])[0].numpy()
     return action
 
 

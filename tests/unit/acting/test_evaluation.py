@@ -21,7 +21,7 @@ from amago_ray.acting.evaluation import (
 )
 from amago_ray.acting.exploration import NoExploration
 from amago_ray.acting.policy import Policy
-from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.make import build_actor_critic
 from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import EpsilonGreedyConfig, NoExplorationConfig

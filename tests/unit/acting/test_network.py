@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from amago_ray.acting.network import ActingNetwork, ActingState
 from amago_ray.agent.weights import to_arrays
 from amago_ray.config import Config
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.agent import ActorCriticConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.model import AutoEncoderConfig, CustomSequenceModelConfig, HeadConfig, ModelConfig
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
@@ -100,7 +100,7 @@ def make_config(**options: Any) -> Config:
             ),
             policy_head=HeadConfig(hidden_dim=14),
         ),
-        agent=AgentConfig(auxiliary_discounts=(0.5, 0.9)),
+        agent=ActorCriticConfig(auxiliary_discounts=(0.5, 0.9)),
     )
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers.batches import ACTIONS, make_config, make_spec
 
-from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.make import build_actor_critic
 from amago_ray.data.specs import ActionSpec, EnvSpec, ObservationSpec
 from amago_ray.errors import SpaceError
 

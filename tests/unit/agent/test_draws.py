@@ -2,14 +2,12 @@ import pytest
 import torch
 from helpers.batches import ACTIONS, make_config
 
-from amago_ray.agent.draws import make_draws
-from amago_ray.nets.distributions import make_distribution
+from amago_ray.agent.make import make_objective
 
 
 def draw(action, seed=0, **agent):
     config = make_config(**agent).agent
-    distribution = make_distribution(ACTIONS[action], config)
-    return make_draws(config, distribution, 40, torch.Generator().manual_seed(seed))
+    return make_objective(config, ACTIONS[action]).make_draws(config, 40, torch.Generator().manual_seed(seed))
 
 
 def test_critics_are_drawn_with_replacement_for_every_transition_and_discount():

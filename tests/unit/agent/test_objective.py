@@ -6,10 +6,10 @@ import torch
 from helpers.batches import ACTIONS, make_batch, make_config, make_spec
 from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, float64
 
-from amago_ray.agent.actor_critic import build_actor_critic
-from amago_ray.agent.draws import make_draws
-from amago_ray.agent.objective import compute_losses, compute_next_values, compute_returns
+from amago_ray.agent.make import build_actor_critic, make_objective
+from amago_ray.agent.objective import compute_returns
 from amago_ray.agent.terms import EPSILON
+from amago_ray.agent.value_regression import ValueRegression
 from amago_ray.learning.batch import to_device_batch
 
 pytestmark = pytest.mark.numeric
@@ -22,12 +22,15 @@ class Setup:
         torch.manual_seed(seed)
         self.config = make_config(**agent)
         spec = make_spec(action, has_action_mask=action_mask)
-        self.agent = build_actor_critic(self.config, spec)
+        self.agent, self.objective = (
+            build_actor_critic(self.config, spec),
+            make_objective(self.config.agent, spec.action),
+        )
         batch = make_batch(spec, [5, 3, 4], action_mask=action_mask)
         self.batch = to_device_batch(batch, torch.device("cpu"), n_step=self.config.agent.n_step)
         self.transitions = self.batch.transitions
         generator = torch.Generator().manual_seed(1)
-        self.draws = make_draws(self.config.agent, self.agent.distribution, len(self.transitions), generator)
+        self.draws = self.objective.make_draws(self.config.agent, len(self.transitions), generator)
         states = self.agent.states(self.batch.tokens, self.batch.layout).detach()
         rows = self.batch.layout.transition_rows
         self.states, self.next_states = states[rows].requires_grad_(), states[rows + 1]
@@ -35,26 +38,27 @@ class Setup:
     def in_float64(self):
         """The same agent, rows and draws; to be asked within `float64`."""
         twin = copy.copy(self)
-        for name in ("agent", "transitions", "draws"):
+        for name in ("agent", "objective", "transitions", "draws"):
             setattr(twin, name, as_float64(getattr(self, name)))
         twin.states, twin.next_states = as_float64(self.states).requires_grad_(), as_float64(self.next_states)
         return twin
 
     def next_values(self):
-        return compute_next_values(self.agent, self.next_states, self.transitions, self.draws)
+        given = self.next_states, self.transitions, self.draws
+        return self.objective.next_values(self.agent, self.config.agent, *given)
 
     def returns(self):
-        return compute_returns(self.agent, self.transitions, self.next_values().reduced)
+        return compute_returns(self.agent, self.config.agent, self.transitions, self.next_values().reduced)
 
-    def losses(self, returns, start=0, stop=12, **options):
-        return compute_losses(
+    def losses(self, returns, start=0, stop=12):
+        return self.objective.losses(
             self.agent,
+            self.config.agent,
             self.states[start:stop],
             self.transitions.rows(start, stop),
             None if returns is None else returns[start:stop],
             self.draws.rows(start, stop),
             12.0,
-            **options,
         )
 
 
@@ -111,15 +115,23 @@ def test_the_policy_loss_gives_critics_and_their_state_no_gradient(action):
     assert gradient.abs().max() == 0
 
 
+class OtherJudges(ValueRegression):
+    """The policy's own actions are valued by a forward of their own."""
+
+    def judges(self, agent):
+        return copy.deepcopy(agent.critics)
+
+
 def test_one_critic_forward_serves_both_terms():
-    """The current critics given as value critics lead to the same losses and gradients as reusing their outputs."""
-    setup = Setup()
+    """A second forward of the same critics leads to the same losses and gradients as reusing their outputs."""
+    setup, twice = Setup(), Setup()
+    twice.objective = OtherJudges(setup.config.agent, setup.objective.distribution)
     returns = setup.returns()
-    reused, given = setup.losses(returns), setup.losses(returns, value_critics=setup.agent.critics)
     with float64():
-        exact = setup.in_float64()
-        reference = total_and_gradients(exact, exact.losses(returns.double(), value_critics=exact.agent.critics))
-    assert_as_exact_as(total_and_gradients(setup, reused), total_and_gradients(setup, given), reference=reference)
+        exact = twice.in_float64()
+        reference = total_and_gradients(exact, exact.losses(returns.double()))
+    reused, given = (total_and_gradients(each, each.losses(returns)) for each in (setup, twice))
+    assert_as_exact_as(reused, given, reference=reference)
 
 
 def total_and_gradients(setup, losses):

@@ -1,10 +1,10 @@
 import pytest
 
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.agent import ActorCriticConfig
 
 
 def test_weights_go_linearly_to_their_final_values_and_stay() -> None:
-    config = AgentConfig(
+    config = ActorCriticConfig(
         online_coefficient=0.0,
         online_coefficient_final=1.0,
         offline_coefficient=1.0,
@@ -16,8 +16,8 @@ def test_weights_go_linearly_to_their_final_values_and_stay() -> None:
 
 
 def test_without_final_values_nothing_changes() -> None:
-    config = AgentConfig()
+    config = ActorCriticConfig()
     assert config.after(10**9) is config
-    one = AgentConfig(offline_coefficient_final=0.0, coefficient_anneal_steps=10)
+    one = ActorCriticConfig(offline_coefficient_final=0.0, coefficient_anneal_steps=10)
     assert [one.after(steps).online_coefficient for steps in (0, 5, 10)] == [1.0] * 3
     assert one.after(10).offline_coefficient == 0.0

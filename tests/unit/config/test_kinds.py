@@ -12,6 +12,7 @@ import yaml
 from helpers.one_line import one_line
 
 from amago_ray.config import Config
+from amago_ray.config.advantage_filter import ExponentialFilterConfig, LeakyFilterConfig, NoFilterConfig
 from amago_ray.config.exploration import (
     BilevelConfig,
     CustomExplorationConfig,
@@ -23,6 +24,7 @@ from amago_ray.config.hints import hints_of
 from amago_ray.config.kinds import Registry, class_of, family_of, in_words, names_of
 from amago_ray.config.load import config_from_dict, config_to_dict, load_config
 from amago_ray.config.relabel import CustomRelabelConfig, HerRelabelConfig, InstructionRelabelConfig, NoRelabelConfig
+from amago_ray.config.tree import expand_aliases
 from amago_ray.errors import ConfigError, EnvError
 
 FAMILIES = {name: family_of(hint) for name, hint in hints_of(Config).items() if family_of(hint)}
@@ -127,8 +129,27 @@ def test_settings_resolved_when_each_section_named_the_fields_of_all_kinds_still
         return of
 
     then, now = yaml.safe_load(path.read_text()), config_to_dict(load_config(path))
+    expand_aliases(then)
     assert common(then, now) == common(now, then)
     assert set(now) >= set(then)
+
+
+def test_a_filter_that_was_once_a_name_beside_its_numbers_is_read_as_its_section(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("env: A-v0\nagent: {advantage_filter: exponential, exponential_filter_clip_high: 3}\n")
+
+    assert load_config(path).agent.advantage_filter == ExponentialFilterConfig(advantage_high=3.0)
+    for overrides, expected in (
+        (["agent.exponential_filter_beta=2"], ExponentialFilterConfig(advantage_high=3.0, beta=2.0)),
+        (["agent.advantage_filter.beta=2"], ExponentialFilterConfig(advantage_high=3.0, beta=2.0)),
+        (["agent.advantage_filter=none"], NoFilterConfig()),
+        (["agent.advantage_filter={kind: leaky, scale: 1}"], LeakyFilterConfig(scale=1.0)),
+    ):
+        if expected.kind != "exponential":
+            path.write_text("env: A-v0\n")
+        assert load_config(path, overrides).agent.advantage_filter == expected
+    with pytest.raises(ConfigError, match=r"agent.advantage_filter.kind: expected one of .* got \"nothing\""):
+        load_config(path, ["agent.advantage_filter=nothing"])
 
 
 def test_the_kind_given_on_the_command_line_takes_the_place_of_the_file_s(tmp_path: Path) -> None:

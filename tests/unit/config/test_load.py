@@ -150,7 +150,7 @@ FILE_ERRORS = [
     ("env: 5", "env: expected an environment's id, or a mapping with one, got 5"),
     (
         "env: A-v0\nmodel: {sequence_model: {max_seq_len: 7, context_length: 8}}",
-        "model.sequence_model: max_seq_len and context_length are the same setting; give one",
+        "model.sequence_model.max_seq_len and model.sequence_model.context_length are the same setting; give one",
     ),
     ("env: A-v0\nenv: B-v0", 'line 2: not readable as YAML: "env" is given twice'),
     ("- A-v0", 'expected a mapping of settings, got ["A-v0"]'),

@@ -98,7 +98,16 @@ def test_every_numeric_setting_has_a_range_and_nan_is_in_none(path: str) -> None
             [4, 2],
             "model.timestep_encoder.cnn_strides: expected as many as cnn_channels (3), got [4, 2]",
         ),
-        ("agent.min_return", 1e6, "agent.min_return: expected less than max_return (100000.0), got 1000000.0"),
+        (
+            "agent",
+            {"kind": "multi_task", "min_return": 1e6},
+            "agent.min_return: expected less than max_return (100000.0), got 1000000.0",
+        ),
+        (
+            "agent.advantage_filter",
+            {"kind": "exponential", "advantage_low": 6},
+            "agent.advantage_filter.advantage_low: expected less than advantage_high (5.0), got 6.0",
+        ),
         (
             "agent",
             {"online_coefficient": 0, "offline_coefficient": 0},

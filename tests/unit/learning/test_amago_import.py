@@ -3,7 +3,7 @@ import torch
 from helpers.batches import make_config, make_spec
 from helpers.model_configs import sequence_config
 
-from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.make import build_actor_critic
 from amago_ray.config.model import ModelConfig
 from amago_ray.errors import CheckpointError
 from amago_ray.learning.amago_import import AmagoNames, read_amago_weights

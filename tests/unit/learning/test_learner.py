@@ -8,7 +8,7 @@ from helpers.batches import ACTIONS, make_batch, make_config, make_spec, select
 from helpers.exact_update import exact_first_moments, first_moments
 from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, float64
 
-from amago_ray.agent.draws import Draws, make_draws
+from amago_ray.agent.draws import Draws
 from amago_ray.agent.terms import EPSILON
 from amago_ray.errors import ConfigError, TrainingError
 from amago_ray.learning.batch import to_device_batch
@@ -82,7 +82,8 @@ def test_the_loss_of_a_batch_is_the_weighted_mean_of_its_sequences_alone():
     lengths = [6, 1, 9]
     spec = make_spec()
     batch = make_batch(spec, lengths)
-    learner = make_learner(normalize_inputs=False, popart=False, num_critics=1)
+    options = {"normalize_inputs": False, "popart": False, "num_critics": 1}
+    learner, config = make_learner(**options), make_config(**options).agent
     agent = learner.agent.eval()
     weights = ([1.0, 1.0, 1.0], [1.0, 0.0, 2.0])
 
@@ -91,7 +92,8 @@ def test_the_loss_of_a_batch_is_the_weighted_mean_of_its_sequences_alone():
         device_batch = to_device_batch(part, CPU)
         subset = torch.zeros(len(device_batch.transitions), 2, 3, dtype=torch.int64)
         count = device_batch.num_transitions
-        evaluation = accumulate_gradients(agent, device_batch, Draws(subset), num_transitions=count)
+        given = learner.objective, config, device_batch, Draws(subset)
+        evaluation = accumulate_gradients(agent, *given, num_transitions=count)
         return evaluation.losses[0].total.detach() * (1 + EPSILON / (3 * count))
 
     def averages(agent, batch):
@@ -119,18 +121,17 @@ def test_dummy_sequences_stay_out_of_losses_and_statistics(action):
     for name, rows in (("prev_action", tokens), ("prev_reward", tokens), ("action", moves), ("reward", moves)):
         getattr(padded, name)[:rows] = getattr(real, name)
     padded.terminated[:moves] = real.terminated
-    learner = make_learner(action)
-    draws = whole_draws(learner, 15)
+    learner, config = make_learner(action), make_config().agent
     settle_statistics(learner.agent)
-    ours, plain = (gradients_and_statistics(learner.agent, batch, draws) for batch in (padded, real))
+    given = learner.agent, learner.objective, config, whole_draws(learner, config, 15)
+    ours, plain = (gradients_and_statistics(*given, batch) for batch in (padded, real))
     with float64():
-        reference = gradients_and_statistics(as_float64(learner.agent), as_float64(real), as_float64(draws))
+        reference = gradients_and_statistics(*as_float64((*given, real)))
     assert_as_exact_as(ours, plain, reference=reference)
 
 
-def whole_draws(learner, num_transitions):
-    agent = learner.agent
-    return make_draws(agent.config, agent.distribution, num_transitions, torch.Generator().manual_seed(0))
+def whole_draws(learner, config, num_transitions):
+    return learner.objective.make_draws(config, num_transitions, torch.Generator().manual_seed(0))
 
 
 def settle_statistics(agent):
@@ -140,12 +141,13 @@ def settle_statistics(agent):
             buffer.fill_(1e6)
 
 
-def gradients_and_statistics(agent, batch, draws, **options):
+def gradients_and_statistics(agent, objective, config, draws, batch, **options):
     """What one evaluation of a copy of the agent leads to."""
     agent = copy.deepcopy(agent)
     device_batch = to_device_batch(batch, CPU)
     draws = draws.rows(0, len(device_batch.transitions))
-    accumulate_gradients(agent, device_batch, draws, num_transitions=device_batch.num_transitions, **options)
+    given = objective, config, device_batch, draws
+    accumulate_gradients(agent, *given, num_transitions=device_batch.num_transitions, **options)
     gradients = {name: parameter.grad for name, parameter in agent.trained_parameters().items()}
     statistics = {name: buffer for name, buffer in agent.named_buffers() if "num_updates" not in name}
     return {**gradients, **{name: value / value.abs().max().clamp_min(1) for name, value in statistics.items()}}
@@ -153,8 +155,10 @@ def gradients_and_statistics(agent, batch, draws, **options):
 
 def test_chunks_of_rows_lead_to_the_same_gradients():
     learner = make_learner("box", num_action_samples_in_policy_loss=2)
+    config = make_config(num_action_samples_in_policy_loss=2).agent
     settle_statistics(learner.agent)
-    given = learner.agent, make_batch(make_spec("box"), [6, 4, 7]), whole_draws(learner, 17)
+    draws, batch = whole_draws(learner, config, 17), make_batch(make_spec("box"), [6, 4, 7])
+    given = learner.agent, learner.objective, config, draws, batch
     ours, plain = gradients_and_statistics(*given, rows_per_chunk=5), gradients_and_statistics(*given)
     with float64():
         reference = gradients_and_statistics(*as_float64(given))
@@ -191,7 +195,7 @@ def test_accumulation_without_running_statistics_equals_one_big_batch():
     options = {"normalize_inputs": False, "popart": False, "num_critics": 1}
     whole = make_learner(**options)
     split = make_learner(**options, learner={"batches_per_update": 3})
-    reference = exact_first_moments(whole.agent, make_config().learner, batch)
+    reference = exact_first_moments(whole, make_config(**options), batch)
     plain = first_moments(whole, [batch])
     ours = first_moments(split, [select(batch, index) for index in range(3)])
     assert_as_exact_as(ours, plain, reference=reference)

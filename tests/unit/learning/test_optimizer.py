@@ -5,7 +5,7 @@ import torch
 from helpers.batches import make_config, make_spec
 from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded
 
-from amago_ray.agent.actor_critic import build_actor_critic
+from amago_ray.agent.make import build_actor_critic
 from amago_ray.config.learner import LearnerConfig
 from amago_ray.learning.optimizer import AgentOptimizer
 
@@ -17,8 +17,8 @@ GO, SKIP = torch.zeros(()), torch.ones(())
 
 def make():
     torch.manual_seed(0)
-    agent = build_actor_critic(make_config(tau=0.25), make_spec())
-    return agent, AgentOptimizer(agent, CONFIG)
+    agent = build_actor_critic(make_config(), make_spec())
+    return agent, AgentOptimizer(agent, CONFIG, tau=0.25)
 
 
 def fill(agent, seed):

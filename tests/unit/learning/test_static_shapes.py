@@ -82,7 +82,7 @@ def test_a_filled_batch_trains_alike():
     config, spec = make_config(num_critics=1, normalize_inputs=False, popart=False), make_spec()
     batch = make_batch(spec, [6, 4])
     filled, plain = Learner(config, spec, device="cpu"), Learner(config, spec, device="cpu")
-    reference = exact_first_moments(plain.agent, config.learner, batch)
+    reference = exact_first_moments(plain, config, batch)
     assert_as_exact_as(first_moments(filled, [fill_up(batch)]), first_moments(plain, [batch]), reference=reference)
     losses = [learner.metrics()["loss/total"] for learner in (filled, plain)]
     assert_rounded(np.float32(losses[0]), losses[1], roundings=2 * batch.num_tokens)

@@ -7,7 +7,7 @@ from helpers.numeric import as_float64, assert_as_exact_as, assert_rounded, asse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amago_ray.config.agent import AgentConfig
+from amago_ray.config.agent import ActorCriticConfig
 from amago_ray.data.specs import ActionSpec
 from amago_ray.nets.distributions import _inverse_cdf, _softmax, make_distribution
 
@@ -17,7 +17,7 @@ LOW, HIGH = 0.001, 0.99
 
 
 def make(spec):
-    return make_distribution(spec, AgentConfig())
+    return make_distribution(spec, ActorCriticConfig())
 
 
 def generator(seed=0):
