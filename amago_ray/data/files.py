@@ -43,3 +43,8 @@ def remove_file(path: Path) -> None:
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """`path` and the folders above it that do not exist, innermost first."""
+    return [each for each in (path, *path.parents) if not each.exists()]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
+from amago_ray.data.files import missing_folders
 from amago_ray.errors import DataError
 from amago_ray.replay.layout import OWNER_FILE, find_segments, find_unfinished, remove_shard
 
@@ -43,8 +45,9 @@ class _Owner:
 class DirectoryOwner:
     """Fences a directory: the newest claim of the highest incarnation writes, an older copy that lives on may not.
 
-    Restarted processes claim with a higher incarnation. Of claims with the same one, the later takes over. Another
-    run's files are removed only by `begin`, so that a run that cannot start costs nothing.
+    Restarted processes claim with a higher incarnation. Of claims with the same one, the later takes over. A run that
+    cannot start costs nothing and leaves nothing: another run's files are removed only by `begin`, and a directory that
+    was made for a claim goes again when it is closed before that.
     """
 
     def __init__(self, directory: Path, claim: Claim, *, shard: int, incarnation: int) -> None:
@@ -61,6 +64,8 @@ class DirectoryOwner:
         self._token = uuid4().hex
         self._descriptor: int | None = None
         self._stamp = (0, 0)
+        self._is_fresh = False
+        self._made: list[Path] = []
         self._replaces = examine(directory, claim)
         if not self._replaces:
             self._write()
@@ -76,6 +81,7 @@ class DirectoryOwner:
         Raises:
             DataError: it cannot be written, or another run has begun to use it.
         """
+        self._is_fresh = False
         if not self._replaces:
             return
         if examine(self._directory, self._claim):
@@ -107,14 +113,22 @@ class DirectoryOwner:
 
     def close(self) -> None:
         """Let other runs have the directory, if they are told to overwrite it."""
+        if self._is_fresh:
+            self._is_fresh = False
+            with suppress(OSError):
+                self._path.unlink()
+                for path in self._made:
+                    path.rmdir()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _write(self) -> None:
         try:
+            self._made = missing_folders(self._directory)
             self._directory.mkdir(parents=True, exist_ok=True)
             owner = _read_owner(self._path)
+            self._is_fresh = owner is None and not self._replaces
             if owner is not None and not self._replaces:
                 self._refuse_newer(owner)
                 if owner.shard != self._shard:

@@ -89,14 +89,17 @@ class LocalBackend:
             CheckpointError: the checkpoint is not one of a local run with as many shards, or of another agent.
             DataError: replay is another run's, or lacks what it held at the checkpoint.
         """
-        for number in range(self._config.replay.num_shards):
-            self._shards.append(make_shard(self._config, self._spec, self._replay_directory, self._claim, number))
         if checkpoint is not None:
             self._learner.load_files(checkpoint.read)
             if IMPORTED not in checkpoint.metadata:
-                self._check_state(checkpoint)
-                self._saved = checkpoint.metadata["state"]
+                self._saved = self._state_of(checkpoint)
         self._begins_anew = checkpoint is None
+        # Last, as opening leaves its mark.
+        for number in range(self._config.replay.num_shards):
+            self._shards.append(make_shard(self._config, self._spec, self._replay_directory, self._claim, number))
+        if self._saved is not None:
+            for shard, watermark in zip(self._shards, self._saved["watermarks"], strict=True):
+                shard.check_watermark(watermark)
 
     def start(self) -> None:
         """Begin, or go on from the checkpoint: replay is cut back to where it was then."""
@@ -162,16 +165,16 @@ class LocalBackend:
         for shard in self._shards:
             shard.close()
 
-    def _check_state(self, checkpoint: Checkpoint) -> None:
+    def _state_of(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
         state: Mapping[str, Any] = checkpoint.metadata["state"]
         if "runner" not in state:
             raise CheckpointError(f"{checkpoint.path}: expected one of a --local run, found one of a run over Ray")
-        if len(state["shards"]) != len(self._shards):
+        num_shards = self._config.replay.num_shards
+        if len(state["shards"]) != num_shards:
             raise CheckpointError(
-                f"{checkpoint.path}: expected replay.num_shards {len(state['shards'])}, found {len(self._shards)}"
+                f"{checkpoint.path}: expected replay.num_shards {len(state['shards'])}, found {num_shards}"
             )
-        for shard, watermark in zip(self._shards, state["watermarks"], strict=True):
-            shard.check_watermark(watermark)
+        return state
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         for shard, saved, watermark in zip(self._shards, state["shards"], state["watermarks"], strict=True):

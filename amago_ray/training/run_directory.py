@@ -178,6 +178,10 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let other processes write the directory; calling it twice is fine. A process that dies lets it go, too."""
+        if self._lock.has_made_directory:
+            # Of shards that were opened and closed, the last may have left it.
+            with suppress(OSError):
+                (self.path / "replay").rmdir()
         self._lock.release()
 
     def write_status(self, status: Mapping[str, Any]) -> None:
@@ -226,7 +230,7 @@ class RunDirectory:
         """Refuse a directory where something of the user's has a name that runs write."""
         names = [name for name in (*_FILES, *_FOLDERS) if os.path.lexists(self.path / name)]
         if self._read_ours() is None:
-            if names:
+            if names and not (names == ["replay"] and _is_half_made(self.path / "replay")):
                 raise RunDirectoryError(
                     f'{self.path}: expected a free folder or a run\'s, found "{names[0]}" that no run has written: '
                     "choose another --name"
@@ -280,6 +284,15 @@ def _draw_run_id() -> int:
     """
     lowest = 10**18
     return lowest + secrets.randbelow(2**63 - lowest)
+
+
+def _is_half_made(replay: Path) -> bool:
+    """Whether there is nothing but what a run that was killed while it started has left."""
+    return (
+        replay.is_dir()
+        and not any(find_segments(shard) for shard in find_shards(replay))
+        and (set(replay.iterdir()) == set(find_shards(replay)))
+    )
 
 
 def _has_content(path: Path) -> bool:

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from amago_ray.data.files import missing_folders
 from amago_ray.errors import RunDirectoryError
 
 # Whoever only looks whether the lock is held holds it for a moment.
@@ -31,7 +32,7 @@ class RunLock:
             OSError: the directory cannot be written.
         """
         directory = self._path.parent
-        missing = [path for path in (directory, *directory.parents) if not path.exists()]
+        missing = missing_folders(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._made = missing
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -45,6 +46,11 @@ class RunLock:
                     self._made = []
                     raise RunDirectoryError(f"{directory}: another process is training this run") from error
                 time.sleep(_PAUSE_S)
+
+    @property
+    def has_made_directory(self) -> bool:
+        """Whether the directory goes when the lock is let go."""
+        return bool(self._made)
 
     def keep(self) -> None:
         """The directory stays when the lock is let go."""

@@ -32,7 +32,9 @@ def claim(
 
 def occupied(directory: Path, run_id: int | None = OTHER) -> Path:
     """The directory of a shard of a run that is over, with a segment; run_id None: as earlier versions wrote it."""
-    claim(directory, run_id or 0).close()
+    owner = claim(directory, run_id or 0)
+    owner.begin()
+    owner.close()
     if run_id is None:
         owner = {"shard": 0, "incarnation": 5, "token": "x"}
         (directory / "owner.json").write_text(json.dumps(owner))
@@ -138,7 +140,9 @@ def test_overwrite_removes_another_runs_files_when_training_begins(tmp_path: Pat
 
 def test_a_run_resumes_its_own_shards_alone(tmp_path: Path) -> None:
     for mode in ("new", "resume", "overwrite"):
-        claim(tmp_path / "own", mode=mode).close()
+        owner = claim(tmp_path / "own", mode=mode)
+        owner.begin()
+        owner.close()
     occupied(tmp_path / "other")
     with pytest.raises(DataError, match=f"expected replay of run id {RUN}, found that of run id {OTHER}") as error:
         claim(tmp_path / "other", mode="resume")
@@ -156,6 +160,21 @@ def test_a_folder_that_is_not_a_shards_is_refused(tmp_path: Path, mode: Literal[
         claim(tmp_path, mode=mode)
     one_line(error)
     assert names(tmp_path) == {SEGMENT}
+
+
+def test_a_claim_that_never_began_leaves_nothing(tmp_path: Path) -> None:
+    claim(tmp_path / "replay" / "shard_0").close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    claim(tmp_path / "empty").close()
+    assert names(tmp_path / "empty") == set()
+    first, second = claim(tmp_path / "more" / "shard_0"), claim(tmp_path / "more" / "shard_1", shard=1)
+    first.close()
+    second.close()
+    assert names(tmp_path / "more") == set()
+    occupied(tmp_path / "own", RUN)
+    claim(tmp_path / "own", incarnation=1).close()
+    assert names(tmp_path / "own") == {"owner.json", SEGMENT}
 
 
 def test_half_a_claim_is_in_nobodys_way(tmp_path: Path) -> None:

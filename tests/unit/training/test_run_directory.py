@@ -36,7 +36,9 @@ def make_config(tmp_path: Path, **settings: object) -> Config:
 def store(replay: Path, number: int, run_id: int) -> Path:
     """A shard's directory with a segment, as a run that is over leaves it."""
     directory = replay / f"shard_{number}"
-    DirectoryOwner(directory, Claim(run_id, "new"), shard=number, incarnation=0).close()
+    owner = DirectoryOwner(directory, Claim(run_id, "new"), shard=number, incarnation=0)
+    owner.begin()
+    owner.close()
     (directory / SEGMENT).write_bytes(b"episodes")
     return directory
 
@@ -296,7 +298,13 @@ def test_a_start_that_was_killed_before_its_mark_is_in_nobodys_way(tmp_path: Pat
     path.mkdir(parents=True)
     (path / ".lock").touch()
     (path / ".metadata.json.77.tmp").write_text("{")
-    assert begun(make_config(tmp_path)).session == 1
+    # As a shard that has opened but not begun leaves it.
+    owner = DirectoryOwner(path / "replay" / "shard_0", Claim(77, "new"), shard=0, incarnation=0)
+    owner.begin()
+    owner.close()
+    directory = begun(make_config(tmp_path))
+    assert directory.session == 1
+    DirectoryOwner(path / "replay" / "shard_0", directory.claim, shard=0, incarnation=0).begin()
 
 
 def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
@@ -374,6 +382,7 @@ def test_a_folder_of_the_users_own_is_no_shard(tmp_path: Path) -> None:
 def test_another_run_that_lives_keeps_its_replay(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     living = DirectoryOwner(shared / "shard_0", Claim(77, "new"), shard=0, incarnation=0)
+    living.begin()
     (shared / "shard_0" / SEGMENT).write_bytes(b"episodes")
     config = make_config(tmp_path, replay=ReplayConfig(directory=str(shared)))
     refused(config, DataError, "in use by run id 77, which is running", overwrite=True)

@@ -1,0 +1,155 @@
+"""Putting a run together: all or nothing, and nothing of the user's lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from helpers.local_runs import TINY, tiny_config
+from helpers.one_line import one_line
+
+import amago_ray
+from amago_ray import AmagoRayError, Config
+from amago_ray.data.arrow_codec import read_stream
+from amago_ray.errors import CheckpointError, ConfigError, DataError, EnvError, RunDirectoryError
+
+SHORT = {"stop": {"learner_steps": 10}}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def refused(config: Config, kind: type[AmagoRayError], words: str, **options: Any) -> None:
+    with pytest.raises(kind, match=words) as error:
+        amago_ray.train(config, local=True, **options)
+    one_line(error)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of a run, but for the marks of who opened its shards last."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name != "owner.json"
+    }
+
+
+@pytest.mark.parametrize(
+    ("sections", "kind", "words"),
+    [
+        ({"relabel": {"kind": "nowhere:Relabeler"}}, ConfigError, "cannot import"),
+        ({"env": "helpers.envs:NoSuchEnv"}, EnvError, "NoSuchEnv"),
+        ({"model": {**TINY["model"], "sequence_model": {"kind": "nowhere:Model"}}}, ConfigError, "cannot import"),
+        (
+            {"model": {**TINY["model"], "sequence_model": {"attention_backend": "flash_attn"}}},
+            ConfigError,
+            "flash_attn",
+        ),
+        ({"evaluation": {"env": "NoSuchEnv-v0"}}, EnvError, "no such environment"),
+        ({"replay": {"directory": "/dev/null/x"}}, DataError, "cannot write there"),
+    ],
+    ids=["relabeler", "environment", "model", "absent GPU", "evaluation", "unwritable replay"],
+)
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}], ids=["overwrite", "resume"])
+def test_a_run_that_cannot_start_costs_the_old_one_nothing(
+    tmp_path: Path, sections: dict[str, Any], kind: type[AmagoRayError], words: str, options: dict[str, bool]
+) -> None:
+    amago_ray.train(tiny_config(tmp_path, **SHORT), local=True)
+    before = contents(tmp_path / "tiny")
+    with pytest.raises(kind, match=words) as error:
+        amago_ray.train(tiny_config(tmp_path, **sections), local=True, **options)
+    one_line(error)
+    assert contents(tmp_path / "tiny") == before
+
+
+def test_a_run_that_fails_at_its_last_preparation_costs_the_old_one_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where everything could be made but the files of the new run."""
+    amago_ray.train(tiny_config(tmp_path, **SHORT), local=True)
+    before = contents(tmp_path / "tiny")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr("amago_ray.training.run_directory.stage", Mock(side_effect=full))
+    refused(tiny_config(tmp_path, **SHORT), RunDirectoryError, "No space left on device", overwrite=True)
+    assert contents(tmp_path / "tiny") == before
+    fresh = dataclasses.replace(tiny_config(tmp_path, **SHORT, replay={"num_shards": 3}), name="fresh")
+    refused(fresh, RunDirectoryError, "No space left on device")
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "kind", "words"),
+    [
+        ({"env": "amago_ray/TMaze-v0"}, ConfigError, "env: expected that of the run"),
+        ({"seed": 4}, ConfigError, "seed: expected 3, with which the run .* began, got 4"),
+        ({"replay": {"num_shards": 2}}, CheckpointError, r"expected replay\.num_shards 1, found 2"),
+        ({"agent": {"num_critics": 3}}, CheckpointError, "expected one of this agent"),
+    ],
+    ids=["env", "seed", "shards", "networks"],
+)
+def test_a_run_goes_on_as_what_it_was(
+    tmp_path: Path, sections: dict[str, Any], kind: type[AmagoRayError], words: str
+) -> None:
+    config = tiny_config(tmp_path, relabel={"kind": "none"}, exploration={"kind": "none"}, **SHORT)
+    amago_ray.train(config, local=True)
+    before = contents(tmp_path / "tiny")
+    owners = sorted((tmp_path / "tiny").rglob("owner.json"))
+    changed = tiny_config(tmp_path, relabel={"kind": "none"}, exploration={"kind": "none"}, **{**SHORT, **sections})
+    refused(changed, kind, words, resume=True)
+    assert contents(tmp_path / "tiny") == before
+    assert sorted((tmp_path / "tiny").rglob("owner.json")) == owners
+
+
+def test_runs_of_equal_seed_do_not_swallow_each_others_episodes(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, replay={"directory": str(tmp_path / "data")}, **SHORT)
+    amago_ray.train(config, local=True)
+    first = run_ids(tmp_path / "data")
+    amago_ray.train(config, local=True, overwrite=True)
+    second = run_ids(tmp_path / "data")
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert second == {json.loads((tmp_path / "tiny" / "metadata.json").read_text())["run_id"]}
+    other = dataclasses.replace(config, name="other")
+    refused(other, DataError, "holds episodes of another run")
+    amago_ray.train(other, local=True, overwrite=True)
+    assert not run_ids(tmp_path / "data") & (first | second)
+    refused(config, DataError, "expected replay of run id", resume=True)
+
+
+def run_ids(replay: Path) -> set[int]:
+    """Those of all stored episodes."""
+    streams = (read_stream(path.read_bytes(), str(path))[1] for path in replay.rglob("*.arrows"))
+    return {episode.header.episode_id.run for episodes in streams for episode in episodes}
+
+
+def test_environments_that_change_the_folder_move_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    sections = {
+        "env": {"id": "helpers.chdir_env:ChdirEnv", "kwargs": {"folder": str(tmp_path)}, "max_episode_steps": 9}
+    }
+    config = tiny_config(
+        Path("runs"),
+        relabel={"kind": "none"},
+        replay={"directory": "data"},
+        exploration={"kind": "none"},
+        evaluation={"film_at_end": False},
+        **sections,
+        **SHORT,
+    )
+    outcome = amago_ray.train(config, local=True)
+    assert Path.cwd() == tmp_path / "here"
+    assert outcome.run_directory == tmp_path / "here" / "runs" / "tiny"
+    assert {path.name for path in tmp_path.iterdir()} == {"here"}
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"runs", "data"}
+    assert amago_ray.evaluate("runs/tiny", num_episodes=2)["eval/length_mean"] == 9
+    assert Path.cwd() == tmp_path / "here"
