@@ -8,11 +8,12 @@ from pathlib import Path
 
 from amago_ray.errors import ConfigError
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# One slash, as `pathlib` makes one of two.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(where: str, path: str | os.PathLike[str]) -> Path:
-    """The absolute path that `path` means now, with `~` as a shell reads it; `where` is the setting or argument.
+    """The absolute path that an argument means now, with `~` as a shell reads it; `where` is the argument's name.
 
     Raises:
         ConfigError: it is the address of something that is not mounted here, or names the home of nobody.

@@ -113,7 +113,8 @@ class Checkpoints:
         return bool(self._found("step"))
 
     def _found(self, kind: Literal["step", "best"]) -> list[Path]:
-        return sorted(path for path in self._directory.glob(f"{kind}_*") if _NAME.fullmatch(path.name))
+        found = (path for path in self._directory.glob(f"{kind}_*") if _NAME.fullmatch(path.name))
+        return sorted(found, key=lambda path: [int(number) for number in path.name.split("_")[1:]])
 
     def _write(
         self,

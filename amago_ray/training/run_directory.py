@@ -57,15 +57,11 @@ class RunDirectory:
 
     @classmethod
     def of(cls, config: Config) -> RunDirectory:
-        """The directory of a run with these settings, whatever becomes of the process's working folder later.
-
-        Raises:
-            ConfigError: `runs_dir` or `replay.directory` names no place on this machine.
-        """
+        """The directory of a run with these settings, whatever becomes of the process's working folder later."""
         replay = config.replay.directory
         return cls(
-            local_path("runs_dir", config.runs_dir) / config.name,
-            None if replay is None else local_path("replay.directory", replay),
+            Path(config.runs_dir).absolute() / config.name,
+            None if replay is None else Path(replay).absolute(),
             config.replay.num_shards,
         )
 
@@ -228,12 +224,14 @@ class RunDirectory:
 
     def _check_names(self) -> None:
         """Refuse a directory where something of the user's has a name that runs write."""
+        if self.path.is_file():
+            raise RunDirectoryError(f"{self.path}: expected a folder, found a file: choose another name")
         names = [name for name in (*_FILES, *_FOLDERS) if os.path.lexists(self.path / name)]
         if self._read_ours() is None:
             if names and not (names == ["replay"] and _is_half_made(self.path / "replay")):
                 raise RunDirectoryError(
                     f'{self.path}: expected a free folder or a run\'s, found "{names[0]}" that no run has written: '
-                    "choose another --name"
+                    "choose another name"
                 )
             return
         for name in names:
@@ -267,7 +265,8 @@ class RunDirectory:
             if "run_id" in self._found and run_id_of(shard) == self._found["run_id"]:
                 remove_shard(shard)
         remove_checkpoints(self.checkpoints)
-        for path in (self.reports, self.path / _STATUS_FILE, self.film):
+        # The mark goes last, when that of the new run takes its place.
+        for path in (*(self.path / name for name in _FILES if name != _METADATA_FILE), self.film):
             remove_file(path)
         for path in self.path.iterdir():
             if _OTHER_NAMES.fullmatch(path.name) and not path.name.endswith(f".{os.getpid()}.tmp"):

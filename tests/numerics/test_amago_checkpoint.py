@@ -130,6 +130,16 @@ def test_an_earlier_run_is_replaced_only_when_asked_to(tmp_path):
     assert again.is_dir()
 
 
+def test_an_import_that_fails_costs_the_earlier_run_nothing(tmp_path):
+    _, settings = prepare(ONE, tmp_path)
+    run = amago_ray.import_checkpoint(tmp_path / "policy.pt", load_config(settings), tmp_path / "run").parents[1]
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (tmp_path / "broken.pt").write_text("text\n")
+    with pytest.raises(CheckpointError, match=r"broken\.pt: expected AMAGO weights"):
+        amago_ray.import_checkpoint(tmp_path / "broken.pt", load_config(settings), run, overwrite=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_a_missing_file_is_one_line(tmp_path):
     _, settings = prepare(ONE, tmp_path)
     with pytest.raises(CheckpointError, match=r"nothing\.pt: expected AMAGO weights"):

@@ -94,11 +94,18 @@ def test_a_policy_file_is_read_without_unpickling(tmp_path):
     assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in agent.state_dict().items())
 
 
-@pytest.mark.parametrize("content", ["missing", "text", "object", "list"])
+@pytest.mark.parametrize("content", ["missing", "text", "line", "empty", "folder", "object", "list"])
 def test_files_that_are_no_policy_are_one_readable_line(tmp_path, content):
     path = tmp_path / "policy.pt"
     if content == "text":
         path.write_text("no weights")
+    elif content == "line":
+        # Read as a pickle, it ends in the middle of an instruction.
+        path.write_text("text\n")
+    elif content == "empty":
+        path.touch()
+    elif content == "folder":
+        path.mkdir()
     elif content == "object":
         torch.save({"model": Tricky()}, path)
     elif content == "list":

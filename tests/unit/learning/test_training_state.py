@@ -79,13 +79,13 @@ def test_files_of_two_checkpoints_do_not_mix(tmp_path):
 
 
 @pytest.mark.parametrize("name", [POLICY_FILE, TRAINING_STATE_FILE])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text"])
 def test_broken_files_are_one_readable_line(tmp_path, name, damage):
     save_training_state(tmp_path, make_learner(1).state_dict())
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).unlink()
     if damage != "missing":
-        (tmp_path / name).write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+        (tmp_path / name).write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"text\n"}[damage])
     with pytest.raises(CheckpointError, match="expected") as error:
         load_training_state(tmp_path)
     assert name in str(error.value)

@@ -14,7 +14,7 @@ import pytest
 from helpers.one_line import one_line
 
 from amago_ray.errors import CheckpointError
-from amago_ray.training.checkpoints import Checkpoints, open_checkpoint
+from amago_ray.training.checkpoints import Checkpoints, open_checkpoint, remove_checkpoints
 
 FILES = {"policy.safetensors": b"weights" * 1000, "training_state.pt": b"state"}
 
@@ -232,3 +232,72 @@ def test_metadata_survives_exactly(tmp_path: Path) -> None:
     found.pop("sha256")
     assert found == metadata
     assert json.loads((path / "metadata.json").read_text())["numbers"][2] == 2**127
+
+
+# --- what is the user's ---------------------------------------------------------------------------------------------
+
+
+MINE = (
+    "notes.txt",
+    "step_000000015/policy.safetensors",
+    "step_000000016_backup/metadata.json",
+    "step_final/policy.safetensors",
+    "best_of_all/policy.safetensors",
+    ".cache.tmp",
+    ".mine.tmp/notes.txt",
+)
+
+
+def add_mine(directory: Path) -> None:
+    for name in MINE:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(name)
+
+
+def mine_is_whole(directory: Path) -> bool:
+    return all((directory / name).read_text() == name for name in MINE)
+
+
+def test_pruning_takes_checkpoints_alone(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(checkpoints, 10)
+    add_mine(tmp_path)
+    (tmp_path / "step_000000010" / "notes.txt").write_text("mine")
+    for step in (20, 30):
+        save(checkpoints, step)
+        checkpoints.save_best(step, FILES, {})
+    assert mine_is_whole(tmp_path)
+    assert names(tmp_path / "step_000000010") == ["notes.txt"]
+    others = {name.partition("/")[0] for name in MINE} | {"step_000000010"}
+    assert set(names(tmp_path)) - others == {"best", "best_000000030", "latest", "step_000000030"}
+    assert checkpoints.load().metadata["learner_steps"] == 30
+
+
+def test_removing_all_takes_checkpoints_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(directory, keep=3)
+    for step in (10, 20):
+        save(checkpoints, step)
+    checkpoints.save_best(20, FILES, {})
+    half = directory / ".step_000000030.tmp"
+    half.mkdir()
+    (half / "policy.safetensors").write_bytes(b"wei")
+    add_mine(directory)
+    elsewhere = save(Checkpoints(tmp_path / "elsewhere", keep=1), 40)
+    (directory / elsewhere.name).symlink_to(elsewhere)
+    remove_checkpoints(directory)
+    assert mine_is_whole(directory)
+    assert set(names(directory)) == {name.partition("/")[0] for name in MINE}
+    assert open_checkpoint(elsewhere).metadata["learner_steps"] == 40
+    remove_checkpoints(tmp_path / "nowhere")
+
+
+def test_steps_beyond_nine_digits_are_steps_of_their_own(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (100_000_000, 999_999_999, 1_000_000_000):
+        save(checkpoints, step)
+    assert names(tmp_path) == ["latest", "step_1000000000", "step_999999999"]
+    (tmp_path / "latest").unlink()
+    assert checkpoints.load().metadata["learner_steps"] == 1_000_000_000
+    save(checkpoints, 100_000_000)
+    assert names(tmp_path) == ["latest", "step_100000000"], "those beyond it belong to a past that was given up"

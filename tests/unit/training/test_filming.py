@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import imageio.v3 as imageio
 import numpy as np
@@ -86,3 +89,27 @@ def test_mp4_without_its_plugin_says_what_is_missing(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match=r"imageio\[ffmpeg\]") as error:
         write_film(FRAMES, tmp_path / "x.mp4")
     one_line(error)
+
+
+def test_only_a_film_is_replaced(tmp_path: Path) -> None:
+    film_of_before = write_film(FRAMES, tmp_path / "x.gif")
+    write_film(FRAMES * 2, film_of_before)
+    (tmp_path / "notes.gif").write_text("mine")
+    (tmp_path / "folder.gif").mkdir()
+    for name, words in (("notes.gif", "expected a film to replace"), ("folder.gif", "expected a file to write")):
+        with pytest.raises(ConfigError, match=words) as error:
+            write_film(FRAMES, tmp_path / name)
+        one_line(error)
+    assert (tmp_path / "notes.gif").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.gif", "notes.gif", "x.gif"]
+
+
+def test_a_film_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_film(FRAMES, tmp_path / "x.gif")
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    with pytest.raises(RunDirectoryError, match="cannot be written: No space left on device") as error:
+        write_film(FRAMES * 2, path)
+    one_line(error)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["x.gif"]
