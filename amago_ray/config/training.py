@@ -86,4 +86,5 @@ class ClusterConfig:
     dashboard: bool = True
     """Start the Ray dashboard with an embedded Ray."""
     spread: bool = True
-    """Spread runners and shards over nodes."""
+    """Spread env runners and replay shards over nodes; without, shards start on the command's node and Ray packs the
+    runners."""

@@ -8,7 +8,7 @@ from pathlib import Path
 OWNER_FILE = "owner.json"
 SEGMENT_NAME = re.compile(r"segment_(\d{8})_(\d{6,})\.arrows")
 
-_SHARD_NAME = re.compile(r"shard_\d+")
+_SHARD_NAME = re.compile(r"shard_(\d+)")
 _UNFINISHED_NAME = re.compile(r"segment_\d{8}_\d{6,}\.tmp|owner\.json\.[0-9a-f]{32}\.tmp")
 
 
@@ -24,6 +24,13 @@ def find_shards(replay: Path) -> list[Path]:
     return sorted(
         path for path in replay.iterdir() if _SHARD_NAME.fullmatch(path.name) and (path / OWNER_FILE).is_file()
     )
+
+
+def shard_number(directory: Path) -> int:
+    """Which shard keeps its files there, by the directory's name."""
+    match = _SHARD_NAME.fullmatch(directory.name)
+    assert match is not None, "a directory that `find_shards` found"
+    return int(match[1])
 
 
 def find_segments(directory: Path) -> list[Path]:

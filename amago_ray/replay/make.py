@@ -7,8 +7,8 @@ from pathlib import Path
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
 from amago_ray.relabel.make import make_relabeler
-from amago_ray.replay.layout import shard_directory
-from amago_ray.replay.owner import Claim
+from amago_ray.replay.layout import find_shards, shard_directory, shard_number
+from amago_ray.replay.owner import Claim, run_id_of
 from amago_ray.replay.shard import ReplayShard
 
 
@@ -33,3 +33,16 @@ def make_shard(
         seed=config.seed,
         num_shards=config.replay.num_shards,
     )
+
+
+def surplus_shards(config: Config, replay: Path, claim: Claim) -> list[int]:
+    """Shards that the run had when there were more of them, and whose directories are here.
+
+    Raises:
+        DataError: whose a directory is cannot be read.
+    """
+    return [
+        shard_number(directory)
+        for directory in find_shards(replay)
+        if shard_number(directory) >= config.replay.num_shards and run_id_of(directory) in (claim.run_id, None)
+    ]

@@ -140,9 +140,13 @@ class Segment:
 
     def read(self, offset: int, num_bytes: int) -> pa.RecordBatch:
         """One episode's batch, as views on the mapped file."""
+        return pa.ipc.read_record_batch(self.read_message(offset, num_bytes), self._arrow_schema)
+
+    def read_message(self, offset: int, num_bytes: int) -> pa.Buffer:
+        """One episode as it was appended, as a view on the mapped file."""
         if self._mapped is None or self._mapped.size < offset + num_bytes:
             self._mapped = _map(self.path)
-        return pa.ipc.read_record_batch(self._mapped.slice(offset, num_bytes), self._arrow_schema)
+        return self._mapped.slice(offset, num_bytes)
 
     def unmap(self) -> None:
         """Let go of the mapping; views that still use it keep it alive."""

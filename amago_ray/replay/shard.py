@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import DataError
 from amago_ray.relabel.relabeler import Relabeler
 from amago_ray.replay.index import EpisodeTable, StoredEpisode
+from amago_ray.replay.layout import remove_shard, shard_number
 from amago_ray.replay.owner import NO_RUN, Claim
 from amago_ray.replay.reports import AddReport, ShardReport
 from amago_ray.replay.store import SegmentStore
@@ -55,6 +58,8 @@ class ReplayShard:
                 schema.
         """
         self._config = config
+        self._claim = claim
+        self._incarnation = incarnation
         self._context_length = context_length
         self._relabeler = relabeler
         self._capacity_timesteps = max(1, config.capacity_timesteps // num_shards)
@@ -110,21 +115,47 @@ class ReplayShard:
             expected.require(schema, "add")
         new, num_duplicates = self._split_duplicates(list(episodes))
         self._num_duplicates += num_duplicates
-        num_timesteps = sum(encoded.batch.num_rows - 1 for encoded in new)
-        if new:
-            chunks = [content.slice(encoded.offset, encoded.num_bytes) for encoded in new]
-            sequence, offset = self._store.append(chunks, schema, num_episodes=len(new), num_timesteps=num_timesteps)
-            for encoded in new:
-                self._insert(sequence, offset, encoded, schema)
-                offset += encoded.num_bytes
-            self._evict()
+        self._append(new, [content.slice(encoded.offset, encoded.num_bytes) for encoded in new], schema)
         return AddReport(
             num_episodes=len(new),
-            num_timesteps=num_timesteps,
+            num_timesteps=_num_timesteps(new),
             num_duplicates=num_duplicates,
             stored_timesteps=self._table.num_timesteps,
             inserted_timesteps=self._store.inserted_timesteps,
         )
+
+    def adopt(self, directory: Path) -> int:
+        """Take over the episodes of another shard of this run, and remove its directory; returns how many were new.
+
+        Broken off, it can be done again: what is stored already is not taken twice.
+
+        Raises:
+            DataError: the directory is not this run's, or its episodes are of another schema; or the disk is full.
+        """
+        other = SegmentStore(
+            directory,
+            self._claim,
+            shard=shard_number(directory),
+            incarnation=self._incarnation,
+            segment_bytes=self._config.segment_bytes,
+            segment_timesteps=self._capacity_timesteps,
+            fsync="never",
+            goal_rule=None,
+        )
+        schema, num_new = other.schema, 0
+        if schema is not None:
+            expected = self._store.schema or self._expected_schema
+            if expected is not None:
+                expected.require(schema, str(directory))
+            for sequence, group in groupby(other.recover(), key=itemgetter(0)):
+                new, _ = self._split_duplicates([encoded for _, encoded in group])
+                messages = [other.read_message(sequence, encoded.offset, encoded.num_bytes) for encoded in new]
+                self._append(new, messages, schema)
+                num_new += len(new)
+            self._store.sync()
+        other.close()
+        remove_shard(directory)
+        return num_new
 
     def sample(self, batch_size: int) -> SequenceBatch:
         """Draw `batch_size` episodes with replacement, relabel each, slice it to the context, and pack them.
@@ -231,6 +262,18 @@ class ReplayShard:
         assert schema is not None, "a stored episode has a schema"
         return to_episode(self._store.read(stored.segment, stored.offset, stored.num_bytes), stored.header, schema)
 
+    def _append(self, new: Sequence[EncodedEpisode], messages: Sequence[pa.Buffer], schema: EpisodeSchema) -> None:
+        """Store episodes that are not stored yet, and evict the oldest segments when over capacity."""
+        if not new:
+            return
+        sequence, offset = self._store.append(
+            messages, schema, num_episodes=len(new), num_timesteps=_num_timesteps(new)
+        )
+        for encoded in new:
+            self._insert(sequence, offset, encoded, schema)
+            offset += encoded.num_bytes
+        self._evict()
+
     def _insert(self, sequence: int, offset: int, encoded: EncodedEpisode, schema: EpisodeSchema) -> None:
         header: EpisodeHeader = encoded.header
         self._table.append(StoredEpisode(sequence, offset, encoded.num_bytes, encoded.batch.num_rows - 1, header))
@@ -259,6 +302,10 @@ class ReplayShard:
         if self._table.num_timesteps > self._capacity_timesteps:
             return True
         return self._capacity_bytes is not None and self._store.num_bytes > self._capacity_bytes
+
+
+def _num_timesteps(episodes: Sequence[EncodedEpisode]) -> int:
+    return sum(encoded.batch.num_rows - 1 for encoded in episodes)
 
 
 def draw_window(num_transitions: int, context_length: int, rng: np.random.Generator) -> tuple[int, int]:

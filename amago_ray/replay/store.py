@@ -162,6 +162,10 @@ class SegmentStore:
                 self._segments[self._mapped.popitem(last=False)[0]].unmap()
         return self._segments[sequence].read(offset, num_bytes)
 
+    def read_message(self, sequence: int, offset: int, num_bytes: int) -> pa.Buffer:
+        """One episode as it was appended, as a view on its segment."""
+        return self._segments[sequence].read_message(offset, num_bytes)
+
     def evict_oldest(self) -> None:
         """Take the oldest segment out of use, and delete its file unless a watermark may need it."""
         sequence, segment = self._segments.popitem(last=False)
@@ -221,10 +225,14 @@ class SegmentStore:
                 mark.num_bytes, num_episodes=last_num_episodes, num_timesteps=last_num_timesteps
             )
 
-    def close(self) -> None:
-        """Close all files; segments kept for a watermark stay on disk."""
+    def sync(self) -> None:
+        """Force what was appended to the disk, unless that is switched off."""
         if self._newest is not None and self._fsync != "never":
             self._newest.sync()
+
+    def close(self) -> None:
+        """Close all files; segments kept for a watermark stay on disk."""
+        self.sync()
         for segment in self._segments.values():
             segment.close()
         self._mapped.clear()

@@ -29,6 +29,7 @@ from amago_ray.runtime.placement import (
     gpus_per_learner,
     place_shards,
     shard_hosts,
+    share_out,
 )
 from amago_ray.runtime.run_actors import RunActors
 from amago_ray.runtime.supervisor import RestartBudget, Started, Supervisor
@@ -77,6 +78,7 @@ class RayBackend:
         self._shards: list[Any] = []
         self._shard_watches: dict[Any, _ShardWatch] = {}
         self._hosts: dict[str, str] = {}
+        self._hosts_before: dict[int, str] = {}
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
         """Create all actors, in parallel, and wait until each has been made. They wait for the control actor's filling.
@@ -87,14 +89,13 @@ class RayBackend:
         """
         config = self._config
         nodes = alive_nodes()
-        before: dict[int, str] = {}
         if checkpoint is not None:
             self._counters = Counters(
                 *(int(checkpoint.metadata[name]) for name in ("env_steps", "learner_steps", "episodes"))
             )
             self._files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
-            before = shard_hosts(checkpoint.metadata.get("state", {}))
-        places = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before=before)
+            self._hosts_before = shard_hosts(checkpoint.metadata.get("state", {}))
+        places = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before=self._hosts_before)
         self._hosts = {str(place.number): place.host for place in places}
         self._first_env_steps = self._counters.env_steps
         base: dict[str, Totals] = {
@@ -126,7 +127,37 @@ class RayBackend:
             end = ending(reference, reference)
             if end.kind != "returned":
                 raise end.failure(f"the replay shard {number} cannot begin")
+        if self._files is not None:
+            self._take_over_shards()
+        for shard in self._shards:
+            shard.report.remote()
         self._watch = self._control.watch.remote()
+
+    def _take_over_shards(self) -> None:
+        """Let shards take over what belonged to shards that the run has no longer."""
+        num_shards, num_before = len(self._shards), len(self._hosts_before)
+        shares = share_out([get(shard.surplus.remote(), _BEGIN_TIMEOUT_S) for shard in self._shards])
+        takings = [shard.adopt.remote(share) for shard, share in zip(self._shards, shares, strict=True)]
+        while ray.wait(takings, num_returns=len(takings), timeout=_LONGEST_SILENT_START_S)[1]:
+            _log.warning("still taking over the episodes of replay shards that are no longer")
+        taken: dict[int, int] = {}
+        for number, reference in enumerate(takings):
+            end = ending(reference)
+            if end.kind != "returned":
+                raise end.failure(f"the replay shard {number} cannot take over the episodes of others")
+            taken |= end.value
+        if num_before and num_before != num_shards:
+            each = self._config.replay.capacity_timesteps // num_shards
+            self._warnings.append(
+                f"replay.num_shards is {num_shards}, was {num_before}: each shard now holds up to {each:,} timesteps"
+            )
+        for shard, num_episodes in sorted(taken.items()):
+            self._warnings.append(f"{num_episodes:,} episodes of the former replay shard {shard} were taken over")
+        for shard, host in sorted(self._hosts_before.items()):
+            if shard >= num_shards and shard not in taken:
+                self._warnings.append(
+                    f"the episodes of the former replay shard {shard} on {host} are out of use: no shard is there"
+                )
 
     def advance(self, timeout_s: float) -> Report:
         """Wait a while, or until something happens, and report.
@@ -266,6 +297,7 @@ class RayBackend:
         if watch.incarnation:
             self._warnings.append(f"the {name} died and was started again: it goes on from what is on its disk")
             watch.budget.failed(name, Ending("died", error=TrainingError("its process died")), now_s)
+            self._shards[watch.number].report.remote()
         watch.budget.started(now_s)
         watch.incarnation = end.value
         self._shard_watches[self._shards[watch.number].watch.remote(watch.incarnation)] = watch

@@ -69,6 +69,18 @@ def place_shards(
     return table
 
 
+def share_out(surplus: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Which shard takes over which that are no longer: each one of those that it sees, and none twice.
+
+    surplus: what each shard sees.
+    """
+    taken: list[list[int]] = [[] for _ in surplus]
+    for number in sorted({number for seen in surplus for number in seen}):
+        takers = [taker for taker, seen in enumerate(surplus) if number in seen]
+        taken[takers[number % len(takers)]].append(number)
+    return taken
+
+
 def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
     """Keeps an actor on one node: restarted anywhere else, it would not find its files."""
     return NodeAffinitySchedulingStrategy(node_id, soft=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -11,7 +12,8 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
-from amago_ray.replay.make import make_shard
+from amago_ray.replay.layout import shard_directory
+from amago_ray.replay.make import make_shard, surplus_shards
 from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import ReplayShard
 from amago_ray.runtime.actors import ASIDE, find_actor
@@ -34,6 +36,9 @@ class ReplayShardActor:
         incarnation: int,
         control: str,
     ) -> None:
+        self._config = config
+        self._replay = Path(directory)
+        self._claim = claim
         self._number = shard
         self._closed = threading.Event()
         # Ray restarts an actor with the arguments it had: the time, on the same node, tells its incarnations apart.
@@ -42,16 +47,22 @@ class ReplayShardActor:
         self._control = find_actor(control)
         self._opened: ReplayShard | Exception
         try:
-            self._opened = make_shard(config, spec, Path(directory), claim, shard, incarnation)
+            self._opened = make_shard(config, spec, self._replay, claim, shard, incarnation)
         except Exception as error:
             # Told to whoever asks: what a constructor raises, Ray prints.
             self._opened = error
-            return
-        self.report()
 
     def begin(self) -> None:
         """Take over the directory, also where another run's files are to be overwritten."""
         self._shard.begin()
+
+    def surplus(self) -> Sequence[int]:
+        """Shards that the run has no longer, and whose files are on this node."""
+        return surplus_shards(self._config, self._replay, self._claim)
+
+    def adopt(self, shards: Sequence[int]) -> Mapping[int, int]:
+        """Take over the episodes of shards that the run has no longer; how many of each."""
+        return {shard: self._shard.adopt(shard_directory(self._replay, shard)) for shard in shards}
 
     def add(self, group: bytes) -> None:
         """Store a group of encoded episodes; returns when they are on disk."""

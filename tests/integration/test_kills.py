@@ -15,10 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.processes import descendants, kill_actor
 from helpers.small_run import SmallRun
-
-from amago_ray.data.episode import EpisodeId
-from amago_ray.replay.layout import find_segments, find_shards
-from amago_ray.replay.segment import Segment
+from helpers.stored import stored_episodes
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -163,9 +160,3 @@ def test_nothing_acknowledged_was_lost_and_no_count_fell(killed: KilledRun) -> N
         counters = {each.counter for each in ids if each[1:3] == (runner, incarnation)}
         missing = set(range(max(counters) + 1)) - counters
         assert len(missing) < ENVS_PER_RUNNER, "all but the episodes that were running at the end are stored"
-
-
-def stored_episodes(replay: Path) -> list[EpisodeId]:
-    """The ids of all episodes on disk."""
-    segments = [Segment.open(path) for shard in find_shards(replay) for path in find_segments(shard)]
-    return [encoded.header.episode_id for segment in segments for encoded in segment.scan()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +9,11 @@ import pytest
 import ray
 from helpers.local_runs import tiny_config
 from helpers.one_line import one_line
-from helpers.worker_env import DRIVER
 
 from amago_ray import train
 from amago_ray.errors import AmagoRayError
-from amago_ray.runtime.session import NAMESPACE
 
-pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def embedded_ray() -> Iterator[None]:
-    """One Ray for all runs."""
-    os.environ[DRIVER] = str(os.getpid())
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        namespace=NAMESPACE,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
-    del os.environ[DRIVER]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("embedded_ray")]
 
 
 def reason(config: Any, **how: Any) -> str:

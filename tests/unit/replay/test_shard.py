@@ -194,6 +194,60 @@ def test_one_episode_above_capacity_is_kept(tmp_path):
         assert counters(shard, 5) == {counter}
 
 
+RUN = Claim(7, "resume")
+
+
+def two_shards(tmp_path, claim=RUN):
+    """The directories of two shards of one run, with eight episodes in each, in several segments."""
+    config = ReplayConfig(segment_bytes=2000)
+    for number in (0, 1):
+        shard = open_shard(tmp_path / f"shard_{number}", config=config, claim=claim, shard=number)
+        for counter in range(8):
+            shard.add([long_episode(10 * number + counter)])
+        shard.close()
+    assert len(find_segments(tmp_path / "shard_1")) > 1
+    return config
+
+
+def test_a_shard_takes_over_the_episodes_of_one_that_is_no_longer(tmp_path):
+    config = two_shards(tmp_path)
+    shard = open_shard(tmp_path / "shard_0", config=config, claim=RUN, incarnation=2)
+    assert shard.adopt(tmp_path / "shard_1") == 8
+    assert not (tmp_path / "shard_1").exists()
+    assert counters(shard) == {*range(8), *range(10, 18)}
+    shard.close()
+    reopened = open_shard(tmp_path / "shard_0", config=config, claim=RUN, incarnation=3)
+    assert counters(reopened) == {*range(8), *range(10, 18)}
+    assert reopened.report().inserted_episodes == 16
+
+
+def test_taking_over_goes_on_where_it_was_broken_off(tmp_path):
+    config = two_shards(tmp_path)
+    copy = [long_episode(10 + counter) for counter in range(3)]
+    shard = open_shard(tmp_path / "shard_0", config=config, claim=RUN, incarnation=2)
+    shard.add(copy)
+    assert shard.adopt(tmp_path / "shard_1") == 5
+    assert counters(shard) == {*range(8), *range(10, 18)}
+    assert shard.report().num_duplicates == 0, "nobody sent them twice"
+
+
+def test_an_empty_shard_takes_over_too_and_an_empty_one_is_taken_over(tmp_path):
+    config = two_shards(tmp_path)
+    shard = open_shard(tmp_path / "shard_2", config=config, claim=RUN, shard=2, incarnation=2)
+    assert shard.adopt(tmp_path / "shard_1") == 8
+    open_shard(tmp_path / "shard_3", claim=RUN, shard=3).close()
+    assert shard.adopt(tmp_path / "shard_3") == 0
+    assert not (tmp_path / "shard_3").exists()
+
+
+def test_another_runs_shard_is_not_taken_over(tmp_path):
+    two_shards(tmp_path, claim=Claim(8, "new"))
+    shard = open_shard(tmp_path / "shard_2", claim=RUN, shard=2)
+    with pytest.raises(DataError, match="expected replay of run id 7, found that of run id 8"):
+        shard.adopt(tmp_path / "shard_1")
+    assert find_segments(tmp_path / "shard_1")
+
+
 def test_evicted_ids_may_come_again(tmp_path):
     shard = open_shard(tmp_path, config=ReplayConfig(capacity_timesteps=10))
     shard.add([long_episode(0)])

@@ -8,7 +8,7 @@ import pytest
 
 from amago_ray.config.load import load_config
 from amago_ray.errors import TrainingError
-from amago_ray.runtime.placement import Node, place_shards, require_room
+from amago_ray.runtime.placement import Node, place_shards, require_room, share_out
 
 A, B, C = (Node(letter, f"host_{letter}", num_cpus=4) for letter in "abc")
 
@@ -29,6 +29,23 @@ def test_shards_stay_with_their_hosts_whatever_the_order_of_the_nodes() -> None:
     before = {0: "host_b", 1: "host_a", 2: "host_gone"}
     table = place_shards(3, [A, B, C], spread=True, before=before)
     assert [place.host for place in table] == ["host_b", "host_a", "host_c"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken"),
+    [
+        ([[], []], [[], []]),
+        ([[1, 2, 3]], [[1, 2, 3]]),
+        # Two shards that see the same folders.
+        ([[2, 3, 4], [2, 3, 4]], [[2, 4], [3]]),
+        # Two nodes, each with folders of its own.
+        ([[2], [3], [3, 5]], [[2], [], [3, 5]]),
+    ],
+)
+def test_each_shard_that_is_no_longer_is_taken_over_once_where_it_is_seen(
+    seen: list[list[int]], taken: list[list[int]]
+) -> None:
+    assert share_out(seen) == taken
 
 
 ONE_GPU = [Node("a", "host", num_cpus=8, num_gpus=1)]
