@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from amago_ray.nets.decoding.window import WindowDecoder
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.tokens import TokenColumns
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
 
 class TimestepEncoder(nn.Module):
     """Reads each timestep by itself. Custom ones are made by `attr(config, spec, **config.kwargs)`.
@@ -27,11 +30,11 @@ class TimestepEncoder(nn.Module):
     output_dim: int
     """D_enc, width of the result."""
 
-    def forward(self, tokens: TokenColumns, weight: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: TokenColumns, weight: Float[Tensor, " N"] | None = None) -> Float[Tensor, "N D_enc"]:
         """`[N, D_enc]` of N tokens; `weight [N]` says how rows count in running statistics (training mode)."""
         raise NotImplementedError
 
-    def fold(self) -> Callable[[TokenColumns], Tensor]:
+    def fold(self) -> Callable[[TokenColumns], Float[Tensor, "N D_enc"]]:
         """The encoder in eval mode with its present weights, as acting calls it: here itself, or something faster."""
         return self.eval()
 
@@ -48,7 +51,9 @@ class SequenceModel(nn.Module):
     num_time_indices: int | None = None
     """Timesteps of an episode that it can tell apart; None is any number."""
 
-    def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "N D_enc"], time_index: Int[Tensor, " N"], layout: SequenceLayout
+    ) -> Float[Tensor, "N D"]:
         """`[N, D]` of packed timestep vectors `x [N, D_enc]` with the episode's step count `time_index [N]`."""
         raise NotImplementedError
 

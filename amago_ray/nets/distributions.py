@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from amago_ray.config.agent import AgentConfig, SpaceDistributionConfig
 from amago_ray.config.kinds import Registry
 from amago_ray.data.specs import ActionSpec
 from amago_ray.nets.custom import checked
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
 
 Moments = tuple[Tensor, ...]
 """(probabilities,) or (mean, standard deviation), each `[..., A]`."""
@@ -46,31 +50,38 @@ class PolicyDistribution(ABC):
     `(probabilities [..., A],)`."""
 
     @abstractmethod
-    def moments(self, params: Tensor, mask: Tensor | None = None) -> Moments:
+    def moments(self, params: Float[Tensor, "*R P"], mask: Bool[Tensor, "*R P"] | None = None) -> Moments:
         """Moments of `params [..., P]`; `mask [..., P]` is True where an action is allowed (discrete kinds only)."""
 
     @abstractmethod
-    def log_prob(self, moments: Moments, action: Tensor) -> Tensor:
+    def log_prob(self, moments: Moments, action: Shaped[Tensor, " ..."]) -> Float[Tensor, "*R"]:
         """Log-probability `[...]` of an action in storage form, whose leading axes broadcast against the moments'."""
 
     @abstractmethod
-    def encode(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, action: Shaped[Tensor, " ..."], mask: Bool[Tensor, "*R P"] | None = None) -> Float[Tensor, "*R A"]:
         """Features `[..., A]` of an action in storage form, as critics receive actions of the replay."""
 
     @abstractmethod
-    def draw_noise(self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool) -> Tensor:
+    def draw_noise(
+        self, shape: Sequence[int], generator: torch.Generator, *, reparametrized: bool
+    ) -> Shaped[Tensor, " ..."]:
         """Noise for `sample` or, where `reparametrized`, for `rsample`, of distributions of leading axes `shape`."""
 
     @abstractmethod
-    def rsample(self, moments: Moments, noise: Tensor) -> Tensor:
+    def rsample(self, moments: Moments, noise: Shaped[Tensor, " ..."]) -> Float[Tensor, "*R A"]:
         """Features `[..., A]` of sampled actions, with a gradient to the moments."""
 
-    def sample(self, moments: Moments, noise: Tensor) -> Tensor:
+    def sample(self, moments: Moments, noise: Shaped[Tensor, " ..."]) -> Float[Tensor, "*R A"]:
         """As `rsample`, without gradient. Integer or bool noise is the outcome itself."""
         return self.rsample(tuple(moment.detach() for moment in moments), noise)
 
     @abstractmethod
-    def act(self, params: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def act(
+        self,
+        params: Float[Tensor, "E P"],
+        mask: Bool[Tensor, "E P"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Shaped[Tensor, "E ..."]:
         """Actions in storage form of `params [E, P]`: sampled with the generator, the most likely ones without."""
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 Linear = tuple[Tensor, Tensor | None]
 """weight `[out, in]` and bias."""
@@ -37,7 +41,7 @@ class FoldedTransformer:
     """
 
     embed: Linear
-    positions: Callable[[Tensor], Tensor] | None
+    positions: Callable[[Int[Tensor, " N"]], Float[Tensor, "N D"]] | None
     rotary: bool
     layers: Sequence[FoldedLayer]
     output_norm: Norm

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from amago_ray.config.model import HeadConfig
 from amago_ray.nets.mlp import Mlp, activate
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 _MAX_ACTION = 0.999
 
@@ -24,7 +28,7 @@ class PolicyHead(nn.Module):
         self.num_params = num_params
         self.mlp = Mlp(state_dim, config.hidden_dim, config.num_layers, num_discounts * num_params)
 
-    def forward(self, state: Tensor) -> Tensor:
+    def forward(self, state: Float[Tensor, "*R D"]) -> Float[Tensor, "*R G P"]:
         """Parameters `[R, G, P]` of states `[R, D]`."""
         params: Tensor = self.mlp(state)
         return params.view(*state.shape[:-1], self.num_discounts, self.num_params)
@@ -40,7 +44,7 @@ class EnsembleLinear(nn.Module):
         nn.init.uniform_(self.weight, -math.sqrt(3.0 / input_dim), math.sqrt(3.0 / input_dim))
         nn.init.uniform_(self.bias, -1.0 / math.sqrt(input_dim), 1.0 / math.sqrt(input_dim))
 
-    def parameters_of(self, *, frozen: bool) -> tuple[Tensor, Tensor]:
+    def parameters_of(self, *, frozen: bool) -> tuple[Float[Tensor, "C inputs outputs"], Float[Tensor, "C 1 outputs"]]:
         """Weight and bias, detached where `frozen`."""
         return (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
 
@@ -82,7 +86,7 @@ class StateCritics(CriticEnsemble):
         super().__init__(num_critics, state_dim, config, num_discounts * num_actions)
         self._outputs = (num_discounts, num_actions)
 
-    def forward(self, state: Tensor, *, frozen: bool = False) -> Tensor:
+    def forward(self, state: Float[Tensor, "R D"], *, frozen: bool = False) -> Float[Tensor, "C R G A"]:
         """Values `[C, R, G, A]` of states `[R, D]`."""
         weight, bias = self._layer(0, frozen=frozen)
         hidden = activate(_shared_input(state, weight, bias))
@@ -96,7 +100,7 @@ class StateActionCritics(CriticEnsemble):
     `out` is 1, or the number of value bins.
     """
 
-    discount_features: Tensor
+    discount_features: Float[Tensor, " G"]
 
     def __init__(
         self,
@@ -113,7 +117,9 @@ class StateActionCritics(CriticEnsemble):
         horizon = 1.0 / (1.0 - torch.tensor(discounts, dtype=torch.float32)).clamp_min(1e-6)
         self.register_buffer("discount_features", horizon.log1p(), persistent=False)
 
-    def forward(self, state: Tensor, action: Tensor, *, frozen: bool = False) -> Tensor:
+    def forward(
+        self, state: Float[Tensor, "R D"], action: Float[Tensor, "R K G_or_1 A"], *, frozen: bool = False
+    ) -> Float[Tensor, "C R K G outputs"]:
         """Values `[C, R, K, G, out]` of actions `[R, K, G or 1, A]` in states `[R, D]`."""
         weight, bias = self._layer(0, frozen=frozen)
         num_rows, num_samples = action.shape[:2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from amago_ray.nets.length_groups import LengthGroups, group_by_length
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +26,7 @@ class SequenceLayout:
     Everything derived is computed once and kept, so one layout serves all layers of all networks without host syncs.
     """
 
-    cu_seqlens: Tensor
+    cu_seqlens: Int[Tensor, " B+1"]
     lengths: tuple[int, ...]
     max_seqlen: int
 
@@ -72,19 +76,19 @@ class SequenceLayout:
         return np.stack([self.starts, lengths], axis=1)[np.argsort(-lengths, kind="stable")]
 
     @cached_property
-    def transition_rows(self) -> Tensor:
+    def transition_rows(self) -> Int[Tensor, " M"]:
         """`[M]` int64: token rows that start a transition, that is all but each sequence's last."""
         keep = np.ones(self.num_tokens, dtype=bool)
         keep[self.starts + np.asarray(self.lengths) - 1] = False
         return to_device(np.flatnonzero(keep), self.device)
 
     @cached_property
-    def sequence_index(self) -> Tensor:
+    def sequence_index(self) -> Int[Tensor, " N"]:
         """`[N]` int64: the sequence of each token."""
         return to_device(np.repeat(np.arange(self.num_sequences), self.lengths), self.device)
 
     @cached_property
-    def length_groups(self) -> tuple[LengthGroups, Tensor]:
+    def length_groups(self) -> tuple[LengthGroups, Int[Tensor, " N"]]:
         """Sequences grouped by length, and the groups' `padded_rows [N]` on the device."""
         groups = group_by_length(self.lengths)
         return groups, to_device(groups.padded_rows, self.device)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 NEGATIVE_SLOPE = 0.01
 """Slope of the agent's leaky ReLU below zero."""
 
 
-def activate(x: Tensor) -> Tensor:
+def activate(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Leaky ReLU, written over `x`, the result of a linear map or convolution (whose gradient does not read it)."""
     return functional.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
 
@@ -27,7 +31,7 @@ class Mlp(nn.Module):
         widths = [input_dim, *([hidden_dim] * num_layers), output_dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*R input_dim"]) -> Float[Tensor, "*R output_dim"]:
         """`[..., input_dim]` to `[..., output_dim]`."""
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 class SinusoidalPositions(nn.Module):
@@ -22,7 +26,7 @@ class SinusoidalPositions(nn.Module):
         # known without waiting for a device.
         self._table = torch.empty(0, dim)
 
-    def forward(self, time_index: Tensor) -> Tensor:
+    def forward(self, time_index: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
         """`[N]` int64 to `[N, D]`."""
         if time_index.device.type != "cpu" or torch.compiler.is_compiling():
             return sinusoids(time_index, self.dim)
@@ -39,18 +43,20 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.randn(size, dim))
 
-    def forward(self, time_index: Tensor) -> Tensor:
+    def forward(self, time_index: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
         """`[N]` int64 to `[N, D]`."""
         return functional.embedding(time_index, self.table)
 
 
-def sinusoids(time_index: Tensor, dim: int) -> Tensor:
+def sinusoids(time_index: Int[Tensor, "*R"], dim: int) -> Float[Tensor, "*R dim"]:
     """`[..., D]` float32: sin and cos of t * 10000^(-2i/D), interleaved."""
     angles = _angles(time_index, dim)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :dim]
 
 
-def rotary_tables(time_index: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    time_index: Int[Tensor, " N"], head_dim: int
+) -> tuple[Float[Tensor, "N 1 head_dim//2"], Float[Tensor, "N 1 head_dim//2"]]:
     """Cosines and sines, `[N, 1, head_dim / 2]`, of the angles by which `rotate` turns q and k.
 
     Source: Su et al. (arXiv 2104.09864), section 3.2.
@@ -59,7 +65,9 @@ def rotary_tables(time_index: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(
+    x: Float[Tensor, "N H head_dim"], cos: Float[Tensor, "N 1 head_dim//2"], sin: Float[Tensor, "N 1 head_dim//2"]
+) -> Float[Tensor, "N H head_dim"]:
     """`x [N, H, head_dim]` with the pairs (i, i + head_dim/2) turned by the angle of their row."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

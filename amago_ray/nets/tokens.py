@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from amago_ray.data.specs import ActionSpec, ObservationSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +24,11 @@ class TokenColumns:
     At time_index 0 previous action and reward are read as nothing (all features zero), whatever the columns hold.
     """
 
-    observations: Mapping[str, Tensor]
-    prev_action: Tensor
-    prev_reward: Tensor
-    time_index: Tensor
-    action_mask: Tensor | None = None
+    observations: Mapping[str, Shaped[Tensor, "N ..."]]
+    prev_action: Shaped[Tensor, "N ..."]
+    prev_reward: Float[Tensor, " N"]
+    time_index: Int[Tensor, " N"]
+    action_mask: Bool[Tensor, "N mask_size"] | None = None
 
     def rows(self, start: int, stop: int) -> TokenColumns:
         """Views of the rows from `start` up to `stop`."""
@@ -53,7 +57,7 @@ class TokenFeatures:
         self.num_features = sum(leaf.num_features for leaf in self._leaves.values()) + 1 + action.num_features
         """Width of the result."""
 
-    def __call__(self, tokens: TokenColumns) -> Tensor:
+    def __call__(self, tokens: TokenColumns) -> Float[Tensor, "N num_features"]:
         """`[N, num_features]` of `tokens`."""
         time_index = tokens.time_index
         features = torch.zeros(len(time_index), self.num_features, device=time_index.device)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from amago_ray.nets.layout import SequenceLayout
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 Indices = npt.NDArray[np.int64]
 
@@ -35,10 +38,17 @@ class Decoder(Protocol[StateT]):
         """The state of E episodes that have not begun."""
         ...
 
-    def step(self, x: Tensor, time_index: Tensor, state: StateT) -> Tensor:
+    def step(self, x: Float[Tensor, "E D_enc"], time_index: Int[Tensor, " E"], state: StateT) -> Float[Tensor, "E D"]:
         """`[E, D]` of the next timestep's vectors `x [E, D_enc]` of all episodes; advances `state` in place."""
         ...
 
-    def rebuild(self, x: Tensor, time_index: Tensor, layout: SequenceLayout, indices: Indices, state: StateT) -> None:
+    def rebuild(
+        self,
+        x: Float[Tensor, "N D_enc"],
+        time_index: Int[Tensor, " N"],
+        layout: SequenceLayout,
+        indices: Indices,
+        state: StateT,
+    ) -> None:
         """Recompute the state of `indices` from packed timestep vectors, sequence j for `indices[j]`."""
         ...

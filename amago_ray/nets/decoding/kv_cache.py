@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from amago_ray.nets.layout import SequenceLayout, to_device
 from amago_ray.nets.native.decode import round_up
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +31,7 @@ class CacheStep:
     device: torch.device
 
     @cached_property
-    def rows(self) -> tuple[Tensor, Tensor]:
+    def rows(self) -> tuple[Int[Tensor, " E"], Int[Tensor, " E"]]:
         """Environment and slot of the new tokens, on the device."""
         return torch.arange(len(self.slot), device=self.device), to_device(self.slot, self.device)
 
@@ -37,7 +41,7 @@ class CacheStep:
         return int(self.live.max())
 
     @cached_property
-    def bias(self) -> Tensor | None:
+    def bias(self) -> Float[Tensor, "E 1 num_slots"] | None:
         """`[E, 1, num_slots]`: 0 on live slots, -inf on others; None where all are live."""
         if int(self.live.min()) == self.num_slots:
             return None
@@ -87,7 +91,9 @@ class KvCache:
         self.lengths += 1
         return CacheStep(slot, np.minimum(self.lengths, self.context_length), self.keys.device)
 
-    def attend(self, layer: int, step: CacheStep, q: Tensor, kv: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, step: CacheStep, q: Float[Tensor, "E D"], kv: Float[Tensor, "E H 2 head_dim"]
+    ) -> Float[Tensor, "E D"]:
         """Store the new tokens' keys and values, then attend: `[E, D]` of q `[E, D]` and kv `[E, H, 2, head_dim]`.
 
         q must hold the factor 1 / sqrt(head_dim) already.
@@ -101,7 +107,9 @@ class KvCache:
             q.reshape(num_envs * num_heads, 1, head_dim), keys.flatten(0, 1), values.flatten(0, 1), bias
         ).view(num_envs, -1)
 
-    def fill(self, layer: int, indices: npt.NDArray[np.int64], layout: SequenceLayout, kv: Tensor) -> None:
+    def fill(
+        self, layer: int, indices: npt.NDArray[np.int64], layout: SequenceLayout, kv: Float[Tensor, "N H 2 head_dim"]
+    ) -> None:
         """Replace what `indices` hold by packed tokens: kv `[N, H, 2, head_dim]`, sequence j for `indices[j]`.
 
         Of a sequence longer than the ring, the last tokens stay.
@@ -125,7 +133,12 @@ class KvCache:
         self.values[layer, environments, :, slots] = kv[:, :, 1]
 
 
-def decode_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+def decode_attention(
+    q: Float[Tensor, "R 1 head_dim"],
+    keys: Float[Tensor, "R head_dim L"],
+    values: Float[Tensor, "R L head_dim"],
+    bias: Float[Tensor, "R 1 L"] | None,
+) -> Float[Tensor, "R 1 head_dim"]:
     """One query per row over its own keys: `[R, 1, head_dim]` of q like it.
 
     keys `[R, head_dim, L]`, values `[R, L, head_dim]`; bias `[R, 1, L]` is added to the scores. Batched products beat

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from amago_ray.nets.contracts import TimestepEncoder
 from amago_ray.nets.encoders.token_embedder import split_token_leaves
 from amago_ray.nets.mlp import NEGATIVE_SLOPE, activate
 from amago_ray.nets.tokens import TokenColumns, TokenFeatures
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
 
 _ROOM_FOR_A_STRIDE = 12
 """Pixels from which on the convolutions of small images halve them."""
@@ -80,7 +84,7 @@ class ImageEncoder(nn.Module):
             channels = out_channels
         self.output = nn.Linear(channels * height * width, config.image_dim)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: UInt8[Tensor, "N channels height width"]) -> Float[Tensor, "N image_dim"]:
         """The image's features, before their activation."""
         if self.training and self.random_shift_pixels > 0:
             pixels = random_shift(pixels, self.random_shift_pixels)
@@ -116,12 +120,14 @@ def convolutions_for(config: ImagesConfig, side: int) -> tuple[Sequence[int], Se
     return kernel_sizes, strides
 
 
-def symlog(x: Tensor) -> Tensor:
+def symlog(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """sign(x) ln(1 + |x|)."""
     return x.sign() * x.abs().log1p()
 
 
-def random_shift(pixels: Tensor, max_shift: int) -> Tensor:
+def random_shift(
+    pixels: UInt8[Tensor, "N channels height width"], max_shift: int
+) -> UInt8[Tensor, "N channels height width"]:
     """Each image moved by up to `max_shift` pixels along both axes, edge pixels repeated.
 
     Source: DrQ-v2 (arXiv 2107.09645), section 3.1, with whole pixels.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from amago_ray.nets.moments import moved_moments
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 STEP_SIZE = 1e-4
 """beta of the moving moments, before bias correction."""
@@ -22,9 +27,9 @@ class InputNorm(nn.Module):
     No gradient reaches the moments.
     """
 
-    mean: Tensor
-    mean_square: Tensor
-    num_updates: Tensor
+    mean: Float[Tensor, " F"]
+    mean_square: Float[Tensor, " F"]
+    num_updates: Float[Tensor, " 1"]
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -32,7 +37,7 @@ class InputNorm(nn.Module):
         self.register_buffer("mean_square", torch.ones(num_features))
         self.register_buffer("num_updates", torch.ones(1))
 
-    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(self, x: Float[Tensor, "N F"], weight: Float[Tensor, " N"] | None = None) -> Float[Tensor, "N F"]:
         """`[N, F]` to `[N, F]`; in training the rows count in the moments with `weight [N]` (all alike where None)."""
         if self.training:
             self.update(x, weight)
@@ -41,7 +46,7 @@ class InputNorm(nn.Module):
         return torch.clamp(centred, -limit, limit).div_(std)
 
     @torch.no_grad()
-    def update(self, x: Tensor, weight: Tensor | None = None) -> None:
+    def update(self, x: Float[Tensor, "N F"], weight: Float[Tensor, " N"] | None = None) -> None:
         """Move the moments towards those of `x [N, F]`."""
         self.num_updates += 1
         moved = moved_moments(self.mean, self.mean_square, x, weight, self.num_updates, STEP_SIZE)
@@ -49,7 +54,7 @@ class InputNorm(nn.Module):
         self.mean_square.copy_(moved[1])
 
     @torch.no_grad()
-    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+    def affine(self) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"], Float[Tensor, " F"]]:
         """mean, divisor and limit, each `[F]`: the output is `clamp(x - mean, -limit, limit) / divisor`."""
         variance = self.mean_square - self.mean.square() + 1e-5
         std = variance.clamp(min=0).sqrt().clamp(MIN_STD, MAX_STD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from amago_ray.config.model import TokensConfig
 from amago_ray.data.specs import ObservationSpec
 from amago_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 WHERE = "model.timestep_encoder.token_keys"
 
@@ -43,7 +47,7 @@ class TokenEmbedder(nn.Module):
         self.output_dim = len(self._ranges) * config.token_output_dim
         """Width of the result."""
 
-    def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, observations: Mapping[str, Shaped[Tensor, "N ..."]]) -> Float[Tensor, "N output_dim"]:
         """`[N, output_dim]` of the token leaves `[N, ...]` among `observations`."""
         columns = []
         parts = zip(self._ranges.items(), self.embeddings, self.rnns, self.outputs, self.output_norms, strict=True)

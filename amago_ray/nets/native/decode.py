@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from torch import Tensor
 from amago_ray.nets.folded import FoldedTransformer, Linear, Norm
 from amago_ray.nets.mlp import NEGATIVE_SLOPE
 from amago_ray.nets.native import load_kernel
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 MAX_HEAD_DIM = 256
 """`MAX_HEAD_DIM` of the C file."""
@@ -116,7 +119,7 @@ class NativeMlp:
         self._scratch = _Scratch()
         self._kernel = kernel
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "E inputs"]) -> Float[Tensor, "E outputs"]:
         """`[E, in]` to `[E, out]`."""
         x = _readable(x)
         rows, scratch_size = len(x), 2 * len(x) * self._widest
@@ -168,14 +171,14 @@ class NativeTransformer:
 
     def __call__(
         self,
-        x: Tensor,
-        positions: Tensor | None,
+        x: Float[Tensor, "E inputs"],
+        positions: Float[Tensor, "E D"] | None,
         turn: tuple[Tensor, Tensor] | None,
-        keys: Tensor,
-        values: Tensor,
+        keys: Float[Tensor, "layers E H head_dim num_slots"],
+        values: Float[Tensor, "layers E H num_slots head_dim"],
         slot: npt.NDArray[np.int64],
         live: npt.NDArray[np.int64],
-    ) -> Tensor:
+    ) -> Float[Tensor, "E D"]:
         """`[E, D]` of the next timestep's vectors `x [E, in]`, whose keys and values go into a `KvCache`'s own.
 
         slot, live `[E]`: as in `CacheStep`.

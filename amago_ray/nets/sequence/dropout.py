@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 _LEVELS = 1 << 16
 
 
-def dropout(x: Tensor, probability: float, *, training: bool) -> Tensor:
+def dropout(x: Float[Tensor, "*shape"], probability: float, *, training: bool) -> Float[Tensor, "*shape"]:
     """`x` with entries set to 0 at this probability and the others scaled up, in training; else `x` itself.
 
     Differs: on the host the probability is rounded to 1 / 65,536, so that one 64-bit number from the generator decides

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,9 @@ from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.decoding.decoder import Indices
 from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.mlp import activate
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class FeedForwardSequenceModel(SequenceModel):
@@ -28,7 +33,7 @@ class FeedForwardSequenceModel(SequenceModel):
         """See `SequenceModel`."""
         return self.run(x)
 
-    def run(self, x: Tensor) -> Tensor:
+    def run(self, x: Float[Tensor, "N D_enc"]) -> Float[Tensor, "N D"]:
         """`[N, D_enc]` to `[N, D]`."""
         x = activate(self.embed(x))
         for block in self.blocks:
@@ -49,7 +54,7 @@ class ResidualBlock(nn.Module):
         self.expand = nn.Linear(dim, d_ff)
         self.contract = nn.Linear(d_ff, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         """`[N, D]` to `[N, D]`."""
         return x + activate(self.contract(activate(self.expand(x))))
 

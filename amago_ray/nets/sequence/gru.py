@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from amago_ray.config.model import GruConfig
 from amago_ray.nets.contracts import SequenceModel
 from amago_ray.nets.decoding.decoder import Indices
 from amago_ray.nets.layout import SequenceLayout, to_device
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class GruSequenceModel(SequenceModel):
@@ -30,7 +34,9 @@ class GruSequenceModel(SequenceModel):
         """See `SequenceModel`; every sequence starts from a zero hidden state."""
         return self.run(x, layout)[0]
 
-    def run(self, x: Tensor, layout: SequenceLayout) -> tuple[Tensor, Tensor]:
+    def run(
+        self, x: Float[Tensor, "N D_enc"], layout: SequenceLayout
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "layers B hidden_dim"]]:
         """The result `[N, D]`, and the hidden state `[layers, B, hidden_dim]` after each sequence's last token."""
         if layout.is_uniform:
             states, hidden = self.rnn(x.view(layout.num_sequences, layout.max_seqlen, -1))
@@ -52,7 +58,7 @@ class GruSequenceModel(SequenceModel):
 class GruState:
     """hidden: `[layers, E, hidden_dim]`."""
 
-    hidden: Tensor
+    hidden: Float[Tensor, "layers E hidden_dim"]
 
     def reset(self, indices: Indices) -> None:
         """See `DecoderState`."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 _TINY = 1e-12
 
@@ -22,8 +25,8 @@ class SigmaReparamLinear(nn.Module):
     Source: Zhai et al., "Stabilizing Transformer Training by Preventing Attention Entropy Collapse" (arXiv 2303.06296).
     """
 
-    u: Tensor
-    v: Tensor
+    u: Float[Tensor, " outputs"]
+    v: Float[Tensor, " inputs"]
 
     def __init__(self, input_dim: int, output_dim: int, bias: bool = True) -> None:
         super().__init__()
@@ -35,13 +38,13 @@ class SigmaReparamLinear(nn.Module):
         self.register_buffer("u", left[:, 0].clone())
         self.register_buffer("v", right[0].clone())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*R inputs"]) -> Float[Tensor, "*R outputs"]:
         """`[..., input_dim]` to `[..., output_dim]`."""
         (weight,) = reparametrised_weights([self])
         return functional.linear(x, weight, self.bias)
 
 
-def reparametrised_weights(layers: Sequence[SigmaReparamLinear]) -> tuple[Tensor, ...]:
+def reparametrised_weights(layers: Sequence[SigmaReparamLinear]) -> tuple[Float[Tensor, "outputs inputs"], ...]:
     """(gamma / sigma) W of each layer; in training mode, which all share, after one power iteration.
 
     The scale goes onto W, not onto the product: W is smaller than a batch's activations. All layers go together, since

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +23,19 @@ from amago_ray.nets.positions import LearnedPositions, SinusoidalPositions, rota
 from amago_ray.nets.sequence.dropout import dropout
 from amago_ray.nets.sequence.sigma_reparam import SigmaReparamLinear, reparametrised_weights
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 Projection = SigmaReparamLinear | nn.Linear
 
 
 class LayerWeights(NamedTuple):
     """The matrices that a layer's projections apply, `[out, in]` each."""
 
-    qkv: Tensor
-    output: Tensor
-    expand: Tensor
-    contract: Tensor
+    qkv: Float[Tensor, "3*D D"]
+    output: Float[Tensor, "D D"]
+    expand: Float[Tensor, "d_ff D"]
+    contract: Float[Tensor, "D d_ff"]
 
 
 class Transformer(SequenceModel):
@@ -124,12 +127,12 @@ class TransformerLayer(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
+        x: Float[Tensor, "N D"],
         weights: LayerWeights,
         turn: tuple[Tensor, Tensor] | None,
         layout: SequenceLayout,
         window: int | None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "N D"]:
         """`[N, D]` to `[N, D]`; `weights` are this layer's, `turn` holds the tables of rotary positions."""
         attended = self.attention(self.attention_norm(x), weights, turn, layout, window)
         x = x + self.attention_output_norm(attended)
@@ -176,12 +179,12 @@ class SelfAttention(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
+        x: Float[Tensor, "N D"],
         weights: LayerWeights,
         turn: tuple[Tensor, Tensor] | None,
         layout: SequenceLayout,
         window: int | None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "N D"]:
         """`[N, D]` to `[N, D]`."""
         q, k, v = functional.linear(x, weights.qkv).view(len(x), 3, self.num_heads, -1).unbind(1)
         if turn is not None:
@@ -189,7 +192,7 @@ class SelfAttention(nn.Module):
         heads = self.attend(q, k, v, layout, window).flatten(1)
         return functional.linear(heads, self.scale_heads(weights.output), self.output.bias)
 
-    def scale_heads(self, weight: Tensor) -> Tensor:
+    def scale_heads(self, weight: Float[Tensor, "D D"]) -> Float[Tensor, "D D"]:
         """The output projection's weight with each head's scale on its columns: `[D, D]` is smaller than `[N, D]`."""
         return (weight.view(len(weight), self.num_heads, -1) * self.head_scale[:, None]).flatten(1)
 
@@ -208,12 +211,12 @@ def layer_weights(layers: nn.ModuleList) -> list[LayerWeights]:
     return [LayerWeights(*weights[i : i + 4]) for i in range(0, len(weights), 4)]
 
 
-def head_major_rows(rows: Tensor, num_heads: int) -> Tensor:
+def head_major_rows(rows: Float[Tensor, "3*D ..."], num_heads: int) -> Float[Tensor, "3*D ..."]:
     """Rows of a q, k, v projection (`[3 D, ...]`) from the original's order (which, channel, head) to ours."""
     return rows.reshape(3, -1, num_heads, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
 
 
-def channel_major_rows(rows: Tensor, num_heads: int) -> Tensor:
+def channel_major_rows(rows: Float[Tensor, "3*D ..."], num_heads: int) -> Float[Tensor, "3*D ..."]:
     """The inverse of `head_major_rows`."""
     return rows.reshape(3, num_heads, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
 
