@@ -51,7 +51,7 @@ class EpsilonGreedy:
     Discrete actions (and entries of multi-discrete and multi-binary ones) become uniform random with probability
     epsilon; continuous ones get Gaussian noise of that scale, clipped to the action range.
 
-    Source: AMAGO, appendix on exploration.
+    Source: docs/algorithm.md §10; AMAGO (arXiv 2310.09971), appendix on exploration.
     Differs: the schedule follows *global* env steps, so that adding runners does not stretch it; the original counts
     each environment process by itself.
     """

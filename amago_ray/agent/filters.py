@@ -41,7 +41,7 @@ class AdvantageFilter(Protocol):
 class BinaryFilter:
     """1 where the advantage is above the threshold, else 0.
 
-    Source: docs/algorithm.md §6.3; Wang et al. 2020 (arXiv 2006.15134), equation 4.
+    Source: docs/algorithm.md §7.4; Wang et al. 2020 (arXiv 2006.15134), equation 4.
     """
 
     config: BinaryFilterConfig
@@ -55,7 +55,7 @@ class BinaryFilter:
 class ExponentialFilter:
     """exp(beta * A), advantage and weight clipped.
 
-    Source: docs/algorithm.md §6.3; Peng et al. 2019 (arXiv 1910.00177), equation 9, with clipping.
+    Source: docs/algorithm.md §7.4; Peng et al. 2019 (arXiv 1910.00177), equation 9, with clipping.
     """
 
     config: ExponentialFilterConfig
@@ -71,7 +71,7 @@ class ExponentialFilter:
 class LeakyFilter:
     """A leaky ramp that passes through `ramp_at_zero` at A = 0, plus the binary filter.
 
-    Source: docs/algorithm.md §6.3.
+    Source: docs/algorithm.md §7.4.
     """
 
     config: LeakyFilterConfig

@@ -21,7 +21,7 @@ class PopArt(nn.Module):
     """Per discount: moving moments of the targets, and the affine map (scale, shift) behind the critics.
 
     All values have the G discounts as their last axis. Nothing here is trained and no gradient reaches the buffers.
-    Source: docs/algorithm.md §5; van Hasselt et al. 2016 (arXiv 1602.07714), algorithm 1.
+    Source: docs/algorithm.md §6; van Hasselt et al. 2016 (arXiv 1602.07714), algorithm 1.
     Where not `enabled`, every method is the identity.
     """
 

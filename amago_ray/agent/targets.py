@@ -17,7 +17,7 @@ def reduce_ensemble(
     """Values from those of C critics, over the critics drawn in `subset`.
 
     The minimum of those drawn where `pessimistic`, else their mean.
-    Source: docs/algorithm.md §4.2; Chen et al. 2021, REDQ (arXiv 2101.05982), equation 1, with a draw per transition
+    Source: docs/algorithm.md §5.2; Chen et al. 2021, REDQ (arXiv 2101.05982), equation 1, with a draw per transition
     and discount.
     """
     drawn = values.transpose(0, 1).gather(1, subset)
@@ -38,7 +38,7 @@ def n_step_returns(
     reward: in return units. bootstrap: in row t the value of the successor of transition t. steps_left: transitions
     from t to the end of its sequence, itself included; needed where n_step > 1.
     A sequence that ends without termination bootstraps from its last state over a shorter horizon.
-    Source: docs/algorithm.md §4.3; Sutton 1988 for n > 1.
+    Source: docs/algorithm.md §5.3; Sutton 1988 for n > 1.
     """
     survives = 1.0 - terminated.to(bootstrap.dtype)
     if n_step == 1:

@@ -18,7 +18,7 @@ HL_GAUSS_STD_IN_BINS = 0.75
 class ValueBins(nn.Module):
     """`num_bins` bins between symlog(min_return) and symlog(max_return).
 
-    Source: docs/algorithm.md §4.4; Hafner et al. 2023 (arXiv 2301.04104), equations 9-10 for symlog two-hot labels;
+    Source: docs/algorithm.md §4.5; Hafner et al. 2023 (arXiv 2301.04104), equations 9-10 for symlog two-hot labels;
     Farebrother et al. 2024 (arXiv 2403.03950), section 3.1 for HL-Gauss labels.
     """
 

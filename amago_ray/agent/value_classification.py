@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ValueClassification(Objective):
     """Cross-entropy over value bins, which weighs tasks alike whatever the size of their returns.
 
-    Source: docs/algorithm.md §4-7; AMAGO-2 (arXiv 2411.11188), section 3.
+    Source: docs/algorithm.md §4.5, §5, §7, §8; AMAGO-2 (arXiv 2411.11188), section 3.
     Differs: the value of the policy's own action uses the current critics, detached, where the original keeps a copy
     that lags one update.
     """

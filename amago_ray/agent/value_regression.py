@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ValueRegression(Objective):
     """Squared errors of values that PopArt normalises; exact expectations over discrete actions.
 
-    Source: docs/algorithm.md §4-7; AMAGO (arXiv 2310.09971), section 3 and appendix A.
+    Source: docs/algorithm.md §4.4, §5-8; AMAGO (arXiv 2310.09971), section 3 and appendix A.
     Differs: the value of the policy's own action uses the current critics, detached, where the original keeps a copy
     that lags one update.
     """

@@ -22,7 +22,7 @@ class AgentOptimizer:
 
     It calls PyTorch's fused kernel itself: `torch.optim.AdamW` imports the compiler (seconds, a hundred megabytes),
     and here clipping and skipping happen inside the kernel, on the device.
-    Source: Loshchilov & Hutter 2019 (arXiv 1711.05101), algorithm 2.
+    Source: docs/algorithm.md §9; Loshchilov & Hutter 2019 (arXiv 1711.05101), algorithm 2.
     """
 
     def __init__(self, agent: ActorCritic, config: LearnerConfig, tau: float) -> None:

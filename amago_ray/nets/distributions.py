@@ -88,7 +88,7 @@ class PolicyDistribution(ABC):
 class DiscreteDistribution(PolicyDistribution):
     """One of A actions: softmax, clamped to [low, high], renormalised.
 
-    Source: AMAGO (arXiv 2310.09971), appendix A; the clamp keeps exploration and log-probabilities bounded.
+    Source: docs/algorithm.md §4.1; the clamp keeps exploration and log-probabilities bounded.
     """
 
     is_exact = True
@@ -256,7 +256,7 @@ class MultiBinaryDistribution(PolicyDistribution):
 class TanhNormalDistribution(PolicyDistribution):
     """A box in [-1, 1]: tanh of a diagonal Gaussian whose log standard deviation lies in (-5, 2).
 
-    Source: reference formulas of the original's continuous policy: log std = -5 + 3.5 (tanh(raw) + 1).
+    Source: docs/algorithm.md §4.2.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -363,7 +363,7 @@ def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 def _straight_through(probs: Tensor, gumbel: Tensor, temperature: float = 0.5) -> Tensor:
     """One-hot samples whose gradient is that of the Gumbel-softmax.
 
-    Source: Jang et al. 2017 (arXiv 1611.01144), section 2.2.
+    Source: docs/algorithm.md §7.3; Jang et al. 2017 (arXiv 1611.01144), section 2.2.
     """
     allowed = probs > 0
     logits = probs.clamp_min(_MIN_PROBABILITY).log().masked_fill(~allowed, -torch.inf)

@@ -23,8 +23,7 @@ def moved_moments(
     """Mean and mean square, moved towards those of `values`, whose rows count by `weight` (all alike where None).
 
     num_updates: how often they have been moved, this time included, with the first moments counted as one.
-    Source: docs/algorithm.md §2.3; mu <- (1-b) mu + b m1, nu <- (1-b) nu + b m2 with b = beta / (1 - (1-beta)^t), all
-    in float32 as in the original (visible from t = 2 on).
+    Source: docs/algorithm.md §2.3, in float32 as in the original (visible from the second step on).
     """
     values = values.float()
     if weight is None:

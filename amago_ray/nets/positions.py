@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SinusoidalPositions(nn.Module):
     """Even entries sin, odd entries cos of t * 10000^(-2i/D).
 
-    Source: Vaswani et al. (arXiv 1706.03762), section 3.5.
+    Source: docs/algorithm.md §3.4; Vaswani et al. (arXiv 1706.03762), section 3.5.
     """
 
     def __init__(self, dim: int) -> None:
@@ -59,7 +59,7 @@ def rotary_tables(
 ) -> tuple[Float[Tensor, "N 1 head_dim//2"], Float[Tensor, "N 1 head_dim//2"]]:
     """Cosines and sines, `[N, 1, head_dim / 2]`, of the angles by which `rotate` turns q and k.
 
-    Source: Su et al. (arXiv 2104.09864), section 3.2.
+    Source: docs/algorithm.md §3.4; Su et al. (arXiv 2104.09864), section 3.2.
     """
     angles = _angles(time_index, head_dim)[:, None, :]
     return angles.cos(), angles.sin()

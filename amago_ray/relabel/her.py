@@ -14,7 +14,8 @@ from amago_ray.relabel.relabeler import Relabeler
 class HerRelabeler(Relabeler):
     """Replaces, with a given probability, an episode's single goal by one that it achieved.
 
-    Source: Andrychowicz et al. (arXiv 1707.01495), section 4.5, strategies "future" and "final".
+    Source: docs/algorithm.md §11.2; Andrychowicz et al. (arXiv 1707.01495), section 4.5, strategies "future" and
+    "final".
     Differs: one goal for the whole episode, since the policy reads it whole: "future" draws a step uniformly, then a
     goal achieved after it. The paper draws a goal for each transition.
     """

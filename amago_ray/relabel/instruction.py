@@ -35,7 +35,8 @@ _NO_ENTRIES: npt.NDArray[np.int64] = np.empty(0, np.int64)
 class InstructionRelabeler(Relabeler):
     """Relabels an episode that met n of k goals with h further goals that it achieved.
 
-    Source: AMAGO (arXiv 2310.09971), section 3.2 and appendix on hindsight instruction relabeling.
+    Source: docs/algorithm.md §11.1; AMAGO (arXiv 2310.09971), section 3.2 and appendix on hindsight instruction
+    relabeling.
     Differs: row T may be drawn; a row that completed a real goal may not; row 0 completes nothing. So a relabeled
     episode has at least one transition, and no reward ever lands at the other end of it.
     """

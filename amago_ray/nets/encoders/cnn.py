@@ -130,7 +130,7 @@ def random_shift(
 ) -> UInt8[Tensor, "N channels height width"]:
     """Each image moved by up to `max_shift` pixels along both axes, edge pixels repeated.
 
-    Source: DrQ-v2 (arXiv 2107.09645), section 3.1, with whole pixels.
+    Source: docs/algorithm.md §2.5; DrQ-v2 (arXiv 2107.09645), section 3.1, with whole pixels.
     """
     rows, columns = (
         (torch.arange(size, device=pixels.device) + shift).clamp_(0, size - 1)

@@ -22,7 +22,8 @@ class SigmaReparamLinear(nn.Module):
     A forward in training mode first does one power iteration, u <- Wv/|Wv|, v <- W^T u/|W^T u|; in eval mode u and v
     are used as they are. u and v are constants for the gradient, W inside sigma is not.
 
-    Source: Zhai et al., "Stabilizing Transformer Training by Preventing Attention Entropy Collapse" (arXiv 2303.06296).
+    Source: docs/algorithm.md §3.3; Zhai et al., "Stabilizing Transformer Training by Preventing Attention Entropy
+    Collapse" (arXiv 2303.06296).
     """
 
     u: Float[Tensor, " outputs"]

@@ -41,7 +41,7 @@ class LayerWeights(NamedTuple):
 class Transformer(SequenceModel):
     """Linear embedding plus position, pre-norm layers with NormFormer's extra norms, a final LayerNorm.
 
-    Source: AMAGO (arXiv 2310.09971), appendix A; NormFormer (arXiv 2110.09456).
+    Source: docs/algorithm.md §3.1; AMAGO (arXiv 2310.09971), appendix A; NormFormer (arXiv 2110.09456).
 
     Raises:
         ConfigError: heads that do not divide the width, learned positions without a number of them, or an attention

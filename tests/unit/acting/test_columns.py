@@ -59,7 +59,10 @@ def test_an_episode_has_one_row_more_than_transitions_past_every_chunk() -> None
 
 
 def test_a2_reused_buffers_and_later_steps_leave_rows_alone() -> None:
-    """PITFALLS A2: row T is the true final observation, even if the environment returns one buffer for ever."""
+    """Row T is the true final observation, even if the environment returns one buffer for ever.
+
+    Source: docs/algorithm.md §14.2.
+    """
     columns = EpisodeColumns(make_spec(has_action_mask=True), 3)
     buffer, mask, rewards = np.zeros((3, 3), np.float32), np.zeros((3, 5), np.bool_), np.zeros(3, np.float32)
     actions = np.zeros(3, np.int64)
@@ -103,7 +106,7 @@ def test_a_mask_that_is_missing_allows_everything() -> None:
     ids=lambda value: value.kind if isinstance(value, ActionSpec) else "",
 )
 def test_a9_actions_are_stored_in_the_dtype_of_their_spec(action: ActionSpec, value: np.ndarray) -> None:
-    """PITFALLS A9: a discrete action past 255 does not wrap."""
+    """docs/algorithm.md §14.9: a discrete action past 255 does not wrap."""
     columns = EpisodeColumns(make_spec(action), 3)
     columns.start(ALL, shown(columns, 0))
     columns.append(np.stack([value] * 3), np.zeros(3, np.float32), shown(columns, 1))

@@ -98,7 +98,7 @@ def fingerprint(done: list[FinishedEpisode]) -> list[Any]:
 
 
 def test_episodes_are_whole_and_their_columns_belong_together() -> None:
-    """PITFALLS A1, A2, A3, A4: rows, rewards, flags and goals of an episode are exactly those of its script."""
+    """docs/algorithm.md §14.1-4: rows, rewards, flags and goals of an episode are exactly those of its script."""
     runner = make_runner(ScriptedBatch(4, goal_dim=2, has_action_mask=True))
     done = collect(runner, 40)
     assert len(done) > 20
@@ -128,7 +128,10 @@ def test_episodes_are_whole_and_their_columns_belong_together() -> None:
 
 
 def test_a1_the_resetting_step_of_a_native_vector_environment_is_no_transition() -> None:
-    """PITFALLS A1, in the runner: next-step resets neither cross episodes nor count as steps or failures."""
+    """In the runner: next-step resets neither cross episodes nor count as steps or failures.
+
+    Source: docs/algorithm.md §14.1.
+    """
     batch = VectorBatch(lambda: NativeCounterVector(3, "next_step"), name="native")
     runner = make_runner(batch)
     done = collect(runner, 36)
@@ -152,7 +155,7 @@ def test_a1_the_resetting_step_of_a_native_vector_environment_is_no_transition()
 
 
 def test_a12_what_the_environment_and_exploration_keep_or_change_does_no_harm() -> None:
-    """PITFALLS A12: counters and actions are passed as copies."""
+    """docs/algorithm.md §14.12: counters and actions are passed as copies."""
 
     class Vandal(NoExploration):
         def apply(self, actions: Any, time_index: Any, env_steps: int, action_mask: Any, rng: Any) -> Any:
@@ -174,7 +177,10 @@ def ids_and_seeds(runner: EnvRunner, num_steps: int = 25) -> tuple[list[tuple[in
 
 
 def test_a14_ids_and_seeds_derive_from_run_runner_incarnation_and_counter() -> None:
-    """PITFALLS A14: reproducible, and never the same for another seed or run, runner, incarnation or episode."""
+    """Reproducible, and never the same for another seed or run, runner, incarnation or episode.
+
+    Source: docs/algorithm.md §14.14.
+    """
     names = [(7, 0, 0), (8, 0, 0), (7, 1, 0), (7, 0, 1), (7, 1, 1), (0, 7, 0), (7, 0, 1_000_000)]
     all_ids, all_seeds = [], []
     for seed, number, incarnation in names:
@@ -294,7 +300,7 @@ def test_a_failure_in_the_step_that_would_end_the_episode_drops_it() -> None:
 
 
 def test_a16_episodes_bear_the_versions_that_first_and_last_acted() -> None:
-    """PITFALLS A16: not those that were current when the environment was reset."""
+    """docs/algorithm.md §14.16: not those that were current when the environment was reset."""
     config = make_config()
     batch = ScriptedBatch(2, length_of=lambda index, seed: 4)
     runner = make_runner(batch, config=config)
@@ -364,7 +370,7 @@ def full_forward(agent: ActorCritic, tokens: TokenColumns, window: int | None) -
 
 @pytest.mark.parametrize("kind", ["sinusoidal", "rotary", "gru"])
 def test_a6_the_runner_acts_as_the_full_forward_before_and_after_swaps(kind: str) -> None:
-    """PITFALLS A6, through the runner: staggered episodes longer than the context, and swaps in their middle.
+    """docs/algorithm.md §14.6, through the runner: staggered episodes beyond the context, and swaps in their middle.
 
     Greedy actions of a continuous policy are a one-to-one function of its parameters. Between swaps the cache holds
     what came since the last rebuild, seen through a window of the context in every layer.
@@ -438,7 +444,7 @@ def exploring_runner(batch: ScriptedBatch) -> EnvRunner:
 
 
 def test_a17_a_resumed_runner_goes_on_bit_for_bit() -> None:
-    """PITFALLS A17: counters, seeds, sampling, exploration factors."""
+    """docs/algorithm.md §14.17: counters, seeds, sampling, exploration factors."""
     batch, resumed_batch = ScriptedBatch(3), ScriptedBatch(3)
     runner = exploring_runner(batch)
     agent = make_agent(make_config(), batch.spec)

@@ -55,7 +55,7 @@ class ShortOnesSucceed(ScriptedBatch):
 
 @pytest.mark.parametrize("num_envs", [1, 4, 30])
 def test_a23_episodes_are_counted_in_the_order_of_their_start(num_envs: int) -> None:
-    """PITFALLS A23: short, successful episodes do not crowd out the long ones that started before them."""
+    """docs/algorithm.md §14.23: short, successful episodes do not crowd out the long ones that started before them."""
     runner = scripted_runner(ShortOnesSucceed(num_envs))
     episodes = run_episodes(runner, 30)
     assert [episode.counter for episode in episodes] == list(range(30))
@@ -132,7 +132,7 @@ def test_every_environment_of_a_mixture_is_evaluated_as_often() -> None:
 
 
 def test_a18_evaluation_acts_with_the_normalisers_of_the_snapshot() -> None:
-    """PITFALLS A18: running moments are part of the weights that evaluation loads."""
+    """docs/algorithm.md §14.18: running moments are part of the weights that evaluation loads."""
     config = maze_config(num_episodes=6, num_envs=6, greedy=True)
     agent = make_agent(config, make_spec(config.envs))
     before = snapshot_of(agent)

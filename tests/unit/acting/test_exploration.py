@@ -49,7 +49,10 @@ def apply(config: EpsilonGreedyConfig, action: ActionSpec, actions: np.ndarray, 
 
 
 def test_a13_the_schedule_follows_global_env_steps_alone() -> None:
-    """PITFALLS A13: two explorations that acted unequally often have the same epsilon at the same global step."""
+    """Two explorations that acted unequally often have the same epsilon at the same global step.
+
+    Source: docs/algorithm.md §14.13.
+    """
     few, many = (EpsilonGreedy(CONFIG, make_spec(), 2) for _ in range(2))
     rng, time = np.random.default_rng(0), np.zeros(2, np.int64)
     for _ in range(50):
@@ -116,7 +119,7 @@ def test_a_factor_is_drawn_for_each_episode_alone() -> None:
     ids=lambda action: action.kind,
 )
 def test_a13_random_actions_are_uniform(action: ActionSpec) -> None:
-    """PITFALLS A13: uniform where uniform is meant."""
+    """docs/algorithm.md §14.13: uniform where uniform is meant."""
     number = 6000
     drawn = apply(ALWAYS, action, np.zeros((number, *action.shape), action.dtype)).reshape(number, -1)
     assert drawn.dtype == action.dtype
@@ -132,7 +135,7 @@ def test_a13_random_actions_are_uniform(action: ActionSpec) -> None:
 
 
 def test_a11_random_actions_honour_masks_and_are_uniform_among_the_allowed() -> None:
-    """PITFALLS A11."""
+    """docs/algorithm.md §14.11."""
     number = 4000
     rng = np.random.default_rng(0)
     mask = rng.random((number, 5)) < 0.5

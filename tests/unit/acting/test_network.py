@@ -1,4 +1,4 @@
-"""Acting one step at a time equals full forwards, whatever the environments' episodes do (PITFALLS A6)."""
+"""Acting one step at a time equals full forwards, whatever the environments' episodes do (docs/algorithm.md §14.6)."""
 
 import sys
 import types
@@ -307,7 +307,7 @@ def test_rebuild_refuses_more_than_the_next_step_can_see() -> None:
 
 
 def test_columns_may_be_reused_after_a_step() -> None:
-    """PITFALLS A12: no state keeps a reference to what it was given."""
+    """docs/algorithm.md §14.12: no state keeps a reference to what it was given."""
     torch.manual_seed(4)
     for kind, options in KINDS.items():
         config = make_config(**options)

@@ -124,7 +124,7 @@ def test_boxes_come_in_the_bounds_of_the_environment() -> None:
 
 @pytest.mark.parametrize("greedy", [True, False])
 def test_a11_masked_actions_are_never_taken(greedy: bool) -> None:
-    """PITFALLS A11."""
+    """docs/algorithm.md §14.11."""
     policy = make_policy(has_action_mask=True)
     state = policy.initial_state(64)
     rng = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def test_a11_masked_actions_are_never_taken(greedy: bool) -> None:
 
 @pytest.mark.parametrize("kind", [BOX, DISCRETE], ids=lambda action: action.kind)
 def test_a12_inputs_are_neither_kept_nor_changed_and_results_may_be_reused(kind: ActionSpec) -> None:
-    """PITFALLS A12: buffers may be reused, and may be read-only."""
+    """docs/algorithm.md §14.12: buffers may be reused, and may be read-only."""
     policy, twin = make_policy(kind), make_policy(kind)
     buffer, reward = np.zeros((2, 3), np.float32), np.zeros(2)
     state, other = policy.initial_state(2), twin.initial_state(2)

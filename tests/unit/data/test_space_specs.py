@@ -21,7 +21,7 @@ def test_bare_space_is_the_leaf_observation() -> None:
 
 
 def test_nested_leaves_are_named_by_path_and_sorted_a10() -> None:
-    """PITFALLS A10."""
+    """docs/algorithm.md §14.10."""
     space = spaces.Dict(
         {
             "z": spaces.Discrete(4, start=-2),

@@ -231,7 +231,7 @@ ACTIONS = [
 
 @pytest.mark.parametrize("space", ACTIONS, ids=str)
 def test_stored_actions_become_members_of_the_space_a9(space: spaces.Space[Any]) -> None:
-    """PITFALLS A9."""
+    """docs/algorithm.md §14.9."""
     adapter = ActionAdapter(read_action_space(space))
     spec = adapter.spec
     rng = np.random.default_rng(0)

@@ -52,7 +52,7 @@ def test_every_field_is_read_back_exactly() -> None:
 
 
 def test_a10_the_order_of_leaves_is_kept() -> None:
-    """PITFALLS A10."""
+    """docs/algorithm.md §14.10."""
     assert list(round_trip(SPEC).observations) == ["desired_goal", "inner/a", "picture"]
 
 

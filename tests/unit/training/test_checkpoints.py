@@ -94,7 +94,7 @@ class DiskFailure:
 def test_a20_a_write_that_fails_at_any_point_leaves_the_old_checkpoint(
     tmp_path: Path, target: Any, name: str, same_step: bool
 ) -> None:
-    """PITFALLS A20: whatever call fails, a reader finds the old checkpoint whole, or the new one whole."""
+    """docs/algorithm.md §14.20: whatever call fails, a reader finds the old checkpoint whole, or the new one whole."""
     step = 10 if same_step else 20
     for after in range(8):
         directory = tmp_path / str(after)
@@ -123,7 +123,7 @@ def test_a20_a_write_that_fails_at_any_point_leaves_the_old_checkpoint(
 
 
 def test_a20_a_process_killed_while_writing_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    """PITFALLS A20: half a directory under its temporary name is neither found nor in the way, and goes."""
+    """docs/algorithm.md §14.20: half a directory under its temporary name is neither found nor in the way, and goes."""
     checkpoints = Checkpoints(tmp_path, keep=3)
     save(checkpoints, 10)
     half = tmp_path / ".step_000000020.tmp"
@@ -179,7 +179,7 @@ def test_pruning_after_going_back_never_takes_what_was_just_saved(tmp_path: Path
 
 
 def test_a17_every_file_is_verified_by_its_hash(tmp_path: Path) -> None:
-    """PITFALLS A17."""
+    """docs/algorithm.md §14.17."""
     path = save(Checkpoints(tmp_path, keep=1), 3)
     assert set(open_checkpoint(path).metadata["sha256"]) == {*FILES, "config.yaml"}
     corrupt(path)

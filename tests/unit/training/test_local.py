@@ -116,7 +116,7 @@ def test_a17_a_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     monkeypatch: pytest.MonkeyPatch,
     uninterrupted: Callable[[str], tuple[Any, ...]],
 ) -> None:
-    """PITFALLS A17: killed right at a checkpoint, or long past it with episodes stored that the resume must forget.
+    """docs/algorithm.md §14.17: killed at a checkpoint, or long past it with episodes that the resume must forget.
 
     The resumed run goes on over two more checkpoints, with evaluations, evictions and swaps of weights in between.
     """
@@ -273,7 +273,7 @@ def test_an_evaluation_comes_before_further_training_and_leaves_it_alone(tmp_pat
 
 
 def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
-    """PITFALLS A18."""
+    """docs/algorithm.md §14.18."""
     backend = make_backend(tmp_path)
     start(backend)
     before = backend.advance(math.inf).metrics["replay/inserted_timesteps"]

@@ -38,7 +38,7 @@ def test_counts_are_summed_over_shards() -> None:
 
 
 def test_a21_before_the_first_sample_there_is_no_share() -> None:
-    """PITFALLS A21: a metric without a value is left out."""
+    """docs/algorithm.md §14.21: a metric without a value is left out."""
     metrics = replay_metrics([report(0, num_samples=0)], CONFIG)
     assert "replay/relabeled_share" not in metrics
     assert metrics["replay/fill"] == pytest.approx(0.001)

@@ -487,7 +487,7 @@ def full_disk(*args: object, **options: object) -> None:
 
 
 def test_a20_status_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PITFALLS A20."""
+    """docs/algorithm.md §14.20."""
     directory = begun(make_config(tmp_path))
     directory.write_status({"state": "running", "metrics": {"a": 1.0}})
     assert directory.read_status()["metrics"] == {"a": 1.0}
@@ -501,7 +501,7 @@ def test_a20_status_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch:
 
 
 def test_a20_readers_never_see_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PITFALLS A20: until the rename the old content stands, and afterwards the new one."""
+    """docs/algorithm.md §14.20: until the rename the old content stands, and afterwards the new one."""
     path = tmp_path / "status.json"
     write_atomically(path, b"old")
     seen = []

@@ -459,7 +459,7 @@ def test_a_local_run_counts_updates_even_if_seconds_are_set(tmp_path: Path) -> N
 
 
 def test_a21_metrics_are_finite_or_left_out(tmp_path: Path) -> None:
-    """PITFALLS A21: a metric without a value is left out, never NaN, and the omission is counted."""
+    """docs/algorithm.md §14.21: a metric without a value is left out, never NaN, and the omission is counted."""
     config = make_config(tmp_path)
     run(
         config,
@@ -543,7 +543,10 @@ def test_the_last_checkpoint_holds_the_weights_that_were_evaluated_last(tmp_path
 def test_a17_a_resumed_run_reports_what_the_uninterrupted_one_does(
     tmp_path: Path, at: int, evaluation_delay: int
 ) -> None:
-    """PITFALLS A17: counters, window of episodes, evaluations (also one in flight), the best and the first."""
+    """Counters, window of episodes, evaluations (also one in flight), the best and the first.
+
+    Source: docs/algorithm.md §14.17.
+    """
 
     def score(learner_steps: int) -> float:
         return {0: 0.25, 30: 0.75}.get(learner_steps, 0.5)

@@ -27,7 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("lengths", [[4, 4, 4], [3, 8, 1, 8, 5]], ids=["equal", "ragged"])
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
 def test_batch_of_sequences_equals_each_alone(options: dict[str, Any], lengths: list[int]) -> None:
-    """PITFALLS A7: packing changes neither values nor gradients."""
+    """docs/algorithm.md §14.7: packing changes neither values nor gradients."""
     model = make(options)
     x, time_index, layout = packed(lengths)
     cotangent = torch.randn(len(x), model.output_dim)
