@@ -12,12 +12,13 @@ from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.load import checked
 from amago_ray.config.paths import local_path
-from amago_ray.errors import AmagoRayError, ConfigError
+from amago_ray.errors import AmagoRayError, ConfigError, EnvError
 from amago_ray.telemetry.console import RunOutcome
 from amago_ray.telemetry.output_log import OutputLog
 
 if TYPE_CHECKING:
     from amago_ray.acting.policy import Policy
+    from amago_ray.envs.env_batch import EnvBatch
 
 _FILMED_EPISODES = 3
 
@@ -55,14 +56,21 @@ def train(
             on_interrupt(run.trainer.request_stop)
             outcome = run.trainer.run(run.checkpoint)
         if config.evaluation.film_at_end and not run.trainer.is_interrupted:
-            try:
-                video = record(run.directory.path, run.directory.film, num_episodes=_FILMED_EPISODES)
-            except AmagoRayError as error:
-                # The run itself succeeded.
-                _log.warning("no film: %s", error)
-            else:
-                outcome = dataclasses.replace(outcome, video=video)
+            outcome = dataclasses.replace(outcome, video=_film(run.directory.path, run.directory.film))
     return outcome
+
+
+def _film(run: Path, out: Path) -> Path | None:
+    """The film of a run that ended; None, with a warning, where there is none, as the run itself succeeded."""
+    from amago_ray.training.interrupt import stop_on_interrupt
+
+    try:
+        with stop_on_interrupt():
+            return record(run, out, num_episodes=_FILMED_EPISODES)
+    except (Exception, KeyboardInterrupt) as error:
+        why = str(error) if isinstance(error, AmagoRayError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+        _log.warning("no film: %s (film later with amago-ray record)", " ".join(why.split()))
+        return None
 
 
 def evaluate(
@@ -107,7 +115,6 @@ def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int
 
     Raises: AmagoRayError, with one readable line.
     """
-    from amago_ray.envs.make import make_env_batch
     from amago_ray.training.filming import check_film_name, film, write_film
     from amago_ray.training.loading import load_policy, load_snapshot
 
@@ -118,12 +125,23 @@ def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int
     policy = load_policy(found.path)
     policy.generator.manual_seed(seed)
     env = config.evaluation_envs[0]
-    # Gymnasium environments render only if they were made for it.
-    env = dataclasses.replace(env, kwargs={"render_mode": "rgb_array", **env.kwargs})
     seeds = [_FRESH_WORLDS + seed * num_episodes + number for number in range(num_episodes)]
-    with _folder_kept(), closing(make_env_batch([env], 1)) as env_batch:
+    with _folder_kept(), closing(_make_filmed(env)) as env_batch:
         frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
     return write_film(frames, out)
+
+
+def _make_filmed(env: EnvConfig) -> EnvBatch:
+    """One environment that renders: Gymnasium's do only if they were made for it."""
+    from amago_ray.envs.make import make_env_batch
+
+    kwargs = {"render_mode": "rgb_array", **env.kwargs}
+    try:
+        return make_env_batch([dataclasses.replace(env, kwargs=kwargs)], 1)
+    except EnvError as error:
+        if "render_mode" in env.kwargs:
+            raise
+        raise EnvError(f'{error}; to be filmed it must take render_mode="rgb_array"') from error
 
 
 def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "best") -> Policy:

@@ -195,7 +195,7 @@ class VectorBatch:
             if is_interrupt(error):
                 raise
             raise EnvError(f"env '{self._name}': {failure_message(error, 'render')}") from error
-        raise EnvError(f"env '{self._name}': renders nothing; give it kwargs render_mode: rgb_array")
+        raise EnvError(f"env '{self._name}': renders nothing: expected pictures with render_mode=\"rgb_array\"")
 
     def close(self) -> None:
         """Close the vector environment."""

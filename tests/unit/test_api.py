@@ -350,15 +350,36 @@ def test_settings_made_in_python_are_checked_too(tmp_path: Path) -> None:
     refused(wrong, ConfigError, r"learner\.batch_size: expected a positive integer, got 0")
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (EnvError("renders nothing"), "no film: renders nothing (film later with amago-ray record)"),
+        (RuntimeError("no\ndisplay"), "no film: RuntimeError: no display"),
+        (KeyboardInterrupt(), "no film: KeyboardInterrupt"),
+    ],
+)
 def test_a_film_that_fails_does_not_fail_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+    words: str,
 ) -> None:
     def fail(*args: object, **kwargs: object) -> None:
-        raise EnvError("renders nothing")
+        raise error
 
     monkeypatch.setattr("amago_ray.api.record", fail)
     with caplog.at_level(logging.WARNING):
         outcome = amago_ray.train(tiny_config(tmp_path, evaluation={"film_at_end": True}, **SHORT), local=True)
     assert outcome.video is None
     assert outcome.checkpoint is not None
-    assert "no film: renders nothing" in caplog.text
+    assert words in caplog.text
+
+
+def test_an_environment_that_cannot_be_made_to_render_is_one_line(tmp_path: Path) -> None:
+    settings = {"relabel": {"kind": "none"}, "exploration": {"kind": "none"}, "evaluation": {"num_episodes": 0}}
+    config = tiny_config(tmp_path, env="helpers.envs:CounterEnv", **settings, **SHORT)
+    run = amago_ray.train(config, local=True).run_directory
+    with pytest.raises(EnvError, match=r"to be filmed it must take render_mode=\"rgb_array\"") as error:
+        amago_ray.record(run, tmp_path / "x.gif")
+    one_line(error)

@@ -113,3 +113,52 @@ def test_a_film_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, mon
     one_line(error)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["x.gif"]
+
+
+@pytest.mark.parametrize("sizes", [[(7, 9)], [(7, 9), (9, 5), (1, 1)]], ids=["odd", "changing"])
+@pytest.mark.parametrize(("suffix", "multiple"), [(".gif", 1), (".mp4", 16)])
+def test_pictures_of_any_size_are_shown_whole_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[tuple[int, int]], suffix: str, multiple: int
+) -> None:
+    written: list[np.ndarray] = []
+
+    def write(path: Path, pictures: np.ndarray, **options: object) -> None:
+        written.append(pictures)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(imageio, "imwrite", write)
+    write_film([np.full((*size, 3), 200, np.uint8) for size in sizes], tmp_path / f"x{suffix}")
+    (pictures,) = written
+    assert len(pictures) == len(sizes)
+    for axis in (0, 1):
+        largest = max(size[axis] for size in sizes)
+        assert pictures.shape[1 + axis] % multiple == 0
+        assert largest <= pictures.shape[1 + axis] < largest + multiple
+    for picture, (height, width) in zip(pictures, sizes, strict=True):
+        assert np.count_nonzero(picture) == 3 * height * width
+        rows, columns = np.nonzero(picture[..., 0])
+        for lines, size, whole in ((rows, height, len(picture)), (columns, width, picture.shape[1])):
+            assert (lines.min(), lines.max()) == ((whole - size) // 2, (whole - size) // 2 + size - 1)
+
+
+@pytest.mark.parametrize("error", [ValueError("no such\ncodec"), RuntimeError()])
+def test_whatever_the_writer_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(imageio, "imwrite", fail)
+    with pytest.raises(RunDirectoryError, match=r"x\.gif: cannot be written: (no such codec|RuntimeError)") as found:
+        write_film(FRAMES, tmp_path / "x.gif")
+    one_line(found)
+
+
+@pytest.mark.parametrize("limit", ["MOST_FRAMES", "MOST_BYTES"])
+def test_a_film_of_an_endless_episode_is_cut_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, limit: str
+) -> None:
+    monkeypatch.setattr(f"amago_ray.training.filming.{limit}", 30 if limit == "MOST_FRAMES" else 30 * 8 * 8 * 3)
+    batch = ScriptedBatch(1, length_of=lambda index, seed: 10**9)
+    assert len(film(batch, make_policy(batch), [4, 11], greedy=True)) == 30
+    assert "the film is cut after 30 pictures" in caplog.text
