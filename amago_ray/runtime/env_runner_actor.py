@@ -20,7 +20,7 @@ from amago_ray.runtime.messages import RunnerBeat, RunnerOrders
 _BEAT_INTERVAL_S = 0.1
 # Steps between looks at the clock and at what has arrived.
 _STEPS_PER_CHECK = 4
-_ADD_ATTEMPTS = 20
+_RESTART_PAUSE_S = 0.5
 
 
 class EnvRunnerActor:
@@ -164,15 +164,18 @@ class EnvRunnerActor:
         return len(self._waiting) < before
 
     def _await_oldest_add(self) -> None:
-        """Wait until the oldest group is acknowledged; one whose shard restarts goes to the same shard again."""
+        """Wait until the oldest group is acknowledged; one whose shard is being restarted goes to the same shard again.
+
+        Raises:
+            ray.exceptions.RayError: the shard is gone for good, or cannot store the group.
+        """
         reference, shard, group, num_episodes = self._adds.popleft()
-        for attempt in range(_ADD_ATTEMPTS):
+        while True:
             try:
                 get(reference)
+            except ray.exceptions.ActorUnavailableError:
+                time.sleep(_RESTART_PAUSE_S)
+                reference = self._shards[shard].add.remote(group)
+            else:
                 self._num_stored += num_episodes
                 return
-            except ray.exceptions.RayActorError:
-                if attempt == _ADD_ATTEMPTS - 1:
-                    raise
-                time.sleep(0.5)
-                reference = self._shards[shard].add.remote(group)

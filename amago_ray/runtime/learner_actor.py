@@ -17,6 +17,8 @@ from amago_ray.learning.process import prepare_process
 from amago_ray.runtime.actors import ASIDE, get
 from amago_ray.runtime.messages import STOP, LearnerBeat
 
+_RESTART_PAUSE_S = 0.1
+
 
 class LearnerActor:
     """A thin shell around `Learner`: `run` trains until the control actor says stop.
@@ -101,6 +103,7 @@ class LearnerActor:
                 # The shard died with the request: give its credit back, the next request draws anew.
                 with self._request_lock:
                     self._num_requested -= 1
+                time.sleep(_RESTART_PAUSE_S)
                 self._beat(settled_transitions=reserved, replay_s=time.perf_counter() - requested)
                 continue
             arrived = time.perf_counter()

@@ -60,11 +60,10 @@ def place_shards(
 
     spread: False puts new shards on the first node.
     """
-    by_host = {node.host: node for node in reversed(nodes)}
     table = []
     for number in range(num_shards):
-        new = nodes[number % len(nodes)] if spread else nodes[0]
-        node = by_host.get(before.get(number, new.host), new)
+        candidates = [node for node in nodes if node.host == before.get(number)] or (nodes if spread else nodes[:1])
+        node = candidates[number % len(candidates)]
         table.append(ShardPlace(number, node.host, node.node_id))
     return table
 

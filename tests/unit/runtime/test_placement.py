@@ -25,6 +25,12 @@ def test_new_shards_go_round_the_nodes_or_all_to_the_first() -> None:
     assert [place.node_id for place in place_shards(2, [A, B], spread=False, before={})] == ["a", "a"]
 
 
+def test_nodes_of_one_host_share_its_shards() -> None:
+    nodes = [Node("a", "host", num_cpus=4), Node("b", "host", num_cpus=4)]
+    for before in ({}, {0: "host", 1: "host"}):
+        assert [place.node_id for place in place_shards(2, nodes, spread=True, before=before)] == ["a", "b"]
+
+
 def test_shards_stay_with_their_hosts_whatever_the_order_of_the_nodes() -> None:
     before = {0: "host_b", 1: "host_a", 2: "host_gone"}
     table = place_shards(3, [A, B, C], spread=True, before=before)
