@@ -116,7 +116,7 @@ class DirectoryOwner:
         if self._is_fresh:
             self._is_fresh = False
             with suppress(OSError):
-                self._path.unlink()
+                self._path.unlink(missing_ok=True)
                 for path in self._made:
                     path.rmdir()
         if self._descriptor is not None:
@@ -124,18 +124,18 @@ class DirectoryOwner:
             self._descriptor = None
 
     def _write(self) -> None:
+        temporary = self._directory / f"{OWNER_FILE}.{self._token}.tmp"
         try:
-            self._made = missing_folders(self._directory)
-            self._directory.mkdir(parents=True, exist_ok=True)
             owner = _read_owner(self._path)
             self._is_fresh = owner is None and not self._replaces
+            self._made = missing_folders(self._directory)
+            self._directory.mkdir(parents=True, exist_ok=True)
             if owner is not None and not self._replaces:
                 self._refuse_newer(owner)
                 if owner.shard != self._shard:
                     raise DataError(
                         f"{self._directory}: expected the files of shard {self._shard}, found shard {owner.shard}"
                     )
-            temporary = self._directory / f"{OWNER_FILE}.{self._token}.tmp"
             ours = _Owner(self._shard, self._incarnation, self._token, self._claim.run_id)
             temporary.write_text(json.dumps(asdict(ours)))
             # Held while this process lives: by it other runs see that the directory is in use.
@@ -144,6 +144,9 @@ class DirectoryOwner:
             os.replace(temporary, self._path)
             self._stamp = self._read_stamp()
         except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            self.close()
             raise DataError(f"{self._directory}: cannot write there ({error.strerror})") from error
 
     def _refuse_newer(self, owner: _Owner) -> None:

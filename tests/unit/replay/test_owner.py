@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +177,23 @@ def test_a_claim_that_never_began_leaves_nothing(tmp_path: Path) -> None:
     occupied(tmp_path / "own", RUN)
     claim(tmp_path / "own", incarnation=1).close()
     assert names(tmp_path / "own") == {"owner.json", SEGMENT}
+
+
+@pytest.mark.parametrize("call", ["write_text", "mkdir"])
+def test_a_claim_that_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    original = getattr(Path, call)
+
+    def full_disk(self: Path, *args: object, **options: object) -> None:
+        if call == "mkdir" and self.name == "replay":
+            original(self, *args, **options)
+        else:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, call, full_disk)
+    with pytest.raises(DataError, match="No space left on device") as error:
+        claim(tmp_path / "replay" / "shard_0")
+    one_line(error)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_half_a_claim_is_in_nobodys_way(tmp_path: Path) -> None:

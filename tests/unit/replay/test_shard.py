@@ -235,7 +235,9 @@ def test_an_empty_shard_takes_over_too_and_an_empty_one_is_taken_over(tmp_path):
     config = two_shards(tmp_path)
     shard = open_shard(tmp_path / "shard_2", config=config, claim=RUN, shard=2, incarnation=2)
     assert shard.adopt(tmp_path / "shard_1") == 8
-    open_shard(tmp_path / "shard_3", claim=RUN, shard=3).close()
+    empty = open_shard(tmp_path / "shard_3", claim=RUN, shard=3)
+    empty.begin()
+    empty.close()
     assert shard.adopt(tmp_path / "shard_3") == 0
     assert not (tmp_path / "shard_3").exists()
 

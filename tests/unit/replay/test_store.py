@@ -98,7 +98,9 @@ def test_a_stale_segment_of_an_older_incarnation_is_removed(tmp_path):
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path):
-    open_store(tmp_path)[0].close()
+    store, _ = open_store(tmp_path)
+    store.begin()
+    store.close()
     (tmp_path / "segment_00000003_000000.tmp").write_bytes(b"half")
     (tmp_path / "segment_00000004_000000.arrows").touch()
     store, found = open_store(tmp_path)
