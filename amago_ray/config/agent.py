@@ -83,6 +83,14 @@ class CommonAgentConfig:
     """Discrete policies: probabilities are clamped from below, then renormalised."""
     discrete_probability_high: Annotated[float, ABOVE_ZERO_TO_ONE] = 0.99
     """Discrete policies: probabilities are clamped from above, then renormalised."""
+    num_bins: Annotated[int, AT_LEAST_TWO] = 128
+    """Value bins of critics that classify: the multi-task agent's, and those of objectives of one's own."""
+    min_return: Annotated[float, FINITE] = -1e5
+    """Lowest bin, in (multiplied) return units."""
+    max_return: Annotated[float, FINITE] = 1e5
+    """Highest bin, in (multiplied) return units."""
+    labels: Literal["two_hot", "hl_gauss"] = "two_hot"
+    """How a scalar target becomes a distribution over bins."""
     policy_distribution: PolicyDistributionConfig = field(default_factory=SpaceDistributionConfig)
 
     def after(self, learner_steps: int) -> Self:
@@ -129,14 +137,6 @@ class MultiTaskConfig(CommonAgentConfig):
     """Critics classify over value bins, which tells tasks of unlike returns apart."""
 
     kind: Literal["multi_task"] = "multi_task"
-    num_bins: Annotated[int, AT_LEAST_TWO] = 128
-    """Value bins."""
-    min_return: Annotated[float, FINITE] = -1e5
-    """Lowest bin, in (multiplied) return units."""
-    max_return: Annotated[float, FINITE] = 1e5
-    """Highest bin, in (multiplied) return units."""
-    labels: Literal["two_hot", "hl_gauss"] = "two_hot"
-    """How a scalar target becomes a distribution over bins."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -209,4 +209,4 @@ def _describe(spec: ObservationSpec | ActionSpec) -> str:
 def _range(low: tuple[float, ...], high: tuple[float, ...]) -> str:
     if len(set(low)) == 1 and len(set(high)) == 1:
         return f"{low[0]:g}, {high[0]:g}"
-    return f"{[float(each) for each in low]}, {[float(each) for each in high]}"
+    return ", ".join(f"[{', '.join(f'{bound:g}' for bound in bounds)}]" for bounds in (low, high))

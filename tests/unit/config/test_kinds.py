@@ -235,3 +235,10 @@ def test_kinds_in_words() -> None:
     assert in_words((NoRelabelConfig,)) == '"none"'
     assert in_words((NoRelabelConfig, HerRelabelConfig)) == '"none" or "her"'
     assert in_words((NoRelabelConfig, HerRelabelConfig, CustomRelabelConfig)) == '"none", "her", or module:attr'
+
+
+@pytest.mark.parametrize("kind", ["actor_critic", "multi_task"])
+def test_value_bins_may_stand_where_the_agent_is_chosen_later(kind: str) -> None:
+    config = config_from_dict({"env": "CartPole-v1", "agent": {"kind": kind, "num_bins": 8}})
+
+    assert (config.agent.kind, config.agent.num_bins) == (kind, 8)
