@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
 TESTS = Path(__file__).parent
 
 # Set before anything imports torch, numpy or ray.
@@ -20,3 +22,7 @@ atexit.register(shutil.rmtree, _private, ignore_errors=True)
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(_private / "token")
 
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+
+# The same examples on every machine, and nothing written beside the tests, where the checkout may be read-only.
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.load_profile("repeatable")
