@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from contextlib import AbstractContextManager, chdir, closing
+import sys
+from collections.abc import Iterator
+from contextlib import chdir, closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,7 @@ def train(
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other")
-    with _folder_kept(), OutputLog() as output:
+    with _surroundings_kept(), OutputLog() as output:
         with (
             stop_on_interrupt() as on_interrupt,
             launch(config, output, local=local, resume=resume, overwrite=overwrite) as run,
@@ -101,7 +103,7 @@ def evaluate(
     for number, entry in enumerate(envs):
         num_envs = min(config.evaluation.num_envs, num_episodes)
         with (
-            _folder_kept(),
+            _surroundings_kept(),
             closing(make_evaluation_runner(config, entry, num_envs, number, greedy=greedy, trained=trained)) as runner,
         ):
             runner.policy.load(snapshot)
@@ -126,18 +128,20 @@ def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int
     policy.generator.manual_seed(seed)
     env = config.evaluation_envs[0]
     seeds = [_FRESH_WORLDS + seed * num_episodes + number for number in range(num_episodes)]
-    with _folder_kept(), closing(_make_filmed(env)) as env_batch:
+    with _surroundings_kept(), closing(_make_filmed(env)) as env_batch:
         frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
     return write_film(frames, out)
 
 
 def _make_filmed(env: EnvConfig) -> EnvBatch:
     """One environment that renders: Gymnasium's do only if they were made for it."""
+    from amago_ray.acting.torch_settings import kept_torch_settings
     from amago_ray.envs.make import make_env_batch
 
     kwargs = {"render_mode": "rgb_array", **env.kwargs}
     try:
-        return make_env_batch([dataclasses.replace(env, kwargs=kwargs)], 1)
+        with kept_torch_settings():
+            return make_env_batch([dataclasses.replace(env, kwargs=kwargs)], 1)
     except EnvError as error:
         if "render_mode" in env.kwargs:
             raise
@@ -158,9 +162,11 @@ def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "bes
 _FRESH_WORLDS = 1_000_000_000
 
 
-def _folder_kept() -> AbstractContextManager[None]:
-    """Environments may change the process's working folder; afterwards it is as it was."""
-    return chdir(".")
+@contextmanager
+def _surroundings_kept() -> Iterator[None]:
+    """Environments may change the process's working folder and its standard streams; afterwards they are as before."""
+    with chdir("."), redirect_stdout(sys.stdout), redirect_stderr(sys.stderr):
+        yield
 
 
 def _require_episodes(num_episodes: int) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from amago_ray.acting.exploration import make_exploration
+from amago_ray.acting.torch_settings import kept_torch_settings
 from amago_ray.config import Config
 from amago_ray.config.load import checked
 from amago_ray.config.validate import validate_horizon, validate_storage
@@ -54,8 +55,9 @@ def launch(
     config = checked(config)
     # Before anything else: code of the user's, which runs from here on, may change the working folder.
     directory = RunDirectory.of(config)
-    spec = make_spec(config.envs)
-    _check_parts(config, spec)
+    with kept_torch_settings():
+        spec = make_spec(config.envs)
+        _check_parts(config, spec)
     with ExitStack() as stack:
         stack.enter_context(closing(directory))
         directory.reserve(resume=resume, overwrite=overwrite)

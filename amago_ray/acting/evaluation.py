@@ -118,7 +118,8 @@ def _policy_spec(config: Config, spec: EnvSpec) -> EnvSpec:
     model = config.model.sequence_model
     if not isinstance(model, TransformerConfig) or model.positions != "learned":
         return spec
-    horizon = make_spec(config.envs).horizon if model.max_time_index is None else model.max_time_index - 1
+    with kept_torch_settings():
+        horizon = make_spec(config.envs).horizon if model.max_time_index is None else model.max_time_index - 1
     if horizon is not None and spec.horizon is not None and spec.horizon > horizon:
         raise ConfigError(
             f"evaluation: {spec.name}: expected episodes of at most {horizon} steps, for which positions were learned, "

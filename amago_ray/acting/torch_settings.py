@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Self
+import sys
+from typing import TYPE_CHECKING, Self
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 class kept_torch_settings:  # noqa: N801  (a context manager, as those of contextlib)
     """Leaves torch's default dtype and device, its gradient mode, threads and determinism as they were.
 
     Its global random stream needs no care: whatever draws here has a generator of its own, or seeds that stream anew.
+    A process that has not imported torch need not do so for this; what does it inside finds all as imported, but for
+    the number of threads.
     """
 
     def __enter__(self) -> Self:
-        self._before = _settings()
+        self._before = _settings() if "torch" in sys.modules else None
         return self
 
     def __exit__(self, *_: object) -> None:
-        now = _settings()
-        if now == self._before:
+        if "torch" not in sys.modules:
             return
-        dtype, device, has_gradients, num_threads, is_deterministic, only_warns = self._before
+        import torch
+
+        now = _settings()
+        before = self._before or (torch.float32, torch.device("cpu"), True, now[3], False, False)
+        if now == before:
+            return
+        dtype, device, has_gradients, num_threads, is_deterministic, only_warns = before
         torch.set_default_dtype(dtype)
         if now[1] != device:
             torch.set_default_device(device)
@@ -31,6 +40,8 @@ class kept_torch_settings:  # noqa: N801  (a context manager, as those of contex
 
 
 def _settings() -> tuple[torch.dtype, torch.device, bool, int, bool, bool]:
+    import torch
+
     return (
         torch.get_default_dtype(),
         # Ten times as quick as asking for it.

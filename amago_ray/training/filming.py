@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amago_ray.acting.policy import Policy
+from amago_ray.acting.torch_settings import kept_torch_settings
 from amago_ray.data.specs import require_spaces
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.errors import ConfigError, EnvError, RunDirectoryError
@@ -58,17 +59,21 @@ def film(env_batch: EnvBatch, policy: Policy, seeds: Sequence[int], *, greedy: b
 def _episode(env_batch: EnvBatch, policy: Policy, seed: int, *, greedy: bool) -> Iterator[npt.NDArray[np.uint8]]:
     """The frames of one episode."""
     state = policy.initial_state(1)
-    observations = env_batch.reset(np.zeros(1, np.int64), np.array([seed], np.int64))
-    yield env_batch.render(0)
+    with kept_torch_settings():
+        observations = env_batch.reset(np.zeros(1, np.int64), np.array([seed], np.int64))
+        picture = env_batch.render(0)
+    yield picture
     ended = False
     while not ended:
         actions = policy.step(observations.leaves, state, observations.action_mask, greedy=greedy)
-        step = env_batch.step(actions)
-        if step.failures:
-            raise EnvError(f"the environment failed while it was filmed: {step.failures[0].message}")
+        with kept_torch_settings():
+            step = env_batch.step(actions)
+            if step.failures:
+                raise EnvError(f"the environment failed while it was filmed: {step.failures[0].message}")
+            picture = env_batch.render(0)
         state.advance(actions, step.rewards)
         observations = step.observations
-        yield env_batch.render(0)
+        yield picture
         ended = bool(step.terminated[0] or step.truncated[0])
 
 

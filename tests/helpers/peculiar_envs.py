@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sqlite3
@@ -51,6 +52,43 @@ class Peculiar(gymnasium.Env[Any, Any]):
 
     def _shown(self) -> Any:
         return self._entries.get("shown", np.full(2, 0.1, np.float32))
+
+
+class SetsTorch(Peculiar):
+    """Calculates in float64, without gradients, and says so to the whole process."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+        self._set()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self._set()
+        return super().reset(seed=seed)
+
+    def step(self, action: Any):
+        self._set()
+        return super().step(action)
+
+    def render(self):
+        self._set()
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def _set(self) -> None:
+        import torch
+
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+
+
+class Silences(Peculiar):
+    """Leads what this process prints to nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sys.stdout = sys.stderr = io.StringIO()
 
 
 class PeculiarVector(VectorEnv[Any, Any, Any]):

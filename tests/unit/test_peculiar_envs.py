@@ -2,10 +2,12 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.local_runs import tiny_config
 from helpers.one_line import one_line
 
@@ -53,6 +55,21 @@ def test_a_run_ends_with_one_line_when_every_environment_goes_on_failing(tmp_pat
         "every environment has failed again and again, last: env 'helpers.peculiar_envs:Peculiar': step: reward: "
         "expected a number, got '1.0x'"
     )
+
+
+def test_one_that_sets_torch_does_not_take_the_run_along(tmp_path: Path) -> None:
+    run = train(tmp_path, "SetsTorch").run_directory
+    assert amago_ray.record(run, tmp_path / "x.gif").exists()
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
+
+
+def test_one_that_takes_the_standard_streams_does_not_keep_them(tmp_path: Path) -> None:
+    streams = sys.stdout, sys.stderr
+    run = train(tmp_path, "Silences").run_directory
+    assert (sys.stdout, sys.stderr) == streams
+    amago_ray.evaluate(run, num_episodes=1)
+    assert (sys.stdout, sys.stderr) == streams
 
 
 def test_one_that_wanders_does_not_take_the_run_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,8 @@
 """What an environment sets in torch does not last."""
 
+import subprocess
+import sys
+
 import torch
 
 from amago_ray.acting.torch_settings import kept_torch_settings
@@ -18,6 +21,20 @@ def test_everything_is_as_it_was() -> None:
     assert torch.is_grad_enabled()
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_is_first_imported_inside_is_as_imported() -> None:
+    code = """
+from amago_ray.acting.torch_settings import kept_torch_settings
+import sys
+with kept_torch_settings():
+    assert "torch" not in sys.modules
+    import torch
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+print(torch.get_default_dtype(), torch.is_grad_enabled())
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["torch.float32", "True"]
 
 
 def test_also_after_an_error_and_under_no_grad() -> None:
