@@ -42,9 +42,8 @@ class OutputLog:
         """
         with ExitStack() as stack:
             try:
-                log = self._log = stack.enter_context(
-                    tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", buffering=1)
-                )
+                file = stack.enter_context(tempfile.TemporaryFile())
+                log = self._log = _Unclosed(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
             except OSError as error:
                 raise RunDirectoryError(f"what environments print cannot be kept: {error.strerror or error}") from error
             self.terminal = _kept_apart(sys.stdout, 1, stack)
@@ -97,6 +96,14 @@ class OutputLog:
     def _break(self, *args: Any, **kwargs: Any) -> Any:
         self._open.close()
         return self._hook(*args, **kwargs)
+
+
+class _Unclosed(io.TextIOWrapper):
+    """Stays open when foreign code closes it as its standard output."""
+
+    def close(self) -> None:
+        with suppress(OSError, ValueError):
+            self.flush()
 
 
 class _WarningsElsewhere(logging.StreamHandler[TextIO]):

@@ -51,6 +51,11 @@ class Reporter:
         """The newest value of every metric."""
         return self._shown
 
+    @property
+    def num_lost_episodes(self) -> int:
+        """Episodes that were lost to failures of their environments, as last reported."""
+        return int(self._shown.get("rollout/dropped_episodes", 0))
+
     def report(self, report: Report, state: TrainerState, evaluated: Mapping[str, float]) -> None:
         """Show a report, and log it with what evaluations brought, unless it is an interim one."""
         is_news = not report.is_interim or report.counters != self._counters
@@ -67,7 +72,7 @@ class Reporter:
         self._shown["env_steps"] = float(report.counters.env_steps)
         for warning in report.warnings:
             self.warn(warning)
-        endless = self._endless.look(report.counters)
+        endless = self._endless.look(report.counters, self.num_lost_episodes)
         if endless is not None:
             self.warn(endless)
         progress = self._schedule.progress(report.counters, self._shown)
@@ -123,21 +128,23 @@ class EndlessWatch:
 
     def __init__(self, patience: int) -> None:
         self._patience = self._wait = patience
-        self._last_end: tuple[int, int] | None = None
+        self._last_end: tuple[Counters, int] | None = None
 
-    def look(self, counters: Counters) -> str | None:
-        """A warning, or None."""
-        if self._last_end is None or counters.episodes != self._last_end[1]:
-            self._last_end, self._wait = (counters.env_steps, counters.episodes), self._patience
-        num_steps = counters.env_steps - self._last_end[0]
+    def look(self, counters: Counters, num_lost: int) -> str | None:
+        """A warning, or None. num_lost: the episodes that were lost to failures so far."""
+        if self._last_end is None or counters.episodes != self._last_end[0].episodes:
+            self._last_end, self._wait = (counters, num_lost), self._patience
+        num_steps = counters.env_steps - self._last_end[0].env_steps
         if num_steps < self._wait:
             return None
         self._wait = 2 * num_steps
-        return no_episode_ended(num_steps)
+        return no_episode_ended(num_steps, num_lost - self._last_end[1])
 
 
-def no_episode_ended(env_steps: int) -> str:
-    """What is said of a run, or a part of it, that turned out no episode."""
+def no_episode_ended(env_steps: int, num_lost: int) -> str:
+    """What is said of a run, or a part of it, that turned out no episode but `num_lost`, which failed."""
+    if num_lost:
+        return f"no episode ended in {env_steps:,} steps: {num_lost:,} were lost to failures of their environments"
     return f"no episode ended in {env_steps:,} steps: set env.max_episode_steps"
 
 

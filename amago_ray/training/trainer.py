@@ -224,7 +224,7 @@ class Trainer:
                 self._request_evaluation()
                 self._await_evaluation()
         if self._state.counters.env_steps and not self._state.counters.episodes:
-            self._reporter.warn(no_episode_ended(self._state.counters.env_steps))
+            self._reporter.warn(no_episode_ended(self._state.counters.env_steps, self._reporter.num_lost_episodes))
         if self._saved_mark != self._state.mark:
             try:
                 self.save()

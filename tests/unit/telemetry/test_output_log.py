@@ -74,6 +74,22 @@ def test_what_has_no_file_is_shown_at_the_end(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "of the environment\n"
 
 
+def test_an_environment_that_closes_its_standard_output_takes_nothing_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with OutputLog() as output:
+        print("before")
+        sys.stdout.close()
+        sys.stderr.close()
+        print("between")
+        output.write_to(tmp_path / "environment.log")
+        sys.stdout.close()
+        print("after", file=sys.stderr)
+        print("table", file=output.terminal)
+    assert capsys.readouterr().out == "table\n"
+    assert (tmp_path / "environment.log").read_text() == "before\nbetween\nafter\n"
+
+
 def test_a_breakpoint_ends_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

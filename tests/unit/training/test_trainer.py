@@ -203,10 +203,17 @@ def test_an_interrupt_ends_the_wait_for_the_last_evaluation(tmp_path: Path) -> N
 
 def test_episodes_that_do_not_end_are_warned_of_rarely() -> None:
     watch = EndlessWatch(100)
-    told = [env_steps for env_steps in range(0, 2000, 10) if watch.look(Counters(env_steps, 0, 3)) is not None]
+    told = [env_steps for env_steps in range(0, 2000, 10) if watch.look(Counters(env_steps, 0, 3), 1) is not None]
     assert told == [100, 200, 400, 800, 1600]
-    assert watch.look(Counters(2000, 0, 4)) is None, "one ended"
-    assert watch.look(Counters(2100, 0, 4)) == "no episode ended in 100 steps: set env.max_episode_steps"
+    assert watch.look(Counters(2000, 0, 4), 1) is None, "one ended"
+    assert watch.look(Counters(2100, 0, 4), 1) == "no episode ended in 100 steps: set env.max_episode_steps"
+
+
+def test_where_episodes_are_lost_to_failures_no_time_limit_is_the_remedy() -> None:
+    watch = EndlessWatch(100)
+    assert watch.look(Counters(0, 0, 3), 1) is None
+    expected = "no episode ended in 100 steps: 7 were lost to failures of their environments"
+    assert watch.look(Counters(100, 0, 3), 8) == expected
 
 
 def test_an_error_stops_the_backend_and_says_so_in_the_status(tmp_path: Path) -> None:
