@@ -99,9 +99,13 @@ class ActionAdapter:
     def mask_rows(self, mask: Any, num_rows: int | None = None) -> npt.NDArray[np.bool_]:
         """The stored mask `[mask_size]` of one action mask of any shape, or `[num_rows, mask_size]` of as many.
 
+        One mask may also be a tuple of one for each dimension, as Gymnasium's `MultiDiscrete.sample` takes it.
+
         Raises:
             SpaceError: the mask has another size, or is not of zeros and ones.
         """
+        if isinstance(mask, tuple) and num_rows in (None, 1):
+            mask = [entry for part in mask for entry in _as_array(ACTION_MASK, part).ravel()]
         array = _as_array(ACTION_MASK, mask)
         leading = () if num_rows is None else (num_rows,)
         self.check_mask_size(array.size // max(math.prod(leading), 1))

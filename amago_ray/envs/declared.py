@@ -1,4 +1,4 @@
-"""What environments declare beside their spaces' contents: the spaces themselves, horizon, goal rule."""
+"""What environments declare beside their spaces' contents: the spaces themselves, horizon, goal rule, reset mode."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.envs.returned import describe
@@ -73,6 +74,28 @@ def declared_goal_rule(env: object, name: str, goal_dtype: str) -> GoalRule | No
         if not (limits.min <= rule.marker <= limits.max and rule.marker == int(rule.marker)):
             raise EnvError(f"env '{name}': goal_rule: marker {rule.marker} is no value of goals of dtype {goal_dtype}")
     return rule
+
+
+def declared_autoreset_mode(env: VectorEnv[Any, Any, Any], name: str, autoreset_mode: str | None) -> AutoresetMode:
+    """How a vector environment resets: what it declares, or else the setting `autoreset_mode`.
+
+    Raises:
+        EnvError: neither says so, or they differ.
+    """
+    own = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+    # Gymnasium's own write their mode into the metadata of the environment's class, which others share.
+    declared = env.unwrapped.autoreset_mode if own else env.metadata.get("autoreset_mode")
+    asked = None if autoreset_mode is None else AutoresetMode[autoreset_mode.upper()]
+    if isinstance(declared, AutoresetMode):
+        if asked is not None and asked is not declared:
+            raise EnvError(f"env '{name}': autoreset_mode: expected {declared.name.lower()}, got {autoreset_mode}")
+        return declared
+    if asked is None:
+        raise EnvError(
+            f"env '{name}': a vector environment must say how it resets: expected metadata['autoreset_mode'] or the "
+            f"setting autoreset_mode (next_step, same_step or disabled), got {declared!r}"
+        )
+    return asked
 
 
 def _steps(what: str, value: Any, name: str) -> int | None:

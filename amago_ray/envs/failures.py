@@ -117,11 +117,7 @@ def failure_kind(error: BaseException) -> str:
     """Names a failure by its class and the line that raised it, or by the entry that could not be read."""
     if isinstance(error, ReturnedError):
         return error.kind
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    return f"{type(error).__qualname__}{place}"
+    return f"{type(error).__qualname__}{_place(error)}"
 
 
 def failure_message(error: BaseException, call: str) -> str:
@@ -132,10 +128,18 @@ def failure_message(error: BaseException, call: str) -> str:
         # The texts of foreign errors may raise.
         text = ""
     if not isinstance(error, EnvError):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text = f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}{_place(error)}"
     if not isinstance(error, ReturnedError):
         text = f"{call}: {text}"
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
+
+
+def _place(error: BaseException) -> str:
+    """The line that raised an error, as " at file:line"; nothing for one that was never raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -27,7 +27,7 @@ from amago_ray.envs.returned import (
     reset_result,
     step_result,
 )
-from amago_ray.errors import EnvError
+from amago_ray.errors import EnvError, SpaceError
 
 ACHIEVED_GOALS = "achieved_goals"
 """Entry of `info` that overrides the observation's achieved goal: all goals achieved in this row, `[A, goal_dim]`."""
@@ -80,6 +80,8 @@ class GymnasiumBatch:
             self.spec = self._read_spec(first, _reset(self._envs[0], 0)[1])
         except BaseException as error:
             self.close()
+            if isinstance(error, SpaceError):
+                raise SpaceError(f"env '{name}': {error}") from error
             if is_interrupt(error) or (isinstance(error, EnvError) and not isinstance(error, ReturnedError)):
                 raise
             raise EnvError(f"env '{name}': {failure_message(error, call)}") from error
@@ -194,7 +196,7 @@ class GymnasiumBatch:
         if space.mask_size is not None:
             self._action.check_mask_size(space.mask_size)
         elif mask is not None:
-            self._action.check_mask_size(np.asarray(mask).size)
+            self._action.mask_rows(mask)
         has_goals = space.has_achieved_goal or (space.goal_dim > 0 and ACHIEVED_GOALS in info)
         return EnvSpec(
             name=self._name,

@@ -13,7 +13,7 @@ from amago_ray.data.space_specs import read_action_space, read_observation_space
 from amago_ray.data.spaces import ActionAdapter, ObservationAdapter, goal_rows
 from amago_ray.data.specs import ACHIEVED_GOAL, ACTION_MASK, EnvSpec
 from amago_ray.envs.columns import Array, ObservationColumns, read_leaves
-from amago_ray.envs.declared import declared_goal_rule, declared_horizon, declared_space
+from amago_ray.envs.declared import declared_autoreset_mode, declared_goal_rule, declared_horizon, declared_space
 from amago_ray.envs.env_batch import Observations, StepColumns
 from amago_ray.envs.failures import FailureBook, Retries, failure_message, is_interrupt
 from amago_ray.envs.foreign import ForeignEnv, kept_folder
@@ -26,8 +26,8 @@ from amago_ray.envs.returned import (
     reset_result,
     step_result,
 )
-from amago_ray.envs.vector_events import vector_events
-from amago_ray.errors import EnvError
+from amago_ray.envs.vector_events import info_entry, vector_events
+from amago_ray.errors import EnvError, SpaceError
 
 Vector = VectorEnv[Any, Any, Any]
 
@@ -51,6 +51,8 @@ class VectorBatch:
     Gymnasium's SAME_STEP keeps a reference to the final observation: there, an environment that reuses its buffer has
     overwritten it before anyone outside can copy it.
 
+    Action masks are part of the observation space or columns of infos, `infos["action_mask"]` `[E, mask_size]`.
+
     Where it raises, hangs or exits, all its environments have failed, and it is made anew. What it returns of one
     environment and has no plain meaning is a failure of that one: its episode is given up, under the last two modes by
     looking away until it ends. One that goes on failing is isolated (see `Retries`).
@@ -72,21 +74,25 @@ class VectorBatch:
     ) -> None:
         self._env = ForeignEnv(make, step_timeout_s)
         self._name = name
+        call = "cannot be made"
         try:
             env = self._env.build()
-            self._mode = _declared_mode(env, name, autoreset_mode)
+            self._mode = declared_autoreset_mode(env, name, autoreset_mode)
             self._takes_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
             self._resets_by_mask = self._takes_seeds or self._mode is AutoresetMode.DISABLED
             self._space = read_observation_space(declared_space(env, "single_observation_space", name))
             self._observation = ObservationAdapter(self._space.leaves)
             self._action = ActionAdapter(read_action_space(declared_space(env, "single_action_space", name)))
             self.num_envs = env.num_envs
-            self.spec = self._read_spec(env)
+            call = "first reset"
+            self.spec = self._read_spec(env, reset_result(self._env.call(lambda env: env.reset(seed=0)))[1])
         except BaseException as error:
             self.close()
-            if is_interrupt(error) or isinstance(error, EnvError):
+            if isinstance(error, SpaceError):
+                raise SpaceError(f"env '{name}': {error}") from error
+            if is_interrupt(error) or (isinstance(error, EnvError) and not isinstance(error, ReturnedError)):
                 raise
-            raise EnvError(f"env '{name}': {failure_message(error, 'cannot be made')}") from error
+            raise EnvError(f"env '{name}': {failure_message(error, call)}") from error
         self.env_names: Sequence[str] = (name,) * self.num_envs
         self._failures = FailureBook(name, self.num_envs, retries or Retries())
         self._shown = ObservationColumns(self.spec, self.num_envs)
@@ -138,7 +144,7 @@ class VectorBatch:
             terminated, terminated_errors = flags("step: terminated", entries[2], self.num_envs)
             truncated, truncated_errors = flags("step: truncated", entries[3], self.num_envs)
             infos = info_dict("step", entries[4])
-            observation_errors = self._show(self._shown, "step", entries[0])
+            observation_errors = self._show(self._shown, "step", entries[0], infos)
         except BaseException as error:
             self._fail_all("step", error)
             return self._nothing()
@@ -151,7 +157,7 @@ class VectorBatch:
             for index in np.flatnonzero(ended).tolist():
                 _copy_row(self._shown, self._kept, index)
                 try:
-                    self._show_final(index, infos.get("final_obs"))
+                    self._show_final(index, infos.get("final_obs"), final_infos)
                 except EnvError as error:
                     errors[index] = error
         for index in np.flatnonzero(skipped).tolist():
@@ -201,12 +207,15 @@ class VectorBatch:
         """Close the vector environment."""
         self._env.discard(lambda env: env.close())
 
-    def _read_spec(self, env: Vector) -> EnvSpec:
-        name, space = self._name, self._space
+    def _read_spec(self, env: Vector, infos: Mapping[str, Any]) -> EnvSpec:
+        """The spec; a reset's `infos` show whether they hold action masks."""
+        name, space, mask = self._name, self._space, infos.get(ACTION_MASK)
         if not space.leaves:
             raise EnvError(f"env '{name}': single_observation_space: expected something to see, got an empty Dict")
         if space.mask_size is not None:
             self._action.check_mask_size(space.mask_size)
+        elif mask is not None:
+            self._mask("first reset", None, infos, 0)
         has_goals = space.has_achieved_goal
         return EnvSpec(
             name=name,
@@ -216,7 +225,7 @@ class VectorBatch:
             goal_dim=space.goal_dim if has_goals else 0,
             goal_dtype=space.goal_dtype,
             goal_rule=declared_goal_rule(env.unwrapped, name, space.goal_dtype) if has_goals else None,
-            has_action_mask=space.mask_size is not None,
+            has_action_mask=space.mask_size is not None or mask is not None,
         )
 
     def _begin(self, indices: npt.NDArray[np.int64], seeds: npt.NDArray[np.int64]) -> None:
@@ -235,8 +244,8 @@ class VectorBatch:
         all_seeds = (int(seeds[0]) + 1 + np.arange(self.num_envs)) % 2**31
         all_seeds[indices] = seeds
         seed_or_seeds: Any = all_seeds.tolist() if self._takes_seeds else int(all_seeds[0])
-        observations, _ = reset_result(self._env.call(lambda env: env.reset(seed=seed_or_seeds)))
-        errors = self._show(self._kept, "reset", observations)
+        observations, infos = reset_result(self._env.call(lambda env: env.reset(seed=seed_or_seeds)))
+        errors = self._show(self._kept, "reset", observations, infos)
         self._is_kept[:] = True
         self._is_pending[:] = self._is_given_up[:] = False
         self._started = True
@@ -250,8 +259,8 @@ class VectorBatch:
             some_seeds[index] = seed
         seed_or_seeds: Any = some_seeds if self._takes_seeds else int(seeds[0])
         options = {"reset_mask": mask}
-        observations, _ = reset_result(self._env.call(lambda env: env.reset(seed=seed_or_seeds, options=options)))
-        errors = self._show(self._kept, "reset", observations)
+        observations, infos = reset_result(self._env.call(lambda env: env.reset(seed=seed_or_seeds, options=options)))
+        errors = self._show(self._kept, "reset", observations, infos)
         self._is_kept[indices] = True
         self._is_pending[indices] = self._is_given_up[indices] = False
         self._fail_first({index: error for index, error in errors.items() if mask[index]})
@@ -289,14 +298,16 @@ class VectorBatch:
             valid=zeros,
         )
 
-    def _show(self, columns: ObservationColumns, call: str, observations: Any) -> dict[int, EnvError]:
+    def _show(
+        self, columns: ObservationColumns, call: str, observations: Any, infos: Mapping[str, Any]
+    ) -> dict[int, EnvError]:
         """Copy in all observations; by index, what is wrong with those of some.
 
         Raises:
             EnvError: none of them is right.
         """
         try:
-            self._put_all(columns, observations)
+            self._put_all(columns, call, observations, infos)
             return {}
         except Exception as error:
             wrong = error
@@ -305,7 +316,7 @@ class VectorBatch:
             for index in range(self.num_envs):
                 single = _row(observations, index)
                 try:
-                    self._put_one(columns, index, single)
+                    self._put_one(columns, index, call, single, infos)
                 except EnvError as error:
                     errors[index] = error
         except Exception as error:
@@ -314,25 +325,34 @@ class VectorBatch:
             raise _as_env_error(f"{call}: observations", observations, wrong)
         return errors
 
-    def _put_all(self, columns: ObservationColumns, observations: Any) -> None:
+    def _put_all(self, columns: ObservationColumns, call: str, observations: Any, infos: Any) -> None:
         for name, rows in self._observation.rows(observations, self.num_envs).items():
             columns.leaves[name][:] = rows
-        if columns.action_mask is not None:
+        if self._space.mask_size is not None:
             masks = self._action.mask_rows(observations[ACTION_MASK], self.num_envs)
             for index, mask in enumerate(masks):
                 columns.put(index, {}, mask, None)
+        elif columns.action_mask is not None:
+            for index in range(self.num_envs):
+                columns.put(index, {}, self._mask(call, None, infos, index), None)
         if columns.achieved is not None:
             columns.achieved[:] = [self._goals(row).copy() for row in observations[ACHIEVED_GOAL]]
 
-    def _put_one(self, columns: ObservationColumns, index: int, observation: Any) -> None:
+    def _put_one(self, columns: ObservationColumns, index: int, call: str, observation: Any, infos: Any) -> None:
         achieved = None if columns.achieved is None else self._goals(observation[ACHIEVED_GOAL])
-        mask = None if columns.action_mask is None else self._action.mask_rows(observation[ACTION_MASK])
+        mask = None if columns.action_mask is None else self._mask(call, observation, infos, index)
         columns.put(index, read_leaves(self._observation, observation), mask, achieved)
+
+    def _mask(self, call: str, observation: Any, infos: Any, index: int) -> npt.NDArray[np.bool_] | None:
+        if self._space.mask_size is not None:
+            return self._action.mask_rows(observation[ACTION_MASK])
+        mask = info_entry(call, infos, ACTION_MASK, index)
+        return None if mask is None else self._action.mask_rows(mask)
 
     def _goals(self, achieved: Any) -> Array:
         return goal_rows(achieved, self.spec.goal_dim, self.spec.goal_dtype)
 
-    def _show_final(self, index: int, final: Any) -> None:
+    def _show_final(self, index: int, final: Any, infos: Any) -> None:
         if final is None:
             raise EnvError(
                 f"an episode ended in mode {self._mode.value} without infos['final_obs'], so its true final "
@@ -341,7 +361,7 @@ class VectorBatch:
         try:
             # Gymnasium gives an array of objects, one observation each; others give columns.
             single = final[index] if isinstance(final, np.ndarray) and final.dtype == object else _row(final, index)
-            self._put_one(self._shown, index, single)
+            self._put_one(self._shown, index, "step", single, infos)
         except Exception as error:
             raise _as_env_error("step: infos['final_obs']", final, error) from error
 
@@ -349,23 +369,6 @@ class VectorBatch:
 def _as_env_error(place: str, found: Any, error: Exception) -> EnvError:
     """What says that observations are no ones of their space."""
     return error if isinstance(error, EnvError) else ReturnedError(place, "those of the observation space", found)
-
-
-def _declared_mode(env: Vector, name: str, autoreset_mode: str | None) -> AutoresetMode:
-    own = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-    # Gymnasium's own write their mode into the metadata of the environment's class, which others share.
-    declared = env.unwrapped.autoreset_mode if own else env.metadata.get("autoreset_mode")
-    asked = None if autoreset_mode is None else AutoresetMode[autoreset_mode.upper()]
-    if isinstance(declared, AutoresetMode):
-        if asked is not None and asked is not declared:
-            raise EnvError(f"env '{name}': autoreset_mode: expected {declared.name.lower()}, got {autoreset_mode}")
-        return declared
-    if asked is None:
-        raise EnvError(
-            f"env '{name}': a vector environment must say how it resets: expected metadata['autoreset_mode'] or the "
-            f"setting autoreset_mode (next_step, same_step or disabled), got {declared!r}"
-        )
-    return asked
 
 
 def _row(observations: Any, index: int) -> Any:

@@ -1,4 +1,4 @@
-"""The numbers worth reporting in the infos of vector environments."""
+"""What the infos of vector environments hold of one of them, and the numbers worth reporting."""
 
 from __future__ import annotations
 
@@ -37,24 +37,30 @@ def vector_events(
     return events, errors
 
 
-def _entry(infos: Any, key: str, index: int) -> float | None:
-    """The number under `key` of one environment, None where there is none.
+def info_entry(call: str, infos: Any, key: str, index: int) -> Any:
+    """What the infos that a `call` returned hold under `key` of one environment, None where there is nothing.
 
     infos: columns, beside which `_key` may say who has an entry; or one dict each, as in Gymnasium before 1.0.
+
+    Raises:
+        ReturnedError: there is no entry for each environment.
     """
-    place = f"step: infos['{key}']"
+    place = f"{call}: infos['{key}']"
     try:
         if not isinstance(infos, Mapping):
-            value = (infos[index] or {}).get(key)
-        elif key not in infos or not flag(place, infos.get(f"_{key}", _ALL)[index]):
+            return (infos[index] or {}).get(key)
+        if key not in infos or not flag(place, infos.get(f"_{key}", _ALL)[index]):
             return None
-        else:
-            value = infos[key][index]
+        return infos[key][index]
     except ReturnedError:
         raise
     except Exception as error:
         raise ReturnedError(place, "an entry for each environment", infos) from error
-    return None if value is None else number(place, value)
+
+
+def _entry(infos: Any, key: str, index: int) -> float | None:
+    value = info_entry("step", infos, key, index)
+    return None if value is None else number(f"step: infos['{key}']", value)
 
 
 class _Everyone:

@@ -273,6 +273,7 @@ def test_infinite_bounds_pass_through_clipped_to_a_finite_one() -> None:
 def test_masks_are_rows_of_the_action_s_categories() -> None:
     adapter = ActionAdapter(read_action_space(spaces.MultiDiscrete([2, 3])))
     assert adapter.mask_rows([1, 0, 1, 1, 0]).tolist() == [True, False, True, True, False]
+    assert adapter.mask_rows((np.ones(2, np.int8), [0, 1, 1])).tolist() == [True, True, False, True, True]
     assert adapter.mask_rows([[1.0, 0.0, 1.0, 1.0, 0.0]] * 2, 2).shape == (2, 5)
     assert adapter.mask_rows(np.ones(5, np.bool_), 1).shape == (1, 5)
     for mask, num_rows, expected in (

@@ -57,6 +57,8 @@ def test_messages_are_one_line_of_bounded_length_whatever_the_error() -> None:
     assert failure_message(ValueError("two\nlines"), "reset") == "reset: ValueError: two lines"
     assert failure_message(SystemExit(), "step") == "step: SystemExit"
     assert failure_message(MuteError(), "step") == "step: MuteError"
+    # What says nothing else says where.
+    assert failure_message(raised(AssertionError()), "step").startswith(f"step: AssertionError at {__file__}:")
     assert len(failure_message(ValueError("x" * 10_000), "step")) < 400
     assert failure_message(EnvError("observation 'a': wrong"), "step") == "step: observation 'a': wrong"
 

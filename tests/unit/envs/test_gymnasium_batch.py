@@ -314,7 +314,33 @@ def test_an_unsupported_space_is_named() -> None:
 
     with pytest.raises(SpaceError) as error:
         GymnasiumBatch(Speaking, 1, name="speaking")
-    assert "Text" in one_line(error)
+    assert one_line(error).startswith("env 'speaking': observation 'observation': unsupported space Text(")
+
+
+@pytest.mark.parametrize("mask", [(np.ones(2), [1, 0, 1]), [1, 1, 1, 0, 1]], ids=["parts", "whole"])
+def test_a_mask_may_be_one_for_each_dimension_of_the_action(mask) -> None:
+    class Joint(MaskedEnv):
+        def __init__(self) -> None:
+            super().__init__(mask_in_info=True)
+            self.action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+        def _result(self):
+            return {"clock": 0}, {"action_mask": mask}
+
+    batch = GymnasiumBatch(Joint, 1, name="joint")
+    shown = batch.reset(np.arange(1), np.arange(1))
+    assert shown.action_mask is not None
+    assert shown.action_mask.tolist() == [[True, True, True, False, True]]
+
+
+def test_a_mask_that_does_not_fit_names_the_environment() -> None:
+    class Masked(MaskedEnv):
+        def _result(self):
+            return {"clock": 0}, {"action_mask": np.ones(5)}
+
+    with pytest.raises(SpaceError) as error:
+        GymnasiumBatch(lambda: Masked(mask_in_info=True), 1, name="masked")
+    assert one_line(error) == "env 'masked': action_mask: expected 3 entries for Discrete(3), found 5"
 
 
 def test_render_without_pictures_says_what_to_do() -> None:
