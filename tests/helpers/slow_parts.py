@@ -29,22 +29,13 @@ def slow_down(commands: Path, **seconds: float) -> None:
     temporary.replace(commands)
 
 
-def slept_s(commands: Path, part: str) -> float:
-    """Seconds that a part has slept so far."""
-    log = commands.with_name(f"{part}.slept")
-    return float(log.stat().st_size) / 1000 if log.exists() else 0.0
-
-
 def pause(part: str) -> None:
-    """Sleep as commanded, and add a byte for each millisecond to the part's log."""
+    """Sleep as commanded."""
     commands = Path(os.environ[VARIABLE])
     seconds = dict(pair.split("=") for pair in commands.read_text().split())
     if part not in seconds:
         return
-    began = time.monotonic()
     time.sleep(float(seconds[part]))
-    with commands.with_name(f"{part}.slept").open("ab") as log:
-        log.write(b"." * round(1000 * (time.monotonic() - began)))
 
 
 class Env(gym.Env):

@@ -201,7 +201,7 @@ def test_a_report_counts_what_happened(tmp_path: Path) -> None:
 
 
 class SleepsAlone:
-    """A clock by which sleep takes as long as it says, and whatever is between two looks at it 0.1 ms."""
+    """A clock by which sleep takes as long as it says, and each look at it 0.1 ms."""
 
     def __init__(self) -> None:
         self.now = 0.0
