@@ -104,6 +104,7 @@ def evaluate(
         num_envs = min(config.evaluation.num_envs, num_episodes)
         with (
             _surroundings_kept(),
+            _one_thread(),
             closing(make_evaluation_runner(config, entry, num_envs, number, greedy=greedy, trained=trained)) as runner,
         ):
             runner.policy.load(snapshot)
@@ -128,7 +129,7 @@ def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int
     policy.generator.manual_seed(seed)
     env = config.evaluation_envs[0]
     seeds = [_FRESH_WORLDS + seed * num_episodes + number for number in range(num_episodes)]
-    with _surroundings_kept(), closing(_make_filmed(env)) as env_batch:
+    with _surroundings_kept(), _one_thread(), closing(_make_filmed(env)) as env_batch:
         frames = film(env_batch, policy, seeds, greedy=config.evaluation.greedy)
     return write_film(frames, out)
 
@@ -166,6 +167,18 @@ _FRESH_WORLDS = 1_000_000_000
 def _surroundings_kept() -> Iterator[None]:
     """Environments may change the process's working folder and its standard streams; afterwards they are as before."""
     with chdir("."), redirect_stdout(sys.stdout), redirect_stderr(sys.stderr):
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Acting is many small operations: with more threads they wait for each other."""
+    import torch
+
+    from amago_ray.acting.torch_settings import kept_torch_settings
+
+    with kept_torch_settings():
+        torch.set_num_threads(1)
         yield
 
 

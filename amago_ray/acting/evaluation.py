@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -22,11 +23,13 @@ from amago_ray.errors import ConfigError, EnvError
 if TYPE_CHECKING:
     from amago_ray.data.snapshot import Snapshot
 
+_log = logging.getLogger(__name__)
+
 EVALUATION_RUNNER = 1_000_000
 """First runner number of evaluation, far from those of training, so that worlds are never shared."""
 
 
-LONGEST_EPISODE = 30_000
+LONGEST_EPISODE = 25_000
 """Steps after which an episode without a known horizon counts as endless."""
 MOST_LOST_EPISODES = 100
 """Episodes lost to failures, none ending in between, after which that counts as how it goes on."""
@@ -147,6 +150,10 @@ def run_episodes(
         ended = runner.step()
         age = age + 1 if runner.oldest_running == oldest else 0
         oldest = runner.oldest_running
+        if age == longest // 5:
+            _log.warning(
+                "no episode ended in %s steps of evaluation: it is given up after %s", f"{age:,}", f"{longest:,}"
+            )
         if age >= longest:
             raise EnvError(f"no episode ended in {age:,} steps: set env.max_episode_steps")
         if ended:

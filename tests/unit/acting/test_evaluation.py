@@ -186,13 +186,16 @@ def test_episodes_of_unknown_length_are_evaluated_as_long_as_the_learned_positio
 
 
 @pytest.mark.parametrize("num_endless", [1, 2])
-def test_an_evaluation_with_endless_episodes_is_given_up(monkeypatch: pytest.MonkeyPatch, num_endless: int) -> None:
+def test_an_evaluation_with_endless_episodes_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, num_endless: int
+) -> None:
     """One that never ends is enough: the first started are the ones that count."""
     monkeypatch.setattr("amago_ray.acting.evaluation.LONGEST_EPISODE", 40)
     batch = ScriptedBatch(2, length_of=lambda index, seed: 10**9 if index < num_endless else 4)
     with pytest.raises(EnvError, match=r"no episode ended in 40 steps: set env\.max_episode_steps") as error:
         run_episodes(scripted_runner(batch), 3)
     one_line(error)
+    assert caplog.messages == ["no episode ended in 8 steps of evaluation: it is given up after 40"]
 
 
 def test_an_evaluation_that_loses_every_episode_is_given_up() -> None:
