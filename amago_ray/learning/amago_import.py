@@ -7,6 +7,7 @@ normalisation that is switched off. Everything else must match one to one.
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -89,6 +90,9 @@ def read_amago_weights(path: str | Path, agent: ActorCritic) -> dict[str, Tensor
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Torch's own words advise to unpickle it whatever it holds.
+        raise CheckpointError(f"{path}: expected AMAGO weights, found a file of something else than tensors") from error
     except Exception as error:
         # What torch raises for a file that is not its own depends on the file.
         message = str(error).splitlines()[0] if str(error) else type(error).__name__

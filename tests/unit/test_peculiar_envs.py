@@ -53,7 +53,7 @@ def test_a_run_ends_with_one_line_when_every_environment_goes_on_failing(tmp_pat
         train(tmp_path, "Peculiar", reward="1.0x", since=3)
     assert one_line(error) == (
         "every environment has failed again and again, last: env 'helpers.peculiar_envs:Peculiar': step: reward: "
-        "expected a number, got '1.0x'"
+        "expected a number, got '1.0x'; there is no checkpoint yet"
     )
 
 
