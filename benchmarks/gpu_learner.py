@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device: expected a CUDA GPU, found none (--device cpu --tiny tries the script out)")
+        parser.error("--device: expected a CUDA GPU, got none (--device cpu --tiny tries the script out)")
     if (options.peer is None) != (options.peer_python is None):
         parser.error("--peer and --peer-python: expected both or neither")
     out = options.out or (None if options.tiny else HERE / "results")

@@ -233,7 +233,7 @@ def learning(case: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Measure]
             ]
         )
         if experiment.DEVICE.type != device.type:
-            raise RuntimeError(f"expected to run on {device.type}, found that accelerate chose {experiment.DEVICE}")
+            raise RuntimeError(f"expected to run on {device.type}, got that accelerate chose {experiment.DEVICE}")
 
         def update() -> None:
             experiment.train_step(next(batches), log_step=False)

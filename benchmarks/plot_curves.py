@@ -115,7 +115,7 @@ def main() -> None:
     config = read_config(arguments.runs[0])
     for run in arguments.runs[1:]:
         if other := differences(config, read_config(run)):
-            sys.exit(f"{run}: expected the settings of {arguments.runs[0]}, found {other}")
+            sys.exit(f"{run}: expected the settings of {arguments.runs[0]}, got {other}")
 
     metadata = [json.loads((run / "metadata.json").read_text()) for run in arguments.runs]
     seeds = {

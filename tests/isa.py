@@ -71,7 +71,7 @@ def build(folder: Path, processor: str) -> Path:
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=tree, env={**os.environ, "CFLAGS": flags}, check=True, capture_output=True)
     if not list((tree / "amago_ray").rglob("*.so")):
-        raise SystemExit("test-isa: expected a C compiler to build the kernels with, found none that works")
+        raise SystemExit("test-isa: expected a C compiler to build the kernels with, got none that works")
     return tree
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     arguments = parser.parse_args().arguments
     capability = own_capability()
     if capability not in CAPABILITIES:
-        raise SystemExit(f"test-isa: expected a CPU of x86-64, found {capability}")
+        raise SystemExit(f"test-isa: expected a CPU of x86-64, got {capability}")
     values = settings(capability)
     legs, failed = pairwise_legs(values), 0
     widths = [max(len(name), *map(len, choices)) for name, choices in values.items()]

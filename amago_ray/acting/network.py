@@ -61,10 +61,10 @@ class ActingNetwork:
         targets = self._modules.state_dict()
         for name, target in targets.items():
             if name not in arrays:
-                raise CheckpointError(f"weights: expected {name} {list(target.shape)}, found no such array")
+                raise CheckpointError(f"weights: expected {name} {list(target.shape)}, got no such array")
             if arrays[name].shape != tuple(target.shape):
                 raise CheckpointError(
-                    f"weights: expected {name} of shape {list(target.shape)}, found {list(arrays[name].shape)}"
+                    f"weights: expected {name} of shape {list(target.shape)}, got {list(arrays[name].shape)}"
                 )
         weights = to_tensors({name: arrays[name] for name in targets})
         with torch.no_grad():
@@ -102,7 +102,7 @@ class ActingNetwork:
         """
         if layout.max_seqlen >= self.context_length:
             raise ValueError(
-                f"rebuild: expected at most {self.context_length - 1} tokens of each episode, found {layout.max_seqlen}"
+                f"rebuild: expected at most {self.context_length - 1} tokens of each episode, got {layout.max_seqlen}"
             )
         with torch.inference_mode():
             for first, last in _chunks(layout.lengths):

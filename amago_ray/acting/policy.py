@@ -220,9 +220,9 @@ def _column(
     try:
         column = np.asarray(values)
     except ValueError as error:
-        raise DataError(f"{name}: expected shape [{batch_size}], found rows of several lengths") from error
+        raise DataError(f"{name}: expected shape [{batch_size}], got rows of several lengths") from error
     if column.shape != (batch_size,) and not (batch_size == 1 and column.shape == ()):
-        raise DataError(f"{name}: expected shape [{batch_size}], found {list(column.shape)}")
+        raise DataError(f"{name}: expected shape [{batch_size}], got {list(column.shape)}")
     if column.dtype.kind not in "biuf" or not is_valid(column).all():
-        raise DataError(f"{name}: expected {expected}, found {values!r:.80}")
+        raise DataError(f"{name}: expected {expected}, got {values!r:.80}")
     return column.reshape(batch_size)

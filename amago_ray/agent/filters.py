@@ -115,7 +115,7 @@ def make_filter(config: AdvantageFilterConfig) -> AdvantageFilter:
     """
     made = ADVANTAGE_FILTERS.make(config)
     if not callable(made):
-        raise ConfigError(f'{_WHERE}: expected "{config.kind}" to make a function of advantages, found {made!r}')
+        raise ConfigError(f'{_WHERE}: expected "{config.kind}" to make a function of advantages, got {made!r}')
     return made
 
 

@@ -39,7 +39,7 @@ def make_objective(config: AgentConfig, action: ActionSpec) -> Objective:
     made: object = OBJECTIVES.make(config, make_distribution(action, config))
     if not isinstance(made, Objective):
         raise ConfigError(
-            f'{_WHERE}: expected "{config.kind}" to make an Objective (of amago_ray.agent), found {type(made).__name__}'
+            f'{_WHERE}: expected "{config.kind}" to make an Objective (of amago_ray.agent), got {type(made).__name__}'
         )
     return made
 
@@ -54,7 +54,7 @@ def build_actor_critic(config: Config, spec: EnvSpec) -> ActorCritic:
     objective = make_objective(agent, spec.action)
     num_params = objective.distribution.num_params
     if num_params == 0:
-        raise SpaceError(f"{spec.name}: expected an action space with at least one choice, found {spec.action.kind} []")
+        raise SpaceError(f"{spec.name}: expected an action space with at least one choice, got {spec.action.kind} []")
     timestep_encoder = build_timestep_encoder(model.timestep_encoder, spec)
     sequence_model = build_sequence_model(model.sequence_model, timestep_encoder.output_dim, spec.horizon)
     state_dim = sequence_model.output_dim

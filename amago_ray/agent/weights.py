@@ -61,7 +61,7 @@ def load_snapshot(path: str | Path) -> Snapshot:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: expected policy weights, found {error.strerror}") from error
+        raise CheckpointError(f"{path}: expected policy weights, got {error.strerror}") from error
     return snapshot_from_bytes(content, str(path))
 
 
@@ -76,5 +76,5 @@ def snapshot_from_bytes(content: bytes, name: str) -> Snapshot:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         version = PolicyVersion(*json.loads(header["__metadata__"]["version"]))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{name}: expected policy weights in safetensors format, found {error}") from error
+        raise CheckpointError(f"{name}: expected policy weights in safetensors format, got {error}") from error
     return Snapshot(version, to_arrays(tensors))

@@ -68,7 +68,7 @@ def find_config(path_or_name: str | Path) -> Path:
         return shipped[str(path_or_name)]
     names = ", ".join(shipped)
     found = one_line(str(path_or_name), 200)
-    raise ConfigError(f"{found}: expected a config file or one of {names}, found no such file")
+    raise ConfigError(f"{found}: expected a config file or one of {names}, got no such file")
 
 
 def shipped_configs() -> dict[str, Path]:

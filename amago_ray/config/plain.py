@@ -33,7 +33,7 @@ class _Copy:
         self._num_values += 1
         if depth > _MAX_DEPTH or self._num_values > _MAX_VALUES:
             limit = f"{_MAX_DEPTH} levels" if depth > _MAX_DEPTH else f"{_MAX_VALUES} values"
-            raise ConfigError(f"{_prefix(path)}expected at most {limit}, found more")
+            raise ConfigError(f"{_prefix(path)}expected at most {limit}, got more")
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):

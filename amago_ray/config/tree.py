@@ -47,7 +47,7 @@ def read_tree(path: Path) -> Tree:
     try:
         num_bytes = path.stat().st_size
         if num_bytes > _MAX_BYTES:
-            raise ConfigError(f"{path}: expected settings of at most {_MAX_BYTES:,} bytes, found {num_bytes:,}")
+            raise ConfigError(f"{path}: expected settings of at most {_MAX_BYTES:,} bytes, got {num_bytes:,}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

@@ -116,7 +116,7 @@ def encode_episodes(
         DataError: the group is empty, or an episode is invalid or of another schema.
     """
     if not episodes:
-        raise DataError("group of episodes: expected at least one, found none")
+        raise DataError("group of episodes: expected at least one, got none")
     if schema is None:
         validate_episode(episodes[0])
         schema = EpisodeSchema.from_episode(episodes[0])
@@ -246,7 +246,7 @@ def _read_messages(reader: pa.RecordBatchStreamReader, source: pa.BufferReader, 
 def _decode(message: _Message, schema: EpisodeSchema, where: str) -> EncodedEpisode:
     batch = message.batch
     if batch.num_rows < 2:
-        raise DataError(f"{where}: expected episodes of at least 1 transition, found {batch.num_rows - 1}")
+        raise DataError(f"{where}: expected episodes of at least 1 transition, got {batch.num_rows - 1}")
     if schema.achieved_goals is not None:
         goals = batch.column(len(schema.observations) + 2)
         offsets = np.frombuffer(goals.buffers()[1], np.int32, batch.num_rows + 1)

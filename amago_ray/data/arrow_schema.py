@@ -84,11 +84,11 @@ class EpisodeSchema:
         """
         raw = (schema.metadata or {}).get(_SCHEMA_KEY)
         if raw is None:
-            raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, found other Arrow data")
+            raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, got other Arrow data")
         fields = json.loads(raw)
         version = fields.get("version")
         if version not in range(OLDEST_SCHEMA_VERSION, SCHEMA_VERSION + 1):
-            raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, found version {version}")
+            raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, got version {version}")
         columns = [Column(name, tuple(shape), dtype) for name, shape, dtype in fields["columns"]]
         by_name = {column.name: column for column in columns}
         found_schema = cls(
@@ -165,7 +165,7 @@ class EpisodeSchema:
             if expected_column != found_column:
                 raise DataError(
                     f"{where}: column {name!r} (schema version {SCHEMA_VERSION}): "
-                    f"expected {expected_column or 'none'}, found {found_column or 'none'}"
+                    f"expected {expected_column or 'none'}, got {found_column or 'none'}"
                 )
 
 
@@ -189,7 +189,7 @@ def _row_type(column: Column) -> pa.DataType:
     try:
         value_type = pa.from_numpy_dtype(dtype)
     except (pa.ArrowNotImplementedError, TypeError) as error:
-        raise DataError(f"column {column.name!r}: expected a number or bool dtype, found {column.dtype}") from error
+        raise DataError(f"column {column.name!r}: expected a number or bool dtype, got {column.dtype}") from error
     return pa.list_(_item(value_type), math.prod(column.shape)) if column.shape else value_type
 
 

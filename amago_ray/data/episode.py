@@ -72,13 +72,13 @@ def validate_episode(episode: Episode) -> None:
     where = f"episode {tuple(episode.episode_id)}"
     num_transitions = len(episode)
     if num_transitions < 1:
-        raise DataError(f"{where}: expected at least 1 transition, found none")
+        raise DataError(f"{where}: expected at least 1 transition, got none")
     if not episode.observations:
-        raise DataError(f"{where}: expected at least one observation leaf, found none")
+        raise DataError(f"{where}: expected at least one observation leaf, got none")
     if episode.rewards.dtype != np.float32 or episode.rewards.ndim != 1:
-        raise DataError(f"{where}: rewards: expected float32[T], found {_describe(episode.rewards)}")
+        raise DataError(f"{where}: rewards: expected float32[T], got {_describe(episode.rewards)}")
     if not np.isfinite(episode.rewards).all():
-        raise DataError(f"{where}: rewards: expected finite numbers, found NaN or infinity")
+        raise DataError(f"{where}: rewards: expected finite numbers, got NaN or infinity")
     _check_rows(where, "actions", episode.actions, num_transitions)
     for name, leaf in episode.observations.items():
         _check_rows(where, f"observation {name!r}", leaf, num_transitions + 1)
@@ -86,16 +86,16 @@ def validate_episode(episode: Episode) -> None:
     if mask is not None:
         _check_rows(where, "action_mask", mask, num_transitions + 1)
         if mask.dtype != np.bool_ or mask.ndim != 2:
-            raise DataError(f"{where}: action_mask: expected bool[T+1, mask_size], found {_describe(mask)}")
+            raise DataError(f"{where}: action_mask: expected bool[T+1, mask_size], got {_describe(mask)}")
     achieved = episode.achieved_goals
     if achieved is not None:
         offsets = achieved.offsets
         if achieved.values.ndim != 2:
-            raise DataError(f"{where}: achieved goals: expected [A, goal_dim], found {_describe(achieved.values)}")
+            raise DataError(f"{where}: achieved goals: expected [A, goal_dim], got {_describe(achieved.values)}")
         if len(offsets) != num_transitions + 2 or offsets[0] != 0 or offsets[-1] != len(achieved.values):
             raise DataError(
                 f"{where}: achieved goals: expected T+2 = {num_transitions + 2} offsets from 0 to "
-                f"{len(achieved.values)}, found {len(offsets)} from {offsets[:1]} to {offsets[-1:]}"
+                f"{len(achieved.values)}, got {len(offsets)} from {offsets[:1]} to {offsets[-1:]}"
             )
         if (offsets[1:] < offsets[:-1]).any():
             raise DataError(f"{where}: achieved goals: expected offsets that never fall")
@@ -103,7 +103,7 @@ def validate_episode(episode: Episode) -> None:
 
 def _check_rows(where: str, name: str, values: npt.NDArray[np.generic], num_rows: int) -> None:
     if values.ndim < 1 or len(values) != num_rows:
-        raise DataError(f"{where}: {name}: expected {num_rows} rows, found {_describe(values)}")
+        raise DataError(f"{where}: {name}: expected {num_rows} rows, got {_describe(values)}")
 
 
 def _describe(values: npt.NDArray[np.generic]) -> str:

@@ -81,7 +81,7 @@ def replay_instruction(
     rows = np.full(len(instruction), NOT_COMPLETED, np.int64)
     if rule.persistent:
         if len(instruction) != 1:
-            raise DataError(f"goal rule: expected 1 goal where goals are persistent, found {len(instruction)}")
+            raise DataError(f"goal rule: expected 1 goal where goals are persistent, got {len(instruction)}")
         rewards[_matching_rows(rule, instruction[0], achieved) - 1] = rule.reward
         return GoalReplay(rows, rewards, active, num_transitions, False)
     completed = completed_rows(rule, instruction, achieved)

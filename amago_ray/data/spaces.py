@@ -111,7 +111,7 @@ class ActionAdapter:
         self.check_mask_size(array.size // max(math.prod(leading), 1))
         shape = (*leading, self.spec.mask_size)
         if array.size != math.prod(shape) or (num_rows != 1 and array.shape[: len(leading)] != leading):
-            raise SpaceError(f"{ACTION_MASK}: expected shape {list(shape)}, found {list(array.shape)}")
+            raise SpaceError(f"{ACTION_MASK}: expected shape {list(shape)}, got {list(array.shape)}")
         if array.dtype != np.bool_:
             _whole_values(ACTION_MASK, array, 0, 1)
         return array.astype(np.bool_, copy=False).reshape(shape)
@@ -123,7 +123,7 @@ class ActionAdapter:
             SpaceError: the mask does not fit, or the action space cannot be masked.
         """
         if size != self.spec.mask_size or not size:
-            raise SpaceError(f"{ACTION_MASK}: expected {self.spec.mask_size} entries for {self.spec}, found {size}")
+            raise SpaceError(f"{ACTION_MASK}: expected {self.spec.mask_size} entries for {self.spec}, got {size}")
 
 
 def goal_rows(value: Any, goal_dim: int, goal_dtype: str) -> Array:
@@ -135,7 +135,7 @@ def goal_rows(value: Any, goal_dim: int, goal_dtype: str) -> Array:
     where = "achieved goals"
     array = _as_array(where, value)
     if array.size and (array.ndim > 2 or (array.shape[-1] if array.ndim else 1) != goal_dim):
-        raise SpaceError(f"{where}: expected rows of {goal_dim} entries, found shape {list(array.shape)}")
+        raise SpaceError(f"{where}: expected rows of {goal_dim} entries, got shape {list(array.shape)}")
     return _box_values(where, array, np.dtype(goal_dtype), -np.inf, np.inf).reshape(-1, goal_dim)
 
 
@@ -179,7 +179,7 @@ class _Leaf:
             try:
                 value = value[key]
             except (KeyError, IndexError, TypeError):
-                raise SpaceError(f"{self._where}: expected {self._spec}, found {_kind_of(observation)}") from None
+                raise SpaceError(f"{self._where}: expected {self._spec}, got {_kind_of(observation)}") from None
         return value
 
     def row(self, value: Any, num_rows: int | None) -> Array:
@@ -188,7 +188,7 @@ class _Leaf:
         shape = self._shape if num_rows is None else (num_rows, *self._shape)
         if array.shape != shape:
             if num_rows != 1 or array.shape != self._shape:
-                raise SpaceError(f"{self._where}: expected shape {list(shape)}, found {list(array.shape)}")
+                raise SpaceError(f"{self._where}: expected shape {list(shape)}, got {list(array.shape)}")
             array = array[None]
         if array.ndim == 0 and array.dtype.kind in "iu" and not self._is_box:
             # The same as below, in a third of the time: most discrete leaves are single numbers.
@@ -214,9 +214,9 @@ def _as_array(where: str, value: Any) -> Array:
     try:
         array: Array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise SpaceError(f"{where}: expected numbers of one shape, found {_kind_of(value)}") from error
+        raise SpaceError(f"{where}: expected numbers of one shape, got {_kind_of(value)}") from error
     if array.dtype.kind not in "biuf":
-        raise SpaceError(f"{where}: expected numbers, found {_kind_of(value)}")
+        raise SpaceError(f"{where}: expected numbers, got {_kind_of(value)}")
     return array
 
 
@@ -232,7 +232,7 @@ def _box_values(where: str, array: Array, stored: np.dtype[Any], low: Array | fl
     if not _is_moderate(array, stored):
         wrong = np.isnan(array) | ((array == np.inf) & (high < np.inf)) | ((array == -np.inf) & (low > -np.inf))
         if wrong.any():
-            raise SpaceError(f"{where}: expected finite numbers, found {array[wrong][0]}")
+            raise SpaceError(f"{where}: expected finite numbers, got {array[wrong][0]}")
         limit = np.finfo(stored).max
         array = np.where(np.isinf(array), array, np.clip(array, -limit, limit))
     return array.astype(stored, copy=False)
@@ -263,7 +263,7 @@ def _whole_values(where: str, array: Array, first: Any, last: Any) -> Array:
     remedy = ""
     if array.dtype.kind == "f" and (lowest, highest) == (0, 255):
         remedy = f" ({array.dtype.name}): declare a Box of floats, or show round(255 * x) as uint8"
-    raise SpaceError(f"{where}: expected whole numbers from {lowest} to {highest}, found {array[entry]:g}{remedy}")
+    raise SpaceError(f"{where}: expected whole numbers from {lowest} to {highest}, got {array[entry]:g}{remedy}")
 
 
 def _box_bounds(spec: ObservationSpec | ActionSpec, shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -293,7 +293,7 @@ def _check_keys(
     for key, child in value.items() if isinstance(value, Mapping) else enumerate(value):
         if key not in known[prefix] and key not in others:
             name = "/".join(map(str, (*prefix, key)))
-            raise SpaceError(f"observation '{name}': expected no such leaf, found {_kind_of(child)}")
+            raise SpaceError(f"observation '{name}': expected no such leaf, got {_kind_of(child)}")
         _check_keys(child, (*prefix, key), known, others)
 
 

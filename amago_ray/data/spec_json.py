@@ -29,7 +29,7 @@ def spec_from_json(text: str) -> EnvSpec:
         plain = json.loads(text)
         version = plain.pop("version", 1)
         if version not in range(1, SPEC_VERSION + 1):
-            raise ValueError(f"version: expected at most {SPEC_VERSION}, found {version!r}")
+            raise ValueError(f"version: expected at most {SPEC_VERSION}, got {version!r}")
         # What version 1 did not know: from which numbers the environment counts.
         known: dict[str, Any] = {"start": None} if version == 1 else {}
         rule = plain.pop("goal_rule")

@@ -142,10 +142,10 @@ def space_difference(expected: EnvSpec, found: EnvSpec) -> str:
     for name in sorted({*expected.observations, *found.observations}):
         mine, theirs = expected.observations.get(name), found.observations.get(name)
         if mine is None or theirs is None or not _is_alike(mine, theirs):
-            return f"observation '{name}': expected {mine or 'no such leaf'}, found {theirs or 'no such leaf'}"
+            return f"observation '{name}': expected {mine or 'no such leaf'}, got {theirs or 'no such leaf'}"
     one, other = expected.action, found.action
     if not _is_alike(one, other) or (one.low, one.high) != (other.low, other.high):
-        return f"action: expected {one}, found {other}"
+        return f"action: expected {one}, got {other}"
     return ""
 
 
@@ -165,7 +165,7 @@ def difference(expected: EnvSpec, found: EnvSpec) -> str:
     for field in ("goal_dim", "goal_dtype", "goal_rule", "has_action_mask"):
         mine, theirs = getattr(expected, field), getattr(found, field)
         if mine != theirs:
-            return space_difference(expected, found) or f"{field}: expected {mine}, found {theirs}"
+            return space_difference(expected, found) or f"{field}: expected {mine}, got {theirs}"
     return space_difference(expected, found)
 
 

@@ -46,7 +46,7 @@ class ObservationColumns:
             self.leaves[name][index : index + 1] = row
         if self.action_mask is not None:
             if mask is not None and not np.logical_or.reduceat(mask, self._mask_starts).all():
-                raise EnvError(f"{ACTION_MASK}: expected at least one allowed action, found none")
+                raise EnvError(f"{ACTION_MASK}: expected at least one allowed action, got none")
             self.action_mask[index] = True if mask is None else mask
         if self.achieved is not None and achieved is not None:
             self.achieved[index] = achieved.copy()

@@ -96,9 +96,9 @@ def read_amago_weights(path: str | Path, agent: ActorCritic) -> dict[str, Tensor
     except Exception as error:
         # What torch raises for a file that is not its own depends on the file.
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: expected AMAGO weights, found {message}") from error
+        raise CheckpointError(f"{path}: expected AMAGO weights, got {message}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path}: expected AMAGO weights (a state dict), found {type(state).__name__}")
+        raise CheckpointError(f"{path}: expected AMAGO weights (a state dict), got {type(state).__name__}")
     try:
         return AmagoNames.of(agent).from_amago(state)
     except CheckpointError as error:

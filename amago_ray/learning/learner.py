@@ -167,9 +167,9 @@ class Learner:
             self._nonfinite.copy_(state["nonfinite"])
         except (KeyError, RuntimeError) as error:
             message = " ".join(str(error).split())
-            raise CheckpointError(f"learner state: expected one of this agent and model, found {message}") from error
+            raise CheckpointError(f"learner state: expected one of this agent and model, got {message}") from error
         if state_hash(self.state_dict()) != state_hash(state):
-            raise CheckpointError("learner state: expected all of it to be loaded, found differences afterwards")
+            raise CheckpointError("learner state: expected all of it to be loaded, got differences afterwards")
         self._pending = []
 
     def save_files(self) -> dict[str, bytes]:

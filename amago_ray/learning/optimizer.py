@@ -103,7 +103,7 @@ class AgentOptimizer:
             for name, value in zip(self._names, values, strict=True):
                 if found[name].shape != value.shape:
                     expected, shape = list(value.shape), list(found[name].shape)
-                    raise CheckpointError(f"optimizer {moment} {name}: expected shape {expected}, found {shape}")
+                    raise CheckpointError(f"optimizer {moment} {name}: expected shape {expected}, got {shape}")
                 value.copy_(found[name])
         self._num_steps.copy_(state["step"]["num_steps"])
 

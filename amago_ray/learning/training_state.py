@@ -63,10 +63,10 @@ def state_from_files(read: Callable[[str], bytes]) -> dict[str, Any]:
     except Exception as error:
         # What torch raises for a file that is not its own depends on the file.
         message = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{TRAINING_STATE_FILE}: expected a training state, found {message}") from error
+        raise CheckpointError(f"{TRAINING_STATE_FILE}: expected a training state, got {message}") from error
     found = state_hash(state)
     if found != expected:
-        raise CheckpointError(f"{TRAINING_STATE_FILE}: expected content with hash {expected}, found {found}")
+        raise CheckpointError(f"{TRAINING_STATE_FILE}: expected content with hash {expected}, got {found}")
     return state
 
 
@@ -87,7 +87,7 @@ def load_training_state(directory: str | Path) -> dict[str, Any]:
         try:
             return (Path(directory) / name).read_bytes()
         except OSError as error:
-            raise CheckpointError(f"{directory}: expected a file {name}, found {error.strerror}") from error
+            raise CheckpointError(f"{directory}: expected a file {name}, got {error.strerror}") from error
 
     return state_from_files(read)
 

@@ -69,7 +69,7 @@ class SequenceModel(nn.Module):
         if last >= self.num_time_indices:
             raise ConfigError(
                 f"model.sequence_model.max_time_index: expected more than {last}, as an episode goes on to timestep "
-                f"{last}, found {self.num_time_indices} learned positions (env.max_episode_steps bounds episodes)"
+                f"{last}, got {self.num_time_indices} learned positions (env.max_episode_steps bounds episodes)"
             )
 
     def make_decoder(self, context_length: int, cache_dtype: torch.dtype = torch.float32) -> Decoder[Any]:

@@ -22,6 +22,6 @@ def checked(where: str, kind: str, part: object, contract: type[PartT], width: s
             return part
         found = f"{found!r} for it"
     raise ConfigError(
-        f'{where}: expected "{kind}" to make a {contract.__name__} (of amago_ray.nets) with an integer {width}, found '
+        f'{where}: expected "{kind}" to make a {contract.__name__} (of amago_ray.nets) with an integer {width}, got '
         f"{found}"
     )

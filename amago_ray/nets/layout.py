@@ -39,7 +39,7 @@ class SequenceLayout:
         """
         host = tuple(int(length) for length in lengths)
         if not host or min(host) < 1:
-            raise ValueError(f"layout: expected at least one sequence and no empty one, found lengths {host}")
+            raise ValueError(f"layout: expected at least one sequence and no empty one, got lengths {host}")
         cu_seqlens = np.zeros(len(host) + 1, dtype=np.int32)
         np.cumsum(host, out=cu_seqlens[1:])
         return cls(to_device(cu_seqlens, torch.device(device)), host, max(host))

@@ -21,7 +21,7 @@ def achieved_goals(episode: Episode) -> AchievedGoals:
         DataError: the episode was stored without.
     """
     if episode.achieved_goals is None:
-        raise DataError(f"episode {tuple(episode.episode_id)}: expected achieved goals for relabeling, found none")
+        raise DataError(f"episode {tuple(episode.episode_id)}: expected achieved goals for relabeling, got none")
     return episode.achieved_goals
 
 

@@ -17,11 +17,11 @@ from amago_ray.relabel.relabeler import NoRelabeler, Relabeler
 def _instruction(config: InstructionRelabelConfig, spec: EnvSpec) -> InstructionRelabeler:
     rule, _ = _require_goals(config.kind, spec)
     if rule.persistent:
-        raise ConfigError(f"relabel.kind: goals of {spec.name} never complete: expected 'her', found 'instruction'")
+        raise ConfigError(f"relabel.kind: goals of {spec.name} never complete: expected 'her', got 'instruction'")
     if config.weighting != "uniform" and rule.match != "equal":
         raise ConfigError(
             f"relabel.weighting: expected 'uniform' where goals match within a tolerance ({spec.name}), "
-            f"found {config.weighting!r}"
+            f"got {config.weighting!r}"
         )
     return InstructionRelabeler(config, rule)
 
@@ -29,7 +29,7 @@ def _instruction(config: InstructionRelabelConfig, spec: EnvSpec) -> Instruction
 def _her(config: HerRelabelConfig, spec: EnvSpec) -> HerRelabeler:
     rule, num_goals = _require_goals(config.kind, spec)
     if num_goals != 1:
-        raise ConfigError(f"relabel.kind: expected 'instruction' for the {num_goals} goals of {spec.name}, found 'her'")
+        raise ConfigError(f"relabel.kind: expected 'instruction' for the {num_goals} goals of {spec.name}, got 'her'")
     return HerRelabeler(config, rule)
 
 
@@ -43,7 +43,7 @@ def _require_goals(kind: str, spec: EnvSpec) -> tuple[GoalRule, int]:
         )
     num_entries = int(np.prod(leaf.shape, dtype=np.int64))
     if num_entries % spec.goal_dim:
-        raise ConfigError(f"{spec.name}: desired_goal: expected rows of {spec.goal_dim}, found shape {leaf.shape}")
+        raise ConfigError(f"{spec.name}: desired_goal: expected rows of {spec.goal_dim}, got shape {leaf.shape}")
     dtype = np.dtype(leaf.dtype)
     if rule.marker is not None and not rule.persistent and dtype.kind in "iu":
         limits = np.iinfo(dtype)

@@ -134,7 +134,7 @@ class DirectoryOwner:
                 self._refuse_newer(owner)
                 if owner.shard != self._shard:
                     raise DataError(
-                        f"{self._directory}: expected the files of shard {self._shard}, found shard {owner.shard}"
+                        f"{self._directory}: expected the files of shard {self._shard}, got shard {owner.shard}"
                     )
             ours = _Owner(self._shard, self._incarnation, self._token, self._claim.run_id)
             temporary.write_text(json.dumps(asdict(ours)))
@@ -153,7 +153,7 @@ class DirectoryOwner:
         if owner.incarnation > self._incarnation:
             raise DataError(
                 f"{self._directory}: belongs to incarnation {owner.incarnation} of this shard, "
-                f"found the older incarnation {self._incarnation}"
+                f"got the older incarnation {self._incarnation}"
             )
 
     def _read_stamp(self) -> tuple[int, int]:
@@ -171,12 +171,12 @@ def examine(directory: Path, claim: Claim) -> bool:
         owner = _read_owner(directory / OWNER_FILE)
         if owner is None:
             if directory.is_dir() and set(directory.iterdir()) - set(find_unfinished(directory)):
-                raise DataError(f"{directory}: expected a replay shard's folder, found one without {OWNER_FILE}")
+                raise DataError(f"{directory}: expected a replay shard's folder, got one without {OWNER_FILE}")
             return False
         if owner.run_id == claim.run_id or (owner.run_id is None and claim.mode == "resume"):
             return False
         if claim.mode == "resume":
-            raise DataError(f"{directory}: expected replay of run id {claim.run_id}, found that of {_name(owner)}")
+            raise DataError(f"{directory}: expected replay of run id {claim.run_id}, got that of {_name(owner)}")
         if claim.mode == "new" and find_segments(directory):
             raise DataError(
                 f"{directory}: holds episodes of another run: replace them with --overwrite, or choose another "

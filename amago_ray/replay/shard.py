@@ -164,7 +164,7 @@ class ReplayShard:
             DataError: nothing is stored yet.
         """
         if not len(self._table):
-            raise DataError("sample: expected stored episodes, found none")
+            raise DataError("sample: expected stored episodes, got none")
         slices: list[EpisodeSlice] = []
         for position in self._table.draw(batch_size, self._config.sampling, self._rng).tolist():
             stored = self._read(position)

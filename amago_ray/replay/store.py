@@ -202,14 +202,14 @@ class SegmentStore:
         try:
             mark = Watermark(**watermark)
         except TypeError as error:
-            raise DataError(f"{self._directory}: expected a watermark of a replay shard, found {watermark}") from error
+            raise DataError(f"{self._directory}: expected a watermark of a replay shard, got {watermark}") from error
         if mark.last >= 0:
             last = self._segments.get(mark.last)
             found = -1 if last is None else last.num_bytes
             if mark.first not in self._segments or found < mark.num_bytes:
                 raise DataError(
                     f"{self._directory}: cannot go back to the watermark: expected segments {mark.first} to "
-                    f"{mark.last} with {mark.num_bytes} bytes in the last, found {list(self._segments)}"
+                    f"{mark.last} with {mark.num_bytes} bytes in the last, got {list(self._segments)}"
                 )
         return mark
 

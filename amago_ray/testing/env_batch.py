@@ -116,11 +116,11 @@ def check_columns_match_the_spec(case: Case) -> None:
     """Reset and step return what the spec says, row for row; closing twice is fine."""
     batch = case.make(case.num_envs)
     spec, num_envs = batch.spec, batch.num_envs
-    assert num_envs == case.num_envs, f"expected {case.num_envs} environments, found num_envs {num_envs}"
-    assert len(batch.env_names) == num_envs, f"env_names: expected {num_envs} names, found {len(batch.env_names)}"
+    assert num_envs == case.num_envs, f"expected {case.num_envs} environments, got num_envs {num_envs}"
+    assert len(batch.env_names) == num_envs, f"env_names: expected {num_envs} names, got {len(batch.env_names)}"
     assert list(spec.observations) == sorted(spec.observations), "spec.observations: expected leaves sorted by name"
     unread = {ACHIEVED_GOAL, ACTION_MASK} & set(spec.observations)
-    assert not unread, f"spec.observations: expected what the policy reads, found {unread}"
+    assert not unread, f"spec.observations: expected what the policy reads, got {unread}"
     _check_observations(batch.reset(np.arange(num_envs), np.arange(num_envs)), spec, num_envs)
     if case.resets_running:
         _check_observations(batch.reset(np.asarray([2, 0]), np.asarray([5, 6])), spec, 2)
@@ -205,7 +205,7 @@ def check_episodes_end_within_the_horizon(case: Case) -> None:
     horizon = batch.spec.horizon
     for episode in episodes:
         length = len(episode.rewards)
-        assert horizon is None or length <= horizon, f"spec.horizon: expected at most {horizon} steps, found {length}"
+        assert horizon is None or length <= horizon, f"spec.horizon: expected at most {horizon} steps, got {length}"
 
 
 def check_inputs_are_neither_kept_nor_changed(case: Case) -> None:
@@ -251,21 +251,21 @@ def replay_rule(rule: GoalRule, episode: Collected) -> None:
         hit = active < len(goals) and bool((episode.achieved[t] == goals[active]).all(-1).any())
         active += hit
         paid = rule.reward if hit else rule.step_reward
-        assert reward == paid, f"{where}: expected reward {paid} by the goal rule, found {reward}"
+        assert reward == paid, f"{where}: expected reward {paid} by the goal rule, got {reward}"
         shown = goals.copy()
         shown[:active] = rule.marker
         found = episode.observations[t][DESIRED_GOAL]
-        assert np.array_equal(found, shown), f"{where}: expected goals {shown.tolist()}, found {found.tolist()}"
+        assert np.array_equal(found, shown), f"{where}: expected goals {shown.tolist()}, got {found.tolist()}"
         if active == len(goals):
             ends = t == len(episode.rewards) and episode.terminated
             assert ends, f"{where}: expected the episode to terminate with its last goal"
     met = float(active == len(goals))
-    assert episode.success in (None, met), f"{where}: expected success {met}, found {episode.success}"
+    assert episode.success in (None, met), f"{where}: expected success {met}, got {episode.success}"
 
 
 def _check_observations(observations: Observations, spec: EnvSpec, num_rows: int) -> None:
     expected, found = list(spec.observations), list(observations.leaves)
-    assert found == expected, f"observations: expected leaves {expected} in this order, found {found}"
+    assert found == expected, f"observations: expected leaves {expected} in this order, got {found}"
     for name, leaf in spec.observations.items():
         _check_column(f"observation '{name}'", observations.leaves[name], (num_rows, *leaf.shape), leaf.dtype)
     mask = observations.action_mask
@@ -278,7 +278,7 @@ def _check_observations(observations: Observations, spec: EnvSpec, num_rows: int
     assert (values is not None) == (offsets is not None) == has_goals, "achieved goals: expected as spec.goal_dim says"
     if values is not None and offsets is not None:
         _check_column("achieved_offsets", offsets, (num_rows + 1,), np.int32)
-        assert offsets[0] == 0, f"achieved_offsets: expected to begin with 0, found {offsets[0]}"
+        assert offsets[0] == 0, f"achieved_offsets: expected to begin with 0, got {offsets[0]}"
         assert (np.diff(offsets) >= 0).all(), "achieved_offsets: expected offsets that never fall"
         _check_column("achieved_values", values, (int(offsets[-1]), spec.goal_dim), spec.goal_dtype)
 
@@ -286,7 +286,7 @@ def _check_observations(observations: Observations, spec: EnvSpec, num_rows: int
 def _check_column(name: str, column: Array, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
     expected = f"{np.dtype(dtype).name}{list(shape)}"
     found = f"{column.dtype.name}{list(column.shape)}"
-    assert found == expected, f"{name}: expected {expected}, found {found}"
+    assert found == expected, f"{name}: expected {expected}, got {found}"
 
 
 def _assert_twins(columns: Mapping[str, Array], twins: list[int]) -> None:

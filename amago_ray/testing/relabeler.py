@@ -58,16 +58,16 @@ def _global_state() -> tuple[bytes, int]:
 
 
 def _check_drawn(drawn: Episode, episode: Episode) -> None:
-    assert 1 <= len(drawn) <= len(episode), f"expected 1 to {len(episode)} transitions, found {len(drawn)}"
+    assert 1 <= len(drawn) <= len(episode), f"expected 1 to {len(episode)} transitions, got {len(drawn)}"
     try:
         validate_episode(drawn)
     except DataError as error:
         raise AssertionError(f"relabel returned an episode that is not valid: {error}") from error
     schema = EpisodeSchema.from_episode(episode)
-    assert schema.fits(drawn), f"expected columns {schema.columns}, found {EpisodeSchema.from_episode(drawn).columns}"
+    assert schema.fits(drawn), f"expected columns {schema.columns}, got {EpisodeSchema.from_episode(drawn).columns}"
     for field in ("episode_id", "env_name", "seed", "first_policy_version", "last_policy_version"):
         mine, theirs = getattr(episode, field), getattr(drawn, field)
-        assert mine == theirs, f"{field}: expected {mine} as stored, found {theirs}"
+        assert mine == theirs, f"{field}: expected {mine} as stored, got {theirs}"
 
 
 def _columns(episode: Episode) -> dict[str, object]:

@@ -17,7 +17,7 @@ def assert_equal_up_to_rounding(
 ) -> None:
     """Assert that `found` is `function(*inputs)`, up to what rounding the floating inputs once more would change."""
     expected = function(*inputs)
-    assert found.shape == expected.shape, f"{message}: expected shape {list(expected.shape)}, found {list(found.shape)}"
+    assert found.shape == expected.shape, f"{message}: expected shape {list(expected.shape)}, got {list(found.shape)}"
     generator = torch.Generator().manual_seed(0)
     nudged = [function(*(_nudged(value, generator) for value in inputs)) for _ in range(_NUM_NUDGES)]
     eps = torch.finfo(expected.dtype).eps

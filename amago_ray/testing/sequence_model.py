@@ -38,7 +38,7 @@ def _check_forward(model: SequenceModel, input_dim: int) -> None:
     assert torch.equal(x, kept[0]), "forward changed the vectors that it was given"
     assert torch.equal(time_index, kept[1]), "forward changed the time indices that it was given"
     expected = (layout.num_tokens, model.output_dim)
-    assert tuple(output.shape) == expected, f"forward: expected shape {list(expected)}, found {list(output.shape)}"
+    assert tuple(output.shape) == expected, f"forward: expected shape {list(expected)}, got {list(output.shape)}"
     assert torch.equal(model(x, time_index, layout), output), "in eval mode two equal calls gave different results"
     for start, length in zip(layout.starts.tolist(), layout.lengths, strict=True):
         for row in range(start, start + length):

@@ -42,8 +42,8 @@ def _check_rows(encoder: TimestepEncoder, tokens: TokenColumns, others: TokenCol
     for name, before in _columns(kept).items():
         assert torch.equal(before, _columns(tokens)[name]), f"forward changed the column {name} that it was given"
     expected = [_NUM_ROWS, encoder.output_dim]
-    assert list(output.shape) == expected, f"forward: expected shape {expected}, found {list(output.shape)}"
-    assert output.isfinite().all(), "forward: expected finite numbers, found NaN or infinity"
+    assert list(output.shape) == expected, f"forward: expected shape {expected}, got {list(output.shape)}"
+    assert output.isfinite().all(), "forward: expected finite numbers, got NaN or infinity"
     assert torch.equal(encoder(tokens), output), "in eval mode two equal calls gave different results"
     for row in range(_NUM_ROWS):
         after = encoder(_mixed(tokens, others, torch.arange(_NUM_ROWS) == row))[row]

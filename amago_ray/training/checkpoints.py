@@ -217,7 +217,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         for file, expected in hashes.items():
             found = hashlib.sha256((path / file).read_bytes()).hexdigest()
             if found != expected:
-                raise CheckpointError(f"{path / file}: expected sha256 {expected[:12]}…, found {found[:12]}…")
+                raise CheckpointError(f"{path / file}: expected sha256 {expected[:12]}…, got {found[:12]}…")
     except OSError as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error.strerror}: {error.filename}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -124,9 +124,9 @@ def check_film_name(out: Path) -> None:
     if out.suffix not in _OPTIONS:
         raise ConfigError(f'{out}: expected a name that ends in .gif or .mp4, got "{out.suffix}"')
     if out.is_dir():
-        raise ConfigError(f"{out}: expected a file to write, found a folder")
+        raise ConfigError(f"{out}: expected a file to write, got a folder")
     if out.is_file():
         with out.open("rb") as file:
             start = file.read(8)
         if start[:6] not in (b"GIF87a", b"GIF89a") and start[4:] != b"ftyp":
-            raise ConfigError(f"{out}: expected a film to replace, found another kind of file")
+            raise ConfigError(f"{out}: expected a film to replace, got another kind of file")

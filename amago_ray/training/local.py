@@ -168,11 +168,11 @@ class LocalBackend:
     def _state_of(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
         state: Mapping[str, Any] = checkpoint.metadata["state"]
         if "runner" not in state:
-            raise CheckpointError(f"{checkpoint.path}: expected one of a --local run, found one of a run over Ray")
+            raise CheckpointError(f"{checkpoint.path}: expected one of a --local run, got one of a run over Ray")
         num_shards = self._config.replay.num_shards
         if len(state["shards"]) != num_shards:
             raise CheckpointError(
-                f"{checkpoint.path}: expected replay.num_shards {len(state['shards'])}, found {num_shards}"
+                f"{checkpoint.path}: expected replay.num_shards {len(state['shards'])}, got {num_shards}"
             )
         return state
 

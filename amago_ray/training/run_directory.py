@@ -74,7 +74,7 @@ class RunDirectory:
         """
         path = local_path("run", path)
         if path.is_file():
-            raise RunDirectoryError(f"{path}: expected the folder of a run or of a checkpoint, found a file")
+            raise RunDirectoryError(f"{path}: expected the folder of a run or of a checkpoint, got a file")
         if not (path / CONFIG_FILE).is_file():
             raise RunDirectoryError(f"{path}: not a run directory: expected a {CONFIG_FILE} in it")
         return cls(path)
@@ -225,12 +225,12 @@ class RunDirectory:
     def _check_names(self) -> None:
         """Refuse a directory where something of the user's has a name that runs write."""
         if self.path.is_file():
-            raise RunDirectoryError(f"{self.path}: expected a folder, found a file: choose another name")
+            raise RunDirectoryError(f"{self.path}: expected a folder, got a file: choose another name")
         names = [name for name in (*_FILES, *_FOLDERS) if os.path.lexists(self.path / name)]
         if self._read_ours() is None:
             if names and not (names == ["replay"] and _is_half_made(self.path / "replay")):
                 raise RunDirectoryError(
-                    f'{self.path}: expected a free folder or a run\'s, found "{names[0]}" that no run has written: '
+                    f'{self.path}: expected a free folder or a run\'s, got "{names[0]}" that no run has written: '
                     "choose another name"
                 )
             return

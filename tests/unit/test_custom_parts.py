@@ -192,7 +192,7 @@ def test_the_example_s_density_is_that_of_its_samples() -> None:
         ("amago_ray.nets:PolicyDistribution", "cannot make .* takes no arguments"),
         (
             "unittest.mock:Mock",
-            r"to make a PolicyDistribution \(of amago_ray.nets\) with an integer num_params, found Mock",
+            r"to make a PolicyDistribution \(of amago_ray.nets\) with an integer num_params, got Mock",
         ),
     ],
 )

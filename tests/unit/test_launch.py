@@ -91,7 +91,7 @@ def test_a_run_that_fails_at_its_last_preparation_costs_the_old_one_nothing(
     [
         ({"env": "amago_ray/TMaze-v0"}, ConfigError, "env: expected that of the run"),
         ({"seed": 4}, ConfigError, "seed: expected 3, with which the run .* began, got 4"),
-        ({"replay": {"num_shards": 2}}, CheckpointError, r"expected replay\.num_shards 1, found 2"),
+        ({"replay": {"num_shards": 2}}, CheckpointError, r"expected replay\.num_shards 1, got 2"),
         ({"agent": {"num_critics": 3}}, CheckpointError, "expected one of this agent"),
     ],
     ids=["env", "seed", "shards", "networks"],

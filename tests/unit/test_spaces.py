@@ -92,11 +92,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 OTHERS = {
-    "OneOfFour": "observation 'observation': expected Box(-1, 1, [4], float32), found Discrete(4)",
-    "OneOfFourFrom10": "found Discrete(4, start=10)",
-    "Pixels": "found Box(0, 255, [12, 12, 3], uint8) stored as [3, 12, 12]",
-    "Nested": "observation 'inner/pair/0': expected no such leaf, found Discrete(3)",
-    "TwoInARow": "action: expected Discrete(2), found MultiDiscrete([2])",
+    "OneOfFour": "observation 'observation': expected Box(-1, 1, [4], float32), got Discrete(4)",
+    "OneOfFourFrom10": "got Discrete(4, start=10)",
+    "Pixels": "got Box(0, 255, [12, 12, 3], uint8) stored as [3, 12, 12]",
+    "Nested": "observation 'inner/pair/0': expected no such leaf, got Discrete(3)",
+    "TwoInARow": "action: expected Discrete(2), got MultiDiscrete([2])",
 }
 
 

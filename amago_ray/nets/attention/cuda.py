@@ -85,6 +85,6 @@ class FlashAttention:
 def _require_half(name: str, q: Tensor) -> None:
     if q.dtype not in HALF:
         raise ConfigError(
-            f'{SETTING}: "{name}" expects learner.precision "bfloat16", found '
+            f'{SETTING}: "{name}" expects learner.precision "bfloat16", got '
             f'{str(q.dtype).removeprefix("torch.")} (use "auto" or "sdpa")'
         )

@@ -62,9 +62,9 @@ def build_attention(name: BackendName) -> AttentionBackend:
         "flash_attn": FlashAttention,
     }
     if name not in makers:
-        raise ConfigError(f'{SETTING}: expected one of {", ".join(makers)}, found "{name}"')
+        raise ConfigError(f'{SETTING}: expected one of {", ".join(makers)}, got "{name}"')
     if name in ("varlen", "flash_attn") and not torch.cuda.is_available():
-        raise ConfigError(f'{SETTING}: "{name}" expects a CUDA device, found none (use "auto" or "sdpa")')
+        raise ConfigError(f'{SETTING}: "{name}" expects a CUDA device, got none (use "auto" or "sdpa")')
     try:
         return makers[name]()
     except ImportError as error:

@@ -75,7 +75,7 @@ class ImageEncoder(nn.Module):
             if min(height, width) < max(kernel_size, 1):
                 raise ConfigError(
                     "model.timestep_encoder.cnn_kernel_sizes: expected an image large enough for the convolutions, or "
-                    f'null here and for cnn_strides to fit them to it, found "{name}" of shape {list(leaf.shape)}'
+                    f'null here and for cnn_strides to fit them to it, got "{name}" of shape {list(leaf.shape)}'
                 )
             height, width = (height - kernel_size) // stride + 1, (width - kernel_size) // stride + 1
             convolution = nn.Conv2d(channels, out_channels, kernel_size, stride)

@@ -30,7 +30,7 @@ def _cnn(config: CnnEncoderConfig, spec: EnvSpec) -> TimestepEncoder:
     if not _has_image(leaves):
         found = ", ".join(f"{name} {leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items())
         raise ConfigError(
-            f'{_WHERE}: "cnn" expects an image (a uint8 observation of three dimensions, channels first), found {found}'
+            f'{_WHERE}: "cnn" expects an image (a uint8 observation of three dimensions, channels first), got {found}'
         )
     return CnnTimestepEncoder(config, leaves, spec)
 
@@ -55,7 +55,7 @@ def build_timestep_encoder(config: TimestepEncoderConfig, spec: EnvSpec) -> Time
     for key in config.observation_keys or ():
         if key not in spec.observations:
             known = ", ".join(sorted(spec.observations))
-            raise ConfigError(f'model.timestep_encoder.observation_keys: expected keys among {known}, found "{key}"')
+            raise ConfigError(f'model.timestep_encoder.observation_keys: expected keys among {known}, got "{key}"')
     return checked(_WHERE, config.kind, TIMESTEP_ENCODERS.make(config, spec), TimestepEncoder, "output_dim")
 
 

@@ -68,7 +68,7 @@ def split_token_leaves(
     """
     for key in config.token_keys:
         if key not in leaves:
-            raise ConfigError(f'{WHERE}: expected keys among {", ".join(sorted(leaves))}, found "{key}"')
+            raise ConfigError(f'{WHERE}: expected keys among {", ".join(sorted(leaves))}, got "{key}"')
     tokens = {name: leaf for name, leaf in leaves.items() if name in config.token_keys}
     others = {name: leaf for name, leaf in leaves.items() if name not in tokens}
     return (TokenEmbedder(config, tokens) if tokens else None), others
@@ -77,13 +77,13 @@ def split_token_leaves(
 def _token_range(config: TokensConfig, name: str, leaf: ObservationSpec) -> tuple[int, int]:
     """The smallest and the largest token of a leaf."""
     if math.prod(leaf.shape) < 1 or not leaf.shape:
-        raise ConfigError(f'{WHERE}: expected leaves of several tokens, found "{name}" of shape {list(leaf.shape)}')
+        raise ConfigError(f'{WHERE}: expected leaves of several tokens, got "{name}" of shape {list(leaf.shape)}')
     if leaf.kind == "multi_discrete":
         return 0, max(leaf.num_categories) - 1
     if leaf.kind == "box" and not leaf.dtype.startswith("float") and leaf.dtype != "bool":
         if config.token_high is None:
-            raise ConfigError(f'model.timestep_encoder.token_high: expected the largest token of "{name}", found null')
+            raise ConfigError(f'model.timestep_encoder.token_high: expected the largest token of "{name}", got null')
         return config.token_low, config.token_high
     raise ConfigError(
-        f'{WHERE}: expected multi-discrete leaves or boxes of integers, found "{name}" ({leaf.kind}, {leaf.dtype})'
+        f'{WHERE}: expected multi-discrete leaves or boxes of integers, got "{name}" ({leaf.kind}, {leaf.dtype})'
     )

@@ -49,7 +49,7 @@ class NativeAttention:
         if not self.supports(q):
             raise ConfigError(
                 f'model.sequence_model.attention_backend: "{self.name}" expects heads of {HEAD_DIMS} channels on the '
-                f'host, found {q.shape[2]} on {q.device.type} (use "auto")'
+                f'host, got {q.shape[2]} on {q.device.type} (use "auto")'
             )
         output = _Attention.apply(q.float(), k.float(), v.float(), layout, window)  # type: ignore[no-untyped-call]
         assert isinstance(output, Tensor)

@@ -54,7 +54,7 @@ class Transformer(SequenceModel):
         if dim % config.num_heads or (config.positions == "rotary" and (dim // config.num_heads) % 2):
             even = " with an even quotient" if config.positions == "rotary" else ""
             raise ConfigError(
-                f"model.sequence_model.num_heads: expected a divisor of d_model {dim}{even}, found {config.num_heads}"
+                f"model.sequence_model.num_heads: expected a divisor of d_model {dim}{even}, got {config.num_heads}"
             )
         self.output_dim = dim
         self.head_dim = dim // config.num_heads
@@ -234,7 +234,7 @@ def _build_positions(config: TransformerConfig, horizon: int | None) -> nn.Modul
     if config.max_time_index is None and horizon is None:
         raise ConfigError(
             "model.sequence_model.max_time_index: expected a number for learned positions in an environment "
-            "without a known horizon, found null"
+            "without a known horizon, got null"
         )
     size = config.max_time_index if config.max_time_index is not None else (horizon or 0) + 1
     return LearnedPositions(size, config.d_model)

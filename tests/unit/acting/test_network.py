@@ -302,7 +302,7 @@ def test_rebuild_refuses_more_than_the_next_step_can_see() -> None:
     for _ in range(CONTEXT):
         episodes.next_tokens()
     layout = SequenceLayout.from_lengths([CONTEXT])
-    with pytest.raises(ValueError, match="at most 5 tokens of each episode, found 6"):
+    with pytest.raises(ValueError, match="at most 5 tokens of each episode, got 6"):
         network.rebuild(network.initial_state(1), np.array([0]), episodes.last(0, CONTEXT), layout)
 
 
@@ -335,10 +335,10 @@ def test_weights_that_do_not_fit_are_refused_and_the_old_ones_stay() -> None:
     before = network.step(tokens, network.initial_state(2))
     other = FullNetwork(config).arrays()
     del other["policy_head.mlp.layers.2.bias"]
-    with pytest.raises(CheckpointError, match=r"expected policy_head.mlp.layers.2.bias \[15\], found no such array"):
+    with pytest.raises(CheckpointError, match=r"expected policy_head.mlp.layers.2.bias \[15\], got no such array"):
         network.load(other)
     other["policy_head.mlp.layers.2.bias"] = np.zeros(4, np.float32)
-    with pytest.raises(CheckpointError, match=r"of shape \[15\], found \[4\]"):
+    with pytest.raises(CheckpointError, match=r"of shape \[15\], got \[4\]"):
         network.load(other)
     assert torch.equal(network.step(tokens, network.initial_state(2)), before)
 

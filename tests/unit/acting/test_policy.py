@@ -164,13 +164,13 @@ def test_observations_of_several_leaves_go_by_name_in_any_order() -> None:
     one, _ = policy.act(columns, policy.initial_state(2), greedy=True)
     other, _ = policy.act(dict(reversed(columns.items())), policy.initial_state(2), greedy=True)
     assert np.array_equal(one, other)
-    with pytest.raises(DataError, match=r"'goal': expected Discrete\(3\), found an array float32\[2, 3\]") as error:
+    with pytest.raises(DataError, match=r"'goal': expected Discrete\(3\), got an array float32\[2, 3\]") as error:
         policy.act(rows(2), policy.initial_state(2))
     one_line(error)
-    with pytest.raises(DataError, match=r"'state': expected Box\(\[2\], float32\), found a mapping with goal") as error:
+    with pytest.raises(DataError, match=r"'state': expected Box\(\[2\], float32\), got a mapping with goal") as error:
         policy.act({"goal": [1, 1]}, policy.initial_state(2))
     one_line(error)
-    with pytest.raises(DataError, match=r"'state': expected shape \[2, 2\], found \[2, 3\]") as error:
+    with pytest.raises(DataError, match=r"'state': expected shape \[2, 2\], got \[2, 3\]") as error:
         policy.act({"goal": [1, 1], "state": rows(2)}, policy.initial_state(2))
     one_line(error)
 
@@ -203,4 +203,4 @@ def test_an_episode_beyond_the_learned_positions_is_one_line() -> None:
         policy.act(rows(2), state, reset=[t == 0, t % 2 == 0])
     with pytest.raises(ConfigError, match=r"^model\.sequence_model\.max_time_index: expected more than 5") as error:
         policy.act(rows(2), state)
-    assert "found 5 learned positions" in one_line(error)
+    assert "got 5 learned positions" in one_line(error)

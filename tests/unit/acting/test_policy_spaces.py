@@ -91,8 +91,8 @@ def test_every_action_of_a_shifted_space_is_taken() -> None:
 def test_observations_of_a_shifted_space_are_counted_from_its_start() -> None:
     shifted, plain = make_policy(spaces.Discrete(4, start=10)), make_policy(spaces.Discrete(4))
     assert np.array_equal(act(shifted, [10, 11, 12, 13], 4), act(plain, [0, 1, 2, 3], 4))
-    assert "expected whole numbers from 10 to 13, found 3" in refused(shifted, [10, 3])
-    assert "expected whole numbers from 10 to 13, found 14" in refused(shifted, [14, 13])
+    assert "expected whole numbers from 10 to 13, got 3" in refused(shifted, [10, 3])
+    assert "expected whole numbers from 10 to 13, got 14" in refused(shifted, [14, 13])
 
 
 def test_images_come_as_the_environment_shows_them() -> None:
@@ -100,9 +100,9 @@ def test_images_come_as_the_environment_shows_them() -> None:
     last = make_policy(spaces.Box(0, 255, (36, 40, 3), np.uint8), spaces.Box(-1, 1, (2,)))
     first = make_policy(spaces.Box(0, 255, (3, 36, 40), np.uint8), spaces.Box(-1, 1, (2,)))
     assert np.array_equal(act(last, images, 2), act(first, images.transpose(0, 3, 1, 2), 2))
-    assert "expected shape [2, 36, 40, 3], found [2, 3, 36, 40]" in refused(last, images.transpose(0, 3, 1, 2))
-    assert "expected shape [2, 3, 36, 40], found [2, 36, 40, 3]" in refused(first, images)
-    assert "found 0.5 (float32)" in refused(last, np.full((2, 36, 40, 3), 0.5, np.float32))
+    assert "expected shape [2, 36, 40, 3], got [2, 3, 36, 40]" in refused(last, images.transpose(0, 3, 1, 2))
+    assert "expected shape [2, 3, 36, 40], got [2, 36, 40, 3]" in refused(first, images)
+    assert "got 0.5 (float32)" in refused(last, np.full((2, 36, 40, 3), 0.5, np.float32))
     assert np.array_equal(act(last, images.astype(np.float64), 2), act(last, images, 2))
 
 
@@ -136,7 +136,7 @@ def test_goals_come_in_the_shape_of_their_space_and_achieved_ones_are_not_read()
     assert np.array_equal(act(policy, whole, 2), act(policy, without, 2))
     other = act(policy, {**whole, "desired_goal": whole["desired_goal"] + 1}, 2)
     assert not np.array_equal(act(policy, whole, 2), other)
-    assert "'desired_goal': expected shape [2, 2], found [2, 1, 2]" in refused(
+    assert "'desired_goal': expected shape [2, 2], got [2, 1, 2]" in refused(
         policy, {**whole, "desired_goal": whole["desired_goal"][:, None]}
     )
 
@@ -153,17 +153,17 @@ def test_a_mask_within_the_observation_counts() -> None:
 @pytest.mark.parametrize(
     ("observations", "expected"),
     [
-        (np.zeros((4, 2)), "'observation': expected shape [2, 2], found [4, 2]"),
-        (np.zeros(4), "'observation': expected shape [2, 2], found [4]"),
-        (np.zeros((2, 1, 2)), "'observation': expected shape [2, 2], found [2, 1, 2]"),
-        (0.5, "'observation': expected shape [2, 2], found []"),
-        ([[0.0, 1.0], [0.0]], "'observation': expected numbers of one shape, found a list of 2"),
-        ([[0.0, "x"]] * 2, "'observation': expected numbers, found a list of 2"),
-        ([[0.0, np.nan]] * 2, "'observation': expected finite numbers, found nan"),
-        ([[0.0, -np.inf]] * 2, "'observation': expected finite numbers, found -inf"),
-        (None, "'observation': expected numbers, found NoneType"),
-        ({"x": np.zeros((2, 2))}, "'x': expected no such leaf, found an array float64[2, 2]"),
-        ({}, "'observation': expected numbers, found a mapping with no keys"),
+        (np.zeros((4, 2)), "'observation': expected shape [2, 2], got [4, 2]"),
+        (np.zeros(4), "'observation': expected shape [2, 2], got [4]"),
+        (np.zeros((2, 1, 2)), "'observation': expected shape [2, 2], got [2, 1, 2]"),
+        (0.5, "'observation': expected shape [2, 2], got []"),
+        ([[0.0, 1.0], [0.0]], "'observation': expected numbers of one shape, got a list of 2"),
+        ([[0.0, "x"]] * 2, "'observation': expected numbers, got a list of 2"),
+        ([[0.0, np.nan]] * 2, "'observation': expected finite numbers, got nan"),
+        ([[0.0, -np.inf]] * 2, "'observation': expected finite numbers, got -inf"),
+        (None, "'observation': expected numbers, got NoneType"),
+        ({"x": np.zeros((2, 2))}, "'x': expected no such leaf, got an array float64[2, 2]"),
+        ({}, "'observation': expected numbers, got a mapping with no keys"),
     ],
     ids=str,
 )
@@ -174,17 +174,17 @@ def test_a_wrong_single_leaf_is_one_line(observations: Any, expected: str) -> No
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"card": None}, "'card': expected numbers, found NoneType"),
-        ({"card": [10.5, 11]}, "'card': expected whole numbers from 10 to 13, found 10.5"),
-        ({"card": [True, False]}, "'card': expected whole numbers from 10 to 13, found 1"),
-        ({"inner": {}}, "'inner/pair/0': expected MultiBinary([2]), found"),
-        ({"inner": {"pair": ([[0, 1]] * 2,)}}, "'inner/pair/1': expected Box(0, 9, [], float64), found"),
+        ({"card": None}, "'card': expected numbers, got NoneType"),
+        ({"card": [10.5, 11]}, "'card': expected whole numbers from 10 to 13, got 10.5"),
+        ({"card": [True, False]}, "'card': expected whole numbers from 10 to 13, got 1"),
+        ({"inner": {}}, "'inner/pair/0': expected MultiBinary([2]), got"),
+        ({"inner": {"pair": ([[0, 1]] * 2,)}}, "'inner/pair/1': expected Box(0, 9, [], float64), got"),
         (
             {"inner": {"pair": ([[0, 2]] * 2, [1.0, 2.0])}},
-            "'inner/pair/0': expected whole numbers from 0 to 1, found 2",
+            "'inner/pair/0': expected whole numbers from 0 to 1, got 2",
         ),
-        ({"inner": {"pair": ([[0, 1]] * 2, [1.0, 2.0]), "more": 1}}, "'inner/more': expected no such leaf, found int"),
-        ({"cards": [1, 2]}, "'cards': expected no such leaf, found a list of 2"),
+        ({"inner": {"pair": ([[0, 1]] * 2, [1.0, 2.0]), "more": 1}}, "'inner/more': expected no such leaf, got int"),
+        ({"cards": [1, 2]}, "'cards': expected no such leaf, got a list of 2"),
         ({"action_mask": [1, 2]}, "'action_mask': expected no such leaf"),
         ({"achieved_goal": [1, 2]}, "'achieved_goal': expected no such leaf"),
     ],
@@ -197,31 +197,31 @@ def test_a_wrong_leaf_among_several_is_named(change: dict[str, Any], expected: s
 
 def test_a_missing_leaf_is_named_with_what_was_found() -> None:
     policy = make_policy(NESTED)
-    assert "'card': expected Discrete(4, start=10), found a mapping with inner" in refused(
+    assert "'card': expected Discrete(4, start=10), got a mapping with inner" in refused(
         policy, {"inner": {"pair": ([[0, 1]] * 2, [3.0, 9.0])}}
     )
-    assert "'card': expected Discrete(4, start=10), found an array float64[2, 2]" in refused(policy, np.zeros((2, 2)))
+    assert "'card': expected Discrete(4, start=10), got an array float64[2, 2]" in refused(policy, np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"reward": [1.0]}, "reward: expected shape [2], found [1]"),
-        ({"reward": 1.0}, "reward: expected shape [2], found []"),
-        ({"reward": [[1.0], [2.0]]}, "reward: expected shape [2], found [2, 1]"),
-        ({"reward": [1.0, np.nan]}, "reward: expected finite numbers, found [1.0, nan]"),
-        ({"reward": ["a", "b"]}, "reward: expected finite numbers, found ['a', 'b']"),
-        ({"reward": [[1.0], []]}, "reward: expected shape [2], found rows of several lengths"),
-        ({"reset": [True, False, True]}, "reset: expected shape [2], found [3]"),
-        ({"reset": True}, "reset: expected shape [2], found []"),
-        ({"reset": [[True, False]]}, "reset: expected shape [2], found [1, 2]"),
-        ({"reset": [0, 2]}, "reset: expected booleans, found [0, 2]"),
-        ({"reset": [0, 0.5]}, "reset: expected booleans, found [0, 0.5]"),
-        ({"action_mask": np.ones((2, 3))}, "action_mask: expected 2 entries for Discrete(2), found 3"),
-        ({"action_mask": [1, 0]}, "action_mask: expected 2 entries for Discrete(2), found 1"),
-        ({"action_mask": np.ones((1, 4))}, "action_mask: expected shape [2, 2], found [1, 4]"),
-        ({"action_mask": [[0, 2], [1, 1]]}, "action_mask: expected whole numbers from 0 to 1, found 2"),
-        ({"action_mask": [["no", "yes"]] * 2}, "action_mask: expected numbers, found a list of 2"),
+        ({"reward": [1.0]}, "reward: expected shape [2], got [1]"),
+        ({"reward": 1.0}, "reward: expected shape [2], got []"),
+        ({"reward": [[1.0], [2.0]]}, "reward: expected shape [2], got [2, 1]"),
+        ({"reward": [1.0, np.nan]}, "reward: expected finite numbers, got [1.0, nan]"),
+        ({"reward": ["a", "b"]}, "reward: expected finite numbers, got ['a', 'b']"),
+        ({"reward": [[1.0], []]}, "reward: expected shape [2], got rows of several lengths"),
+        ({"reset": [True, False, True]}, "reset: expected shape [2], got [3]"),
+        ({"reset": True}, "reset: expected shape [2], got []"),
+        ({"reset": [[True, False]]}, "reset: expected shape [2], got [1, 2]"),
+        ({"reset": [0, 2]}, "reset: expected booleans, got [0, 2]"),
+        ({"reset": [0, 0.5]}, "reset: expected booleans, got [0, 0.5]"),
+        ({"action_mask": np.ones((2, 3))}, "action_mask: expected 2 entries for Discrete(2), got 3"),
+        ({"action_mask": [1, 0]}, "action_mask: expected 2 entries for Discrete(2), got 1"),
+        ({"action_mask": np.ones((1, 4))}, "action_mask: expected shape [2, 2], got [1, 4]"),
+        ({"action_mask": [[0, 2], [1, 1]]}, "action_mask: expected whole numbers from 0 to 1, got 2"),
+        ({"action_mask": [["no", "yes"]] * 2}, "action_mask: expected numbers, got a list of 2"),
     ],
     ids=str,
 )
@@ -232,7 +232,7 @@ def test_wrong_rewards_resets_and_masks_are_one_line(given: dict[str, Any], expe
 def test_actions_without_categories_cannot_be_masked() -> None:
     policy = make_policy(VECTOR, spaces.Box(-1, 1, (2,)))
     message = refused(policy, np.zeros((2, 2)), action_mask=np.ones((2, 2)))
-    assert "action_mask: expected 0 entries for Box(-1, 1, [2], float32), found 2" in message
+    assert "action_mask: expected 0 entries for Box(-1, 1, [2], float32), got 2" in message
 
 
 def test_a_refused_call_leaves_the_state_as_it_was() -> None:
@@ -265,4 +265,4 @@ def test_a_run_of_the_old_spec_acts_in_what_it_knows() -> None:
     actions = act(policy, shown, 2)
     assert (actions >= [-2, 0]).all()
     assert (actions <= [2, 1]).all()
-    assert "expected whole numbers from 0 to 3, found 10" in refused(policy, {**shown, "card": [10, 11]})
+    assert "expected whole numbers from 0 to 3, got 10" in refused(policy, {**shown, "card": [10, 11]})

@@ -26,5 +26,5 @@ def test_acting_needs_encoder_sequence_model_and_policy_head():
 
 def test_an_action_space_without_choices_is_refused():
     spec = EnvSpec("empty", {"observation": ObservationSpec("box", (2,), "float32")}, ActionSpec("box", (0,)))
-    with pytest.raises(SpaceError, match="empty: expected an action space with at least one choice, found box"):
+    with pytest.raises(SpaceError, match="empty: expected an action space with at least one choice, got box"):
         build_actor_critic(make_config(), spec)

@@ -63,7 +63,7 @@ def test_a_missing_gpu_is_one_line():
         [sys.executable, str(BENCHMARKS / "gpu_learner.py")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("found none (--device cpu --tiny tries the script out)")
+    assert done.stderr.splitlines()[-1].endswith("got none (--device cpu --tiny tries the script out)")
 
 
 def test_what_cannot_be_measured_is_a_row_that_says_why(capsys):

@@ -69,4 +69,4 @@ def test_runs_of_other_settings_are_no_seeds_of_one_config(tmp_path):
     runs = [write_run(tmp_path / "a", 0, [0.0]), write_run(tmp_path / "b", 1, [0.0], env="B-v0")]
     done = plot(*runs, "--out", tmp_path / "out")
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"{runs[1]}: expected the settings of {runs[0]}, found {{'env': 'B-v0'}}"]
+    assert done.stderr.splitlines() == [f"{runs[1]}: expected the settings of {runs[0]}, got {{'env': 'B-v0'}}"]

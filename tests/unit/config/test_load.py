@@ -217,7 +217,7 @@ def test_an_unknown_config_gets_one_line_with_the_shipped_names() -> None:
     with pytest.raises(ConfigError) as error:
         find_config("quikstart")
 
-    assert one_line(error) == (f"quikstart: expected a config file or one of {', '.join(SHIPPED)}, found no such file")
+    assert one_line(error) == (f"quikstart: expected a config file or one of {', '.join(SHIPPED)}, got no such file")
 
 
 def test_every_setting_is_described() -> None:

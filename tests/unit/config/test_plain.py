@@ -96,9 +96,9 @@ def test_what_has_a_plain_form_takes_it(value: Any, expected: Any) -> None:
         (2**2000, "got an integer of 2001 bits"),
         ({(1, 2): 3}, "got [1, 2]"),
         (np.datetime64("2026-11-22"), "got an object of class date"),
-        (recursive(), "expected at most 32 levels, found more"),
-        (Endless(), "expected at most 32 levels, found more"),
-        ([0] * 200_000, "expected at most 100000 values, found more"),
+        (recursive(), "expected at most 32 levels, got more"),
+        (Endless(), "expected at most 32 levels, got more"),
+        ([0] * 200_000, "expected at most 100000 values, got more"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

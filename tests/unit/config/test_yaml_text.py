@@ -101,7 +101,7 @@ LAUGHS = "".join(f"- &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9
         ("stop: {time_s: .nan}", "stop.time_s: expected a positive number, got nan"),
         ("name: on", "name: expected a name that can be a folder's, got true"),
         ("name: ~", "name: expected a name that can be a folder's, got null"),
-        (f"# {'x' * 2_000_000}", "expected settings of at most 1,000,000 bytes, found 2,000,012"),
+        (f"# {'x' * 2_000_000}", "expected settings of at most 1,000,000 bytes, got 2,000,012"),
     ],
     ids=lambda text: text[:20],
 )
@@ -157,6 +157,6 @@ def test_overrides_reach_through_lists_and_keys_that_are_numbers(file: Path) -> 
 
 def test_a_path_that_no_file_can_have_is_no_config() -> None:
     for path in ("x" * 10_000, "a\0b", "."):
-        with pytest.raises(ConfigError, match=r"expected a config file or one of .*, found no such file$") as error:
+        with pytest.raises(ConfigError, match=r"expected a config file or one of .*, got no such file$") as error:
             load_config(path)
         assert one_line(error).isprintable()

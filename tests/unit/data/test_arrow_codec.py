@@ -89,7 +89,7 @@ def test_groups_pickle_out_of_band():
 
 
 def test_empty_group_is_refused():
-    with pytest.raises(DataError, match="expected at least one, found none"):
+    with pytest.raises(DataError, match="expected at least one, got none"):
         encode_episodes([])
 
 
@@ -101,7 +101,7 @@ def test_invalid_episode_is_refused():
 
 def test_group_of_unequal_episodes_is_refused_and_the_column_named():
     other = make_episode(4, num_goals=3, counter=7)
-    message = r"episode \(1, 0, 0, 7\): column 'observations/desired_goal'.*expected int32\[2, 2\], found int32\[3, 2\]"
+    message = r"episode \(1, 0, 0, 7\): column 'observations/desired_goal'.*expected int32\[2, 2\], got int32\[3, 2\]"
     with pytest.raises(DataError, match=message):
         encode_episodes([make_episode(4), other])
 

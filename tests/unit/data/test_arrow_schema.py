@@ -32,7 +32,7 @@ def test_other_schema_version_is_refused_by_number():
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(batch, custom_metadata=metadata)
-    with pytest.raises(DataError, match="expected episodes of schema version 3, found version 7"):
+    with pytest.raises(DataError, match="expected episodes of schema version 3, got version 7"):
         decode_episodes(sink.getvalue())
 
 
@@ -59,7 +59,7 @@ def test_columns_that_belie_their_metadata_are_refused():
 
 
 def test_foreign_arrow_data_is_refused():
-    with pytest.raises(DataError, match="found other Arrow data"):
+    with pytest.raises(DataError, match="got other Arrow data"):
         decode_episodes(pa_stream(pa.schema([pa.field("x", pa.int32())])))
 
 
@@ -89,5 +89,5 @@ def test_goal_rule_travels_with_the_episodes():
 def test_dtype_without_fixed_width_is_refused():
     episode = make_episode(2, grid=1000)
     names = np.array(["a"] * 3, dtype=object)
-    with pytest.raises(DataError, match="expected a number or bool dtype, found object"):
+    with pytest.raises(DataError, match="expected a number or bool dtype, got object"):
         encode_episodes([replace(episode, observations={"name": names})])

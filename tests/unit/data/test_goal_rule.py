@@ -63,7 +63,7 @@ def test_persistent_goals_match_at_row_0_pay_nothing():
 
 def test_persistent_rule_takes_one_goal_only():
     episode = make_episode()
-    with pytest.raises(DataError, match=r"expected 1 goal .* found 2"):
+    with pytest.raises(DataError, match=r"expected 1 goal .* got 2"):
         replay_instruction(GoalRule(persistent=True), np.zeros((2, 2)), episode.achieved_goals, len(episode))
 
 

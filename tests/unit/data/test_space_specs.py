@@ -194,20 +194,20 @@ TWO = spaces.Discrete(2)
         (
             (VECTOR, TWO),
             (spaces.Discrete(4), TWO),
-            "'observation': expected Box(-1, 1, [4], float32), found Discrete(4)",
+            "'observation': expected Box(-1, 1, [4], float32), got Discrete(4)",
         ),
-        ((VECTOR, TWO), (spaces.Box(-1, 1, (2, 2)), TWO), "found Box(-1, 1, [2, 2], float32)"),
+        ((VECTOR, TWO), (spaces.Box(-1, 1, (2, 2)), TWO), "got Box(-1, 1, [2, 2], float32)"),
         (
             (VECTOR, TWO),
             (spaces.Dict({"x": VECTOR}), TWO),
-            "'observation': expected Box(-1, 1, [4], float32), found no such",
+            "'observation': expected Box(-1, 1, [4], float32), got no such",
         ),
-        ((VECTOR, TWO), (VECTOR, spaces.MultiDiscrete([2])), "action: expected Discrete(2), found MultiDiscrete([2])"),
-        ((VECTOR, TWO), (VECTOR, spaces.Discrete(2, start=1)), "found Discrete(2, start=1)"),
-        ((VECTOR, spaces.Box(-1, 1, (2,))), (VECTOR, spaces.Box(-2, 2, (2,))), "found Box(-2, 2, [2], float32)"),
-        ((VECTOR, spaces.Box(-1, 1, (2,))), (VECTOR, spaces.Box(-1, 1, (2,), np.int8)), "found Box(-1, 1, [2], int8)"),
-        ((spaces.Discrete(4), TWO), (spaces.Discrete(4, start=10), TWO), "found Discrete(4, start=10)"),
-        ((spaces.MultiBinary(4), TWO), (spaces.Box(0, 1, (4,), np.int8), TWO), "found Box(0, 1, [4], int8)"),
+        ((VECTOR, TWO), (VECTOR, spaces.MultiDiscrete([2])), "action: expected Discrete(2), got MultiDiscrete([2])"),
+        ((VECTOR, TWO), (VECTOR, spaces.Discrete(2, start=1)), "got Discrete(2, start=1)"),
+        ((VECTOR, spaces.Box(-1, 1, (2,))), (VECTOR, spaces.Box(-2, 2, (2,))), "got Box(-2, 2, [2], float32)"),
+        ((VECTOR, spaces.Box(-1, 1, (2,))), (VECTOR, spaces.Box(-1, 1, (2,), np.int8)), "got Box(-1, 1, [2], int8)"),
+        ((spaces.Discrete(4), TWO), (spaces.Discrete(4, start=10), TWO), "got Discrete(4, start=10)"),
+        ((spaces.MultiBinary(4), TWO), (spaces.Box(0, 1, (4,), np.int8), TWO), "got Box(0, 1, [4], int8)"),
     ],
     ids=str,
 )
@@ -237,4 +237,4 @@ def test_goals_and_masks_count_for_what_is_stored_together_alone() -> None:
     spec = spec_of(VECTOR, TWO)
     masked = dataclasses.replace(spec, has_action_mask=True)
     assert not space_difference(spec, masked)
-    assert difference(spec, masked) == "has_action_mask: expected False, found True"
+    assert difference(spec, masked) == "has_action_mask: expected False, got True"

@@ -97,39 +97,39 @@ def test_a_missing_leaf_is_named(missing: str) -> None:
     del whole[missing]
     message = refused(NESTED, whole)
     assert f"observation '{missing}" in message
-    assert f"found a mapping with {'ab'.replace(missing, '')}" in message
+    assert f"got a mapping with {'ab'.replace(missing, '')}" in message
 
 
 @pytest.mark.parametrize(
     ("space", "value", "expected"),
     [
-        (spaces.Box(-1, 1, (2,), np.float32), [0.0] * 3, "expected shape [2], found [3]"),
-        (spaces.Box(-1, 1, (2,), np.float32), [[0.0], [0.0, 1.0]], "expected numbers of one shape, found a list of 2"),
-        (spaces.Box(-1, 1, (2,), np.float32), ["a", "b"], "expected numbers, found a list of 2"),
-        (spaces.Box(-1, 1, (2,), np.float32), None, "expected numbers, found NoneType"),
-        (spaces.Box(-1, 1, (2,), np.float32), [0.0, np.nan], "expected finite numbers, found nan"),
-        (spaces.Box(-1, 1, (2,), np.float32), [0.0, np.inf], "expected finite numbers, found inf"),
-        (spaces.Box(-1, np.inf, (2,), np.float32), [0.0, -np.inf], "expected finite numbers, found -inf"),
-        (spaces.Box(-1, 1, (9000,), np.float32), np.full(9000, np.nan), "expected finite numbers, found nan"),
-        (spaces.Box(0, 255, (2, 2, 3), np.uint8), np.full((2, 2, 3), 0.7, np.float32), "from 0 to 255, found 0.7"),
-        (spaces.Box(0, 255, (3,), np.uint8), [0, 256, 0], "expected whole numbers from 0 to 255, found 256"),
-        (spaces.Box(0, 255, (3,), np.uint8), np.array([0, -1, 0], np.int8), "from 0 to 255, found -1"),
-        (spaces.Box(0, 255, (3,), np.uint8), [0.0, np.nan, 0.0], "from 0 to 255, found nan"),
-        (spaces.Box(0, 9, (1,), np.uint16), [70_000], "from 0 to 65535, found 70000"),
-        (spaces.Box(0, 9, (1,), np.int32), [0.5], "expected whole numbers from -2147483648 to 2147483647, found 0.5"),
-        (spaces.Box(0, 9, (1,), np.int64), np.array([2**63], np.uint64), "found 9.22337e+18"),
-        (spaces.Box(0, 9, (1,), np.int64), [2.0**63], "found 9.22337e+18"),
-        (spaces.Box(0, 9, (1,), np.uint64), [-1], "found -1"),
-        (spaces.Box(0, 1, (1,), np.bool_), [2], "expected whole numbers from 0 to 1, found 2"),
-        (spaces.Discrete(4, start=10), 14, "expected whole numbers from 10 to 13, found 14"),
-        (spaces.Discrete(4, start=10), 9, "expected whole numbers from 10 to 13, found 9"),
-        (spaces.Discrete(4), np.uint64(2**64 - 1), "from 0 to 3, found 1.84467e+19"),
-        (spaces.Discrete(4), 1.5, "from 0 to 3, found 1.5"),
-        (spaces.Discrete(4), [1], "expected shape [], found [1]"),
-        (spaces.MultiDiscrete([2, 3], start=[1, -1]), [2, 2], "expected whole numbers from -1 to 1, found 2"),
-        (spaces.MultiDiscrete([2, 3], start=[1, -1]), [0, 0], "expected whole numbers from 1 to 2, found 0"),
-        (spaces.MultiBinary(2), [0, 2], "expected whole numbers from 0 to 1, found 2"),
-        (spaces.MultiBinary(2), [0, -1], "expected whole numbers from 0 to 1, found -1"),
+        (spaces.Box(-1, 1, (2,), np.float32), [0.0] * 3, "expected shape [2], got [3]"),
+        (spaces.Box(-1, 1, (2,), np.float32), [[0.0], [0.0, 1.0]], "expected numbers of one shape, got a list of 2"),
+        (spaces.Box(-1, 1, (2,), np.float32), ["a", "b"], "expected numbers, got a list of 2"),
+        (spaces.Box(-1, 1, (2,), np.float32), None, "expected numbers, got NoneType"),
+        (spaces.Box(-1, 1, (2,), np.float32), [0.0, np.nan], "expected finite numbers, got nan"),
+        (spaces.Box(-1, 1, (2,), np.float32), [0.0, np.inf], "expected finite numbers, got inf"),
+        (spaces.Box(-1, np.inf, (2,), np.float32), [0.0, -np.inf], "expected finite numbers, got -inf"),
+        (spaces.Box(-1, 1, (9000,), np.float32), np.full(9000, np.nan), "expected finite numbers, got nan"),
+        (spaces.Box(0, 255, (2, 2, 3), np.uint8), np.full((2, 2, 3), 0.7, np.float32), "from 0 to 255, got 0.7"),
+        (spaces.Box(0, 255, (3,), np.uint8), [0, 256, 0], "expected whole numbers from 0 to 255, got 256"),
+        (spaces.Box(0, 255, (3,), np.uint8), np.array([0, -1, 0], np.int8), "from 0 to 255, got -1"),
+        (spaces.Box(0, 255, (3,), np.uint8), [0.0, np.nan, 0.0], "from 0 to 255, got nan"),
+        (spaces.Box(0, 9, (1,), np.uint16), [70_000], "from 0 to 65535, got 70000"),
+        (spaces.Box(0, 9, (1,), np.int32), [0.5], "expected whole numbers from -2147483648 to 2147483647, got 0.5"),
+        (spaces.Box(0, 9, (1,), np.int64), np.array([2**63], np.uint64), "got 9.22337e+18"),
+        (spaces.Box(0, 9, (1,), np.int64), [2.0**63], "got 9.22337e+18"),
+        (spaces.Box(0, 9, (1,), np.uint64), [-1], "got -1"),
+        (spaces.Box(0, 1, (1,), np.bool_), [2], "expected whole numbers from 0 to 1, got 2"),
+        (spaces.Discrete(4, start=10), 14, "expected whole numbers from 10 to 13, got 14"),
+        (spaces.Discrete(4, start=10), 9, "expected whole numbers from 10 to 13, got 9"),
+        (spaces.Discrete(4), np.uint64(2**64 - 1), "from 0 to 3, got 1.84467e+19"),
+        (spaces.Discrete(4), 1.5, "from 0 to 3, got 1.5"),
+        (spaces.Discrete(4), [1], "expected shape [], got [1]"),
+        (spaces.MultiDiscrete([2, 3], start=[1, -1]), [2, 2], "expected whole numbers from -1 to 1, got 2"),
+        (spaces.MultiDiscrete([2, 3], start=[1, -1]), [0, 0], "expected whole numbers from 1 to 2, got 0"),
+        (spaces.MultiBinary(2), [0, 2], "expected whole numbers from 0 to 1, got 2"),
+        (spaces.MultiBinary(2), [0, -1], "expected whole numbers from 0 to 1, got -1"),
     ],
     ids=str,
 )
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused(space: spaces.Space[Any], value: Any, expe
 def test_a_float_image_under_a_uint8_space_says_how_to_declare_it() -> None:
     message = refused(spaces.Box(0, 255, (12, 12, 3), np.uint8), np.full((12, 12, 3), 0.7, np.float32))
     assert message == (
-        "observation 'observation': expected whole numbers from 0 to 255, found 0.7 (float32): "
+        "observation 'observation': expected whole numbers from 0 to 255, got 0.7 (float32): "
         "declare a Box of floats, or show round(255 * x) as uint8"
     )
 
@@ -196,7 +196,7 @@ def test_rows_of_achieved_goals() -> None:
         (np.zeros(4), "rows of 3"),
         (np.zeros((3, 4)), "rows of 3"),
         (np.zeros((1, 2, 3)), "rows of 3"),
-        ([0.0, np.nan, 0.0], "finite numbers, found nan"),
+        ([0.0, np.nan, 0.0], "finite numbers, got nan"),
         ([None] * 3, "expected numbers"),
     ):
         with pytest.raises(SpaceError) as error:
@@ -277,12 +277,12 @@ def test_masks_are_rows_of_the_action_s_categories() -> None:
     assert adapter.mask_rows([[1.0, 0.0, 1.0, 1.0, 0.0]] * 2, 2).shape == (2, 5)
     assert adapter.mask_rows(np.ones(5, np.bool_), 1).shape == (1, 5)
     for mask, num_rows, expected in (
-        (np.ones(4), None, "expected 5 entries for MultiDiscrete([2, 3]), found 4"),
+        (np.ones(4), None, "expected 5 entries for MultiDiscrete([2, 3]), got 4"),
         (np.ones((2, 4)), 2, "expected 5 entries"),
-        (np.ones((5, 2)), 2, "expected shape [2, 5], found [5, 2]"),
-        ([1, 0, 1, 2, 0], None, "expected whole numbers from 0 to 1, found 2"),
-        ([1, 0, 1, 0.5, 0], None, "expected whole numbers from 0 to 1, found 0.5"),
-        (None, None, "expected numbers, found NoneType"),
+        (np.ones((5, 2)), 2, "expected shape [2, 5], got [5, 2]"),
+        ([1, 0, 1, 2, 0], None, "expected whole numbers from 0 to 1, got 2"),
+        ([1, 0, 1, 0.5, 0], None, "expected whole numbers from 0 to 1, got 0.5"),
+        (None, None, "expected numbers, got NoneType"),
     ):
         with pytest.raises(SpaceError) as error:
             adapter.mask_rows(mask, num_rows)

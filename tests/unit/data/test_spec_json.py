@@ -94,7 +94,7 @@ def test_a_spec_of_a_later_version_is_one_line() -> None:
     text = json.dumps({**json.loads(spec_to_json(SPEC)), "version": 3})
     with pytest.raises(DataError) as error:
         spec_from_json(text)
-    assert "version: expected at most 2, found 3" in one_line(error)
+    assert "version: expected at most 2, got 3" in one_line(error)
 
 
 @given(

@@ -171,7 +171,7 @@ def test_what_has_a_plain_meaning_is_read(entries: dict) -> None:
         ({"observation": "words"}, "step: observation"),
         ({"observation": np.array([np.nan, 0], np.float32)}, "step: observation 'observation': expected finite"),
         ({"observation": np.array([0, np.inf], np.float32)}, "step: observation 'observation': expected finite"),
-        ({"observation": np.zeros(3, np.float32)}, "step: observation 'observation': expected shape [2], found [3]"),
+        ({"observation": np.zeros(3, np.float32)}, "step: observation 'observation': expected shape [2], got [3]"),
     ],
     ids=str,
 )
@@ -191,7 +191,7 @@ def test_a_success_of_no_meaning_is_a_failure_of_the_step_that_ends() -> None:
 def test_a_category_that_there_is_not_is_a_failure() -> None:
     space = gymnasium.spaces.Discrete(3, start=5)
     (failure, *_) = failures_of(lambda: Peculiar(since=2, observation=8, observation_space=space, shown=5))
-    assert "observation 'observation': expected whole numbers from 5 to 7, found 8" in failure.message
+    assert "observation 'observation': expected whole numbers from 5 to 7, got 8" in failure.message
 
 
 def test_a_key_that_is_missing_is_a_failure() -> None:
@@ -303,7 +303,7 @@ def test_an_observation_of_another_shape_is_a_failure() -> None:
 
     batch = GymnasiumBatch(Wrong, 1, name="wrong")
     batch.reset(np.arange(1), np.arange(1))
-    assert "expected shape [2], found [1]" in batch.step(np.zeros(1, np.int64)).failures[0].message
+    assert "expected shape [2], got [1]" in batch.step(np.zeros(1, np.int64)).failures[0].message
 
 
 def test_an_unsupported_space_is_named() -> None:

@@ -61,8 +61,8 @@ def test_custom(monkeypatch):
         (InstructionRelabelConfig(), replace(goal_spec(), goal_rule=None), "grid declares none"),
         (HerRelabelConfig(), replace(goal_spec(1), goal_rule=None), "grid declares none"),
         (InstructionRelabelConfig(), replace(goal_spec(), observations={}), "grid declares none"),
-        (HerRelabelConfig(), goal_spec(2), "expected 'instruction' for the 2 goals of grid, found 'her'"),
-        (InstructionRelabelConfig(), goal_spec(1, GoalRule(persistent=True)), "expected 'her', found 'instruction'"),
+        (HerRelabelConfig(), goal_spec(2), "expected 'instruction' for the 2 goals of grid, got 'her'"),
+        (InstructionRelabelConfig(), goal_spec(1, GoalRule(persistent=True)), "expected 'her', got 'instruction'"),
         (
             InstructionRelabelConfig(weighting="rarity_per_step"),
             goal_spec(2, GoalRule(match="within")),

@@ -53,7 +53,7 @@ def test_newer_incarnations_take_over_and_older_ones_are_fenced(tmp_path: Path) 
     first.check()
     second = claim(tmp_path, incarnation=1)
     second.check()
-    with pytest.raises(DataError, match="belongs to incarnation 1 of this shard, found the older incarnation 0"):
+    with pytest.raises(DataError, match="belongs to incarnation 1 of this shard, got the older incarnation 0"):
         first.check()
     with pytest.raises(DataError, match="belongs to incarnation 1"):
         claim(tmp_path)
@@ -70,7 +70,7 @@ def test_of_equal_incarnations_the_later_claim_writes(tmp_path: Path) -> None:
 
 def test_other_shards_files_are_refused(tmp_path: Path) -> None:
     claim(tmp_path)
-    with pytest.raises(DataError, match="expected the files of shard 1, found shard 0"):
+    with pytest.raises(DataError, match="expected the files of shard 1, got shard 0"):
         claim(tmp_path, shard=1, incarnation=5)
 
 
@@ -146,7 +146,7 @@ def test_a_run_resumes_its_own_shards_alone(tmp_path: Path) -> None:
         owner.begin()
         owner.close()
     occupied(tmp_path / "other")
-    with pytest.raises(DataError, match=f"expected replay of run id {RUN}, found that of run id {OTHER}") as error:
+    with pytest.raises(DataError, match=f"expected replay of run id {RUN}, got that of run id {OTHER}") as error:
         claim(tmp_path / "other", mode="resume")
     one_line(error)
     occupied(tmp_path / "old", None)
@@ -158,7 +158,7 @@ def test_a_run_resumes_its_own_shards_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["new", "resume", "overwrite"])
 def test_a_folder_that_is_not_a_shards_is_refused(tmp_path: Path, mode: Literal["new", "resume", "overwrite"]) -> None:
     (tmp_path / SEGMENT).write_bytes(b"recorded")
-    with pytest.raises(DataError, match=r"expected a replay shard's folder, found one without owner\.json") as error:
+    with pytest.raises(DataError, match=r"expected a replay shard's folder, got one without owner\.json") as error:
         claim(tmp_path, mode=mode)
     one_line(error)
     assert names(tmp_path) == {SEGMENT}

@@ -70,7 +70,7 @@ def test_what_is_added_is_drawn(tmp_path):
 
 
 def test_an_empty_shard_says_so(tmp_path):
-    with pytest.raises(DataError, match="expected stored episodes, found none"):
+    with pytest.raises(DataError, match="expected stored episodes, got none"):
         open_shard(tmp_path).sample(1)
 
 
@@ -245,7 +245,7 @@ def test_an_empty_shard_takes_over_too_and_an_empty_one_is_taken_over(tmp_path):
 def test_another_runs_shard_is_not_taken_over(tmp_path):
     two_shards(tmp_path, claim=Claim(8, "new"))
     shard = open_shard(tmp_path / "shard_2", claim=RUN, shard=2)
-    with pytest.raises(DataError, match="expected replay of run id 7, found that of run id 8"):
+    with pytest.raises(DataError, match="expected replay of run id 7, got that of run id 8"):
         shard.adopt(tmp_path / "shard_1")
     assert find_segments(tmp_path / "shard_1")
 
@@ -336,14 +336,14 @@ def test_a_mixture_of_environments_shares_a_shard(tmp_path):
 def test_other_schemas_are_refused_by_column(tmp_path):
     shard = open_shard(tmp_path, spec=goal_spec(2))
     with pytest.raises(
-        DataError, match=r"add: column 'observations/desired_goal'.*expected int32\[2, 2\], found int32\[3, 2\]"
+        DataError, match=r"add: column 'observations/desired_goal'.*expected int32\[2, 2\], got int32\[3, 2\]"
     ):
         shard.add([long_episode(0, num_goals=3)])
     shard.add([long_episode(1)])
-    with pytest.raises(DataError, match="expected none, found bool"):
+    with pytest.raises(DataError, match="expected none, got bool"):
         shard.add([long_episode(2, has_action_mask=True)])
     shard.close()
-    with pytest.raises(DataError, match=r"expected int32\[3, 2\], found int32\[2, 2\]"):
+    with pytest.raises(DataError, match=r"expected int32\[3, 2\], got int32\[2, 2\]"):
         open_shard(tmp_path, spec=goal_spec(3), incarnation=1)
 
 

@@ -91,7 +91,7 @@ def test_tries_to_make_an_actor_count_anew_once_it_was_made() -> None:
 
 def test_an_error_of_ours_stays_what_it_is() -> None:
     scene = Scene()
-    error = CheckpointError("checkpoints/step_5: expected 8 heads, found 4")
+    error = CheckpointError("checkpoints/step_5: expected 8 heads, got 4")
     for _ in range(2):
         scene.end(Ending("not_made", error=error))
         scene.wait_for_restart()

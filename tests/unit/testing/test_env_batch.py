@@ -104,12 +104,12 @@ def test_what_keeps_the_contract_passes() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (OtherDtype, r"rewards: expected float32\[4\], found float64\[4\]"),
+        (OtherDtype, r"rewards: expected float32\[4\], got float64\[4\]"),
         (OwnSeeds, "with equal actions|episodes ended"),
         (SeedByPlace, "differs between environments of one seed"),
         (OneSeed, "eight seeds began with the same observation"),
         (ResetsAll, "the reset of one environment changed '.*' of others"),
-        (TooLong, "spec.horizon: expected at most 10 steps, found"),
+        (TooLong, "spec.horizon: expected at most 10 steps, got"),
         (ChangesActions, "step changed the actions that it was given"),
         (KeepsSeeds, "'rewards' follows from arrays that the caller has changed"),
         (PaysDouble, "expected reward .* by the goal rule"),

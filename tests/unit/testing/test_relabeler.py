@@ -92,10 +92,10 @@ class Renamed(NoRelabeler):
         (InPlace, "relabel writes into the stored episode"),
         (OwnRandomness, "two generators of equal seed gave different episodes"),
         (GlobalRandomness, "draws from NumPy's global generator"),
-        (Empty, "expected 1 to .* transitions, found 0"),
+        (Empty, "expected 1 to .* transitions, got 0"),
         (Ragged, "an episode that is not valid: .*actions: expected"),
-        (OtherDtype, "expected columns .*int64.*, found .*int8"),
-        (Renamed, "env_name: expected grid as stored, found relabeled"),
+        (OtherDtype, "expected columns .*int64.*, got .*int8"),
+        (Renamed, "env_name: expected grid as stored, got relabeled"),
     ],
 )
 def test_what_breaks_the_contract_is_said(kind: type[NoRelabeler], message: str) -> None:

@@ -108,7 +108,7 @@ class NeverRebuilt(RunningSum):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (OtherWidth, r"forward: expected shape \[15, 8\], found \[15, 7\]"),
+        (OtherWidth, r"forward: expected shape \[15, 8\], got \[15, 7\]"),
         (InPlace, "forward changed the vectors that it was given"),
         (Dropping, "in eval mode two equal calls gave different results"),
         (Clairvoyant, "row 0 of a sequence of 4 depends on later rows or on other sequences"),

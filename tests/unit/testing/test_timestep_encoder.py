@@ -101,7 +101,7 @@ class OtherFold(Linear):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (OtherWidth, r"forward: expected shape \[12, 8\], found \[12, 3\]"),
+        (OtherWidth, r"forward: expected shape \[12, 8\], got \[12, 3\]"),
         (InPlace, "forward changed the column observation that it was given"),
         (Dropping, "in eval mode two equal calls gave different results"),
         (Infinite, "forward: expected finite numbers"),

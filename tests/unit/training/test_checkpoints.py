@@ -183,7 +183,7 @@ def test_a17_every_file_is_verified_by_its_hash(tmp_path: Path) -> None:
     path = save(Checkpoints(tmp_path, keep=1), 3)
     assert set(open_checkpoint(path).metadata["sha256"]) == {*FILES, "config.yaml"}
     corrupt(path)
-    with pytest.raises(CheckpointError, match=r"policy.safetensors: expected sha256 \w{12}…, found \w{12}…") as error:
+    with pytest.raises(CheckpointError, match=r"policy.safetensors: expected sha256 \w{12}…, got \w{12}…") as error:
         open_checkpoint(path)
     one_line(error)
 

@@ -301,7 +301,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_one_line(tmp_path: Path) -> None
     config = tiny_config(tmp_path, stop={"learner_steps": 10})
     train(config, local=True)
     two = tiny_config(tmp_path, stop={"learner_steps": 20}, replay={"num_shards": 2})
-    with pytest.raises(CheckpointError, match=r"expected replay\.num_shards 1, found 2") as error:
+    with pytest.raises(CheckpointError, match=r"expected replay\.num_shards 1, got 2") as error:
         train(two, local=True, resume=True)
     one_line(error)
     checkpoints = Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1)

@@ -376,7 +376,7 @@ def test_a_folder_of_the_users_own_is_no_shard(tmp_path: Path) -> None:
     (shared / "shard_0" / "mine.bin").write_bytes(b"1")
     config = make_config(tmp_path, replay=ReplayConfig(directory=str(shared)))
     for options in ({}, {"overwrite": True}):
-        refused(config, DataError, r"expected a replay shard's folder, found one without owner\.json", **options)
+        refused(config, DataError, r"expected a replay shard's folder, got one without owner\.json", **options)
     assert contents(shared) == {"shard_0/mine.bin": b"1"}
 
 
@@ -431,7 +431,7 @@ def test_a_name_that_no_file_system_takes_is_one_line(tmp_path: Path) -> None:
 def test_a_file_of_the_same_name_is_one_line(tmp_path: Path, options: dict[str, bool]) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").write_text("a file")
-    refused(make_config(tmp_path), RunDirectoryError, "expected a folder, found a file", **options)
+    refused(make_config(tmp_path), RunDirectoryError, "expected a folder, got a file", **options)
     assert (tmp_path / "runs" / "mine").read_text() == "a file"
 
 
@@ -464,7 +464,7 @@ def test_open_wants_a_run(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path, "not a run directory"),
         (tmp_path / "nothing", "not a run directory"),
-        (tmp_path / "text", "expected the folder of a run or of a checkpoint, found a file"),
+        (tmp_path / "text", "expected the folder of a run or of a checkpoint, got a file"),
     ):
         with pytest.raises(RunDirectoryError, match=words) as error:
             RunDirectory.open(path)

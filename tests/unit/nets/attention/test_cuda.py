@@ -50,5 +50,5 @@ def test_flash_attn_adapter_keeps_that_packages_contract(monkeypatch: pytest.Mon
 def test_half_precision_backend_refuses_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     install_fake_flash_attn(monkeypatch)
     layout = SequenceLayout.from_lengths([2])
-    with pytest.raises(ConfigError, match='"bfloat16", found float32'):
+    with pytest.raises(ConfigError, match='"bfloat16", got float32'):
         FlashAttention()(*torch.randn(3, 2, 1, 4), layout)

@@ -65,7 +65,7 @@ def test_backend_that_this_machine_lacks_is_one_readable_line(name: str) -> None
 
 
 def test_unknown_backend_is_named() -> None:
-    with pytest.raises(ConfigError, match='found "fast"'):
+    with pytest.raises(ConfigError, match='got "fast"'):
         build_attention("fast")  # type: ignore[arg-type]
 
 

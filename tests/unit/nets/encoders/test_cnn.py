@@ -132,5 +132,5 @@ def test_more_or_fewer_convolutions_fit_too(depth: int) -> None:
 
 def test_image_smaller_than_the_kernels_asked_for_is_refused() -> None:
     tiny = ObservationSpec("box", (3, 4, 4), "uint8")
-    with pytest.raises(ConfigError, match=r'found "camera" of shape \[3, 4, 4\]'):
+    with pytest.raises(ConfigError, match=r'got "camera" of shape \[3, 4, 4\]'):
         build_timestep_encoder(encoder_config(**SMALL), spec(camera=tiny))

@@ -51,7 +51,7 @@ def test_custom_encoder_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "my_encoders", module)
     config = encoder_config(**SMALL, kind="my_encoders:EveryThird")
     assert isinstance(build_timestep_encoder(config, spec(a=BOX)), EveryThird)
-    with pytest.raises(ConfigError, match=r"expected .* to make a TimestepEncoder .* found int"):
+    with pytest.raises(ConfigError, match=r"expected .* to make a TimestepEncoder .* got int"):
         build_timestep_encoder(encoder_config(**SMALL, kind="my_encoders:number"), spec(a=BOX))
 
 
@@ -60,8 +60,8 @@ def test_custom_encoder_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"kind": "no.such.module:Encoder"}, 'cannot import "no.such.module"'),
         ({"kind": "math:Encoder"}, 'expected "module:attr", got "math:Encoder"'),
-        ({"kind": "cnn"}, r"expects an image .* found a float32\[3\]"),
-        ({"observation_keys": ("a", "z")}, 'expected keys among a, found "z"'),
+        ({"kind": "cnn"}, r"expects an image .* got a float32\[3\]"),
+        ({"observation_keys": ("a", "z")}, 'expected keys among a, got "z"'),
     ],
 )
 def test_bad_settings_get_one_line(config: dict[str, Any], message: str) -> None:

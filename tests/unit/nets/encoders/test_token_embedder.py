@@ -86,8 +86,8 @@ def test_words_beside_an_image() -> None:
 @pytest.mark.parametrize(
     ("config", "leaf", "message"),
     [
-        ({"token_keys": ("goal",)}, WORDS, 'expected keys among words, found "goal"'),
-        ({"token_keys": ("words",)}, STATE, 'found "words" (box, float32)'),
+        ({"token_keys": ("goal",)}, WORDS, 'expected keys among words, got "goal"'),
+        ({"token_keys": ("words",)}, STATE, 'got "words" (box, float32)'),
         ({"token_keys": ("words",)}, GOALS, 'token_high: expected the largest token of "words"'),
         ({"token_keys": ("words",)}, ObservationSpec("box", (), "int64"), "expected leaves of several tokens"),
     ],

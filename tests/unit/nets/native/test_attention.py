@@ -39,5 +39,5 @@ def test_native_attention_hides_no_value_that_is_not_a_number() -> None:
 
 def test_native_attention_names_what_it_does_not_take() -> None:
     q, k, v = torch.randn(3, 5, 2, 6)
-    with pytest.raises(ConfigError, match=r'"native" expects heads of .* channels on the host, found 6 on cpu'):
+    with pytest.raises(ConfigError, match=r'"native" expects heads of .* channels on the host, got 6 on cpu'):
         build_attention("native")(q, k, v, SequenceLayout.from_lengths([5]))

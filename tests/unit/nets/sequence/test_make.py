@@ -65,11 +65,11 @@ def test_output_is_causal(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "horizon", "message"),
     [
-        ({"num_heads": 5}, 9, "num_heads: expected a divisor of d_model 16, found 5"),
-        ({"num_heads": 16, "positions": "rotary"}, 9, "divisor of d_model 16 with an even quotient, found 16"),
+        ({"num_heads": 5}, 9, "num_heads: expected a divisor of d_model 16, got 5"),
+        ({"num_heads": 16, "positions": "rotary"}, 9, "divisor of d_model 16 with an even quotient, got 16"),
         ({"positions": "learned"}, None, "max_time_index: expected a number"),
         ({"kind": "no_such_models:Lstm"}, 9, 'cannot import "no_such_models"'),
-        ({"attention_backend": "fast"}, 9, 'found "fast"'),
+        ({"attention_backend": "fast"}, 9, 'got "fast"'),
     ],
 )
 def test_bad_settings_get_one_line(options: dict[str, Any], horizon: int | None, message: str) -> None:
