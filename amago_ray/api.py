@@ -40,7 +40,8 @@ def train(
     local: in this process, without Ray, deterministic. resume: go on with the run in its directory. overwrite: replace
     it. address: join the Ray cluster there instead of starting one.
 
-    Raises: AmagoRayError, with one readable line.
+    Raises:
+        AmagoRayError: with one readable line.
     """
     from amago_ray.launch import launch
     from amago_ray.training.interrupt import stop_on_interrupt
@@ -89,7 +90,8 @@ def evaluate(
     checkpoint: "best" by evaluation, "latest", or its name.
     env: another environment's id; None takes the run's evaluation environments. seed: which fresh worlds.
 
-    Raises: AmagoRayError, with one readable line.
+    Raises:
+        AmagoRayError: with one readable line.
     """
     from amago_ray.acting.evaluation import make_evaluation_runner, run_episodes
     from amago_ray.telemetry.metrics import episode_metrics
@@ -116,7 +118,8 @@ def evaluate(
 def record(run: str | Path, out: str | Path, *, num_episodes: int = 1, seed: int = 0, checkpoint: str = "best") -> Path:
     """Film episodes of a run's policy in fresh worlds: `out` ends in .gif or .mp4.
 
-    Raises: AmagoRayError, with one readable line.
+    Raises:
+        AmagoRayError: with one readable line.
     """
     from amago_ray.training.filming import check_film_name, film, write_film
     from amago_ray.training.loading import load_policy, load_snapshot
@@ -152,7 +155,8 @@ def _make_filmed(env: EnvConfig) -> EnvBatch:
 def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "best") -> Policy:
     """The policy of a run directory, or of one checkpoint's directory: acts with neither Ray nor environment.
 
-    Raises: AmagoRayError, with one readable line.
+    Raises:
+        AmagoRayError: with one readable line.
     """
     from amago_ray.training.loading import load_policy as load
 

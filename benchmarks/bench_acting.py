@@ -44,7 +44,8 @@ class Rate:
 class Acting:
     """One env runner with a replay shard, its caches as full as in a long run.
 
-    Raises: ConfigError if the config does not fit.
+    Raises:
+        ConfigError: the config does not fit.
     """
 
     def __init__(self, config: Config, folder: Path, runner: int = 0) -> None:

@@ -93,7 +93,8 @@ def make_config(args: argparse.Namespace) -> Config:
 class Updates:
     """A learner and batches in memory, each of other lengths if several are given, measured in updates.
 
-    Raises: ConfigError if the settings do not fit each other.
+    Raises:
+        ConfigError: the settings do not fit each other.
     """
 
     def __init__(self, config: Config, spec: EnvSpec, lengths: Sequence[Sequence[int]], *, device: str = "cpu") -> None:

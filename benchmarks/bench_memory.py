@@ -44,7 +44,8 @@ def kind_of(command: str) -> str | None:
 def measure(config: str, overrides: Sequence[str], updates: int, timeout_s: float) -> dict[str, float]:
     """The largest RssAnon in MB of each kind of process, until the run has made `updates`.
 
-    Raises: RuntimeError if the run ends, or the time is over, before.
+    Raises:
+        RuntimeError: the run ends, or the time is over, before.
     """
     with tempfile.TemporaryDirectory(prefix="memory_") as folder:
         settings = [f"runs_dir={folder}", "report.loggers=[jsonl]", *overrides]

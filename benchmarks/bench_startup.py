@@ -27,7 +27,8 @@ STAGES = ("settings read", "Ray up", "first report", "first episode", "first upd
 def launch(config: str, overrides: Sequence[str], name: str, timeout_s: float) -> dict[str, float]:
     """Seconds from the launch to each stage, then processor seconds of the command and of others.
 
-    Raises: RuntimeError if the run ends, or the time is over, before the first update.
+    Raises:
+        RuntimeError: the run ends, or the time is over, before the first update.
     """
     with tempfile.TemporaryDirectory(prefix="startup_") as folder:
         run = Path(folder) / name

@@ -20,7 +20,7 @@ def load_module_attr(where: str, name: str, error: type[AmagoRayError] = ConfigE
     """The class or function that `where` (a setting, for messages) names as `module:attr`.
 
     Raises:
-        error: it has another form, cannot be imported, or is not there.
+        AmagoRayError: of the class `error`: it has another form, cannot be imported, or is not there.
     """
     if not is_module_attr(name):
         raise error(f'{where}: expected "module:attr", got "{name}"')
@@ -35,7 +35,7 @@ def load_module(where: str, name: str, error: type[AmagoRayError] = ConfigError)
     """The module of that name.
 
     Raises:
-        error: it cannot be imported.
+        AmagoRayError: of the class `error`: it cannot be imported.
     """
     try:
         return importlib.import_module(name)

@@ -20,7 +20,8 @@ WITH_ASIDE: Mapping[str, Any] = {"concurrency_groups": {ASIDE: 1}}
 def start_actor(kind: type, *args: Any, **options: Any) -> Any:
     """The handle of a new actor of the plain class `kind`; `options` are Ray's.
 
-    Raises: TrainingError if an actor of its name exists.
+    Raises:
+        TrainingError: an actor of its name exists.
     """
     try:
         return ray.remote(**options)(kind).remote(*args)
@@ -33,7 +34,9 @@ def start_actor(kind: type, *args: Any, **options: Any) -> Any:
 def get(reference: Any, timeout_s: float | None = None) -> Any:
     """The value of a reference.
 
-    Raises: ray.exceptions.RayError if what makes it failed; GetTimeoutError after `timeout_s`.
+    Raises:
+        ray.exceptions.RayError: what makes it failed.
+        ray.exceptions.GetTimeoutError: it was not there after `timeout_s`.
     """
     return ray.get(reference, timeout=timeout_s)
 
@@ -99,6 +102,7 @@ def _cause(error: Exception) -> Exception:
 def find_actor(name: str) -> Any:
     """The handle of the actor of this name in the run's namespace.
 
-    Raises: ValueError if there is none.
+    Raises:
+        ValueError: there is none.
     """
     return ray.get_actor(name)

@@ -80,7 +80,8 @@ class LearnerActor:
     def run(self) -> None:
         """Train until training stops.
 
-        Raises: TrainingError if losses stay non-finite.
+        Raises:
+            TrainingError: losses stay non-finite.
         """
         config = self._config.learner
         self._broadcast()

@@ -31,7 +31,8 @@ def ray_session(config: Config) -> Iterator[None]:
     An embedded Ray gets as many logical CPUs as the run reserves, also where the machine has fewer: its processes then
     share them.
 
-    Raises: TrainingError if the cluster cannot be reached or is too small.
+    Raises:
+        TrainingError: the cluster cannot be reached or is too small.
     """
     if ray.is_initialized():
         _require_room(config)

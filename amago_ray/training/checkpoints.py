@@ -41,7 +41,8 @@ class Checkpoint:
     def read(self, name: str) -> bytes:
         """A file of the checkpoint.
 
-        Raises: CheckpointError if it cannot be read.
+        Raises:
+            CheckpointError: it cannot be read.
         """
         try:
             return (self.path / name).read_bytes()
@@ -62,7 +63,8 @@ class Checkpoints:
     def save(self, learner_steps: int, files: Mapping[str, bytes], metadata: Mapping[str, Any]) -> Path:
         """Write a checkpoint of these files, make it the latest and prune old ones; returns its directory.
 
-        Raises: CheckpointError if it cannot be written; older checkpoints stay as they were.
+        Raises:
+            CheckpointError: it cannot be written; older checkpoints stay as they were.
         """
         path = self._write("step", learner_steps, files, metadata, pointer="latest")
         steps = [step for step in self._found("step") if _is_ours(step)]
@@ -75,7 +77,8 @@ class Checkpoints:
     def save_best(self, learner_steps: int, files: Mapping[str, bytes], metadata: Mapping[str, Any]) -> Path:
         """Write the weights that evaluated best, without training state, and point `best` at them.
 
-        Raises: CheckpointError if they cannot be written; the earlier best ones stay as they were.
+        Raises:
+            CheckpointError: they cannot be written; the earlier best ones stay as they were.
         """
         path = self._write("best", learner_steps, files, metadata, pointer="best")
         for old in self._found("best"):
@@ -89,7 +92,8 @@ class Checkpoints:
 
         A broken newest checkpoint is skipped with a warning in favour of the one before.
 
-        Raises: CheckpointError if there is none, or the named one is broken.
+        Raises:
+            CheckpointError: there is none, or the named one is broken.
         """
         if name == "best":
             best = self._directory / "best"
@@ -209,7 +213,8 @@ def _try_to_remove(path: Path) -> None:
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in this directory, its files compared with their hashes.
 
-    Raises: CheckpointError if it is not a whole one.
+    Raises:
+        CheckpointError: it is not a whole one.
     """
     try:
         metadata = json.loads((path / METADATA_FILE).read_text())

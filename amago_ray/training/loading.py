@@ -22,7 +22,10 @@ def load_snapshot(path: str | Path, checkpoint: str = "best") -> tuple[Config, S
 
     checkpoint: "best" by evaluation, "latest", or its name.
 
-    Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.
+    Raises:
+        RunDirectoryError: there is no such run.
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+        ConfigError: the run's settings cannot be read.
     """
     path = local_path("run", path)
     if (path / POLICY_FILE).is_file():
@@ -45,7 +48,10 @@ def load_spec(checkpoint: Checkpoint) -> EnvSpec:
 def load_policy(path: str | Path, *, device: str = "cpu", checkpoint: str = "best") -> Policy:
     """The policy of a run directory or of a checkpoint's directory, with neither Ray nor environment.
 
-    Raises: RunDirectoryError, CheckpointError or ConfigError if there is none or it cannot be read.
+    Raises:
+        RunDirectoryError: there is no such run.
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+        ConfigError: the run's settings cannot be read.
     """
     config, snapshot, found = load_snapshot(path, checkpoint)
     policy = Policy(config, load_spec(found), device=device)

@@ -55,7 +55,8 @@ def _case(setting: Setting, batch: Batch, backend: BackendName) -> Case:
 def measure(setting: Setting, batch: Batch, name: BackendName) -> Row:
     """Errors and times of one backend on one batch.
 
-    Raises: NotRunError where this machine lacks the backend.
+    Raises:
+        NotRunError: this machine lacks the backend.
     """
     try:
         backend = build_attention(name)

@@ -57,7 +57,9 @@ def _case(setting: Setting, precision: str, theirs: str, mine: str) -> Case:
 def measure(setting: Setting, work: LearningWork, precision: str, theirs: str, mine: str) -> Row:
     """Both sides in turns, or ours alone.
 
-    Raises: SideError where a side fails; NotRunError without a checkout of the original.
+    Raises:
+        SideError: a side fails.
+        NotRunError: there is no checkout of the original.
     """
     shared = {"work": describe(work), "device": setting.device.kind, "precision": precision}
     ours = [sys.executable, str(HERE / "our_side.py"), "learning", json.dumps({**shared, "attention": mine})]

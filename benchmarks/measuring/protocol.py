@@ -53,7 +53,8 @@ def serve(set_up: Callable[[], AbstractContextManager[tuple[Mapping[str, Any], M
 class Side:
     """The other end of `serve`.
 
-    Raises: SideError, from every method, where the process fails or is not done in time.
+    Raises:
+        SideError: from every method: the process fails or is not done in time.
     """
 
     def __init__(self, command: Sequence[str], *, log: Path, timeout_s: float) -> None:
@@ -121,7 +122,8 @@ def run_watched(command: Sequence[str], *, log: Path, timeout_s: float) -> tuple
 
     Past `timeout_s` it is interrupted and, 30 s later, killed with everything it started.
 
-    Raises: SideError where it fails or takes too long.
+    Raises:
+        SideError: it fails or takes too long.
     """
     with log.open("wb") as errors:
         began = time.perf_counter()

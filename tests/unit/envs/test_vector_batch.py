@@ -221,7 +221,6 @@ def play(make, num_steps: int, retries: Retries = AT_ONCE) -> tuple[list[EnvFail
         {"infos": {"success": np.ones(3), "_success": np.array([1, 0, 1])}},
         {"infos": {"attempt_return": [None, 1, None], "episode": {"r": np.zeros(3)}}},
     ],
-    ids=str,
 )
 def test_what_has_a_plain_meaning_is_read(mode: str, entries: dict) -> None:
     failures, ended, _ = play(lambda: PeculiarVector(mode=mode, **entries), 9)
