@@ -80,7 +80,7 @@ def launch(
 def _check_parts(config: Config, spec: EnvSpec) -> None:
     """Raise what the run's parts would, before anything is written: a wrong setting leaves no run directory behind."""
     validate_horizon(config, spec.horizon, spec.name)
-    validate_storage(config, spec.timestep_bytes, spec.name)
+    validate_storage(config, spec.row_bytes, spec.name)
     make_exploration(config.exploration, spec, config.rollout.num_envs_per_env_runner)
     make_relabeler(config.relabel, spec)
     if config.evaluation.num_episodes and config.evaluation.env is not None:
@@ -99,9 +99,9 @@ def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Ba
 
 def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack) -> Backend:
     from amago_ray.runtime.backend import RayBackend
-    from amago_ray.runtime.session import ray_session
+    from amago_ray.runtime.ray_connection import ray_connection
 
-    stack.enter_context(ray_session(config))
+    stack.enter_context(ray_connection(config))
     return RayBackend(config, spec, directory.replay, directory.claim, directory.session)
 
 

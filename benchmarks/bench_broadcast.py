@@ -22,7 +22,7 @@ from amago_ray.runtime.actors import get, start_actor
 from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.ledger import LedgerState
 from amago_ray.runtime.messages import ControlState
-from amago_ray.runtime.session import NAMESPACE
+from amago_ray.runtime.ray_connection import NAMESPACE
 
 
 class Reader:

@@ -1,4 +1,4 @@
-"""Speed of one replay shard: timesteps per second added, and drawn + relabeled + sliced + packed.
+"""Speed of one replay shard: transitions per second added, and drawn + relabeled + sliced + packed.
 
     python benchmarks/bench_replay.py --sizes 100000 1000000 10000000 --out replay.json
 
@@ -71,16 +71,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """Rates of one size, medians over repeats; timesteps drawn are counted before relabeling cuts them."""
+    """Rates of one size, medians over repeats; transitions drawn are counted before relabeling cuts them."""
 
-    stored_timesteps: int
+    stored_transitions: int
     stored_mb: float
-    encode_timesteps_per_s: float
-    add_timesteps_per_s: float
-    drawn_timesteps_per_s: float
-    packed_timesteps_per_s: float
+    encode_transitions_per_s: float
+    add_transitions_per_s: float
+    drawn_transitions_per_s: float
+    packed_transitions_per_s: float
     drawn_spread: float
-    copy_floor_timesteps_per_s: float
+    copy_floor_transitions_per_s: float
     reopen_s: float
     rss_anon_mb: float
 
@@ -118,7 +118,7 @@ def open_shard(directory: Path, settings: Settings, size: int, incarnation: int 
 
 
 def fill(shard: ReplayShard, size: int, length: int) -> tuple[float, float]:
-    """Add `size` timesteps; returns seconds of encoding and of adding."""
+    """Add `size` transitions; returns seconds of encoding and of adding."""
     rng = np.random.default_rng(0)
     encode_s = add_s = 0.0
     for first in range(0, size // length, EPISODES_PER_ADD):
@@ -147,7 +147,7 @@ def copy_floor_s(batch: SequenceBatch) -> float:
 
 
 def measure(size: int, settings: Settings) -> Result:
-    """Fill a shard with `size` timesteps, reopen it, and draw."""
+    """Fill a shard with `size` transitions, reopen it, and draw."""
     with tempfile.TemporaryDirectory() as folder:
         shard = open_shard(Path(folder), settings, size)
         encode_s, add_s = fill(shard, size, settings.episode_length)
@@ -159,25 +159,25 @@ def measure(size: int, settings: Settings) -> Result:
             batch = shard.sample(settings.batch_size)
         drawn, packed = [], []
         for _ in range(settings.repeats):
-            before = shard.report().sampled_timesteps
+            before = shard.report().sampled_transitions
             began = time.perf_counter()
             for _ in range(settings.num_batches):
                 batch = shard.sample(settings.batch_size)
             elapsed = time.perf_counter() - began
             num_drawn = settings.num_batches * settings.batch_size * settings.episode_length
             drawn.append(num_drawn / elapsed)
-            packed.append((shard.report().sampled_timesteps - before) / elapsed)
+            packed.append((shard.report().sampled_transitions - before) / elapsed)
         report = shard.report()
         shard.close()
         return Result(
-            stored_timesteps=report.stored_timesteps,
+            stored_transitions=report.stored_transitions,
             stored_mb=report.stored_bytes / 1e6,
-            encode_timesteps_per_s=report.stored_timesteps / encode_s,
-            add_timesteps_per_s=report.stored_timesteps / add_s,
-            drawn_timesteps_per_s=float(np.median(drawn)),
-            packed_timesteps_per_s=float(np.median(packed)),
+            encode_transitions_per_s=report.stored_transitions / encode_s,
+            add_transitions_per_s=report.stored_transitions / add_s,
+            drawn_transitions_per_s=float(np.median(drawn)),
+            packed_transitions_per_s=float(np.median(packed)),
             drawn_spread=(max(drawn) - min(drawn)) / float(np.median(drawn)),
-            copy_floor_timesteps_per_s=batch.num_transitions / copy_floor_s(batch),
+            copy_floor_transitions_per_s=batch.num_transitions / copy_floor_s(batch),
             reopen_s=reopen_s,
             rss_anon_mb=rss_anon_mb(),
         )
@@ -198,7 +198,7 @@ def git_commit() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="timesteps stored")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="transitions stored")
     parser.add_argument("--episode-length", type=int, default=250)
     parser.add_argument("--context-length", type=int, default=250)
     parser.add_argument("--batch-size", type=int, default=24)
@@ -219,10 +219,10 @@ def main() -> None:
             result = pool.submit(measure, size, settings).result()
         results.append(asdict(result))
         print(
-            f"{result.stored_timesteps:9,} {result.stored_mb:7.0f} {result.encode_timesteps_per_s:9,.0f} "
-            f"{result.add_timesteps_per_s:9,.0f} {result.drawn_timesteps_per_s:9,.0f} "
-            f"{result.packed_timesteps_per_s:9,.0f} {result.drawn_spread:6.0%} "
-            f"{result.copy_floor_timesteps_per_s:9,.0f} {result.reopen_s:9.2f} {result.rss_anon_mb:11.0f}"
+            f"{result.stored_transitions:9,} {result.stored_mb:7.0f} {result.encode_transitions_per_s:9,.0f} "
+            f"{result.add_transitions_per_s:9,.0f} {result.drawn_transitions_per_s:9,.0f} "
+            f"{result.packed_transitions_per_s:9,.0f} {result.drawn_spread:6.0%} "
+            f"{result.copy_floor_transitions_per_s:9,.0f} {result.reopen_s:9.2f} {result.rss_anon_mb:11.0f}"
         )
     if out is not None:
         context = {

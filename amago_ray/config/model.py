@@ -105,7 +105,7 @@ class CustomEncoderConfig(EncoderConfig):
 
 
 TimestepEncoderConfig = AutoEncoderConfig | MlpEncoderConfig | CnnEncoderConfig | CustomEncoderConfig
-"""From one timestep's observation, previous reward and previous action to a vector."""
+"""From one row's observation, previous reward and previous action to a vector."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class SequenceConfig:
 
     kind: str
     context_length: Annotated[int, POSITIVE_INTEGER] = 128
-    """Timesteps the model sees at once (YAML alias: max_seq_len)."""
+    """Rows of an episode that the model sees at once (YAML alias: max_seq_len)."""
     d_model: Annotated[int, POSITIVE_INTEGER] = 256
     """D, width."""
     num_layers: Annotated[int, POSITIVE_INTEGER] = 3
@@ -156,7 +156,7 @@ class GruConfig(SequenceConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardConfig(SequenceConfig):
-    """No memory, for ablation: each timestep by itself."""
+    """No memory, for ablation: each row by itself."""
 
     kind: Literal["feed_forward"] = "feed_forward"
     d_ff: Annotated[int, POSITIVE_INTEGER] | None = None
@@ -173,7 +173,7 @@ class CustomSequenceModelConfig(SequenceConfig):
 
 
 SequenceModelConfig = TransformerConfig | GruConfig | FeedForwardConfig | CustomSequenceModelConfig
-"""The causal model over the timesteps of an episode."""
+"""The causal model over the rows of an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ class ReplayConfig:
     num_shards: Annotated[int, POSITIVE_INTEGER] = 1
     """Shard processes; under `--local` the shards live in the driver's process."""
     capacity_timesteps: Annotated[int, POSITIVE_INTEGER] = 5_000_000
-    """Timesteps stored over all shards; the oldest segments go first."""
+    """Transitions, one a timestep, stored over all shards; the oldest segments go first."""
     capacity_bytes: Annotated[int, POSITIVE_INTEGER] | None = None
     """Bytes on disk over all shards; None sets no limit."""
     directory: Annotated[str, FOLDER] | None = None
@@ -31,10 +31,10 @@ class ReplayConfig:
     sampling: Literal["episodes", "timesteps"] = "episodes"
     """"episodes": each stored episode is drawn with equal probability; "timesteps": in proportion to its length."""
     min_timesteps: Annotated[int, POSITIVE_INTEGER] = 1
-    """Training starts when this many timesteps were stored, those counted that had to make room."""
+    """Training starts when this many transitions were stored, those counted that had to make room."""
     samples_per_insert: Annotated[float, POSITIVE] | None = 400.0
-    """Timesteps trained per timestep inserted, held by the governor; None lets both sides run free."""
+    """Transitions trained per transition inserted, held by the governor; None lets both sides run free."""
     samples_per_insert_tolerance: Annotated[float, POSITIVE] = 0.1
-    """How far either side may run ahead, as a share of the timesteps inserted (and at least one batch)."""
+    """How far either side may run ahead, as a share of the transitions inserted (and at least one batch)."""
     num_cpus_per_shard: Annotated[float, NON_NEGATIVE] = 0.5
     """Logical CPUs that Ray reserves for each shard."""

@@ -99,17 +99,17 @@ def validate_horizon(config: Config, horizon: int | None, env_name: str) -> None
         )
 
 
-def validate_storage(config: Config, timestep_bytes: int, env_name: str) -> None:
-    """Check that every segment of replay can hold a timestep, which takes `timestep_bytes` or more.
+def validate_storage(config: Config, row_bytes: int, env_name: str) -> None:
+    """Check that every segment of replay can hold a row, which takes `row_bytes` or more.
 
     Raises:
         ConfigError: `capacity_bytes` is too small for that.
     """
     replay = config.replay
-    needed = replay.num_shards * MIN_SEGMENTS * timestep_bytes
+    needed = replay.num_shards * MIN_SEGMENTS * row_bytes
     if replay.capacity_bytes is not None and replay.capacity_bytes < needed:
         raise ConfigError(
-            f'replay.capacity_bytes: expected at least {needed}, for a timestep of "{env_name}" in each of '
+            f'replay.capacity_bytes: expected at least {needed}, for a row of "{env_name}" in each of '
             f"{MIN_SEGMENTS} segments of each shard, got {replay.capacity_bytes}"
         )
 

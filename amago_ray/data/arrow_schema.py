@@ -42,8 +42,8 @@ class Column(NamedTuple):
 class EpisodeSchema:
     """The columns of an episode; leaves are sorted by name, so that no part depends on the order of a dict.
 
-    In Arrow: one row per timestep; fixed-size lists for arrays (flattened, the shape is in the metadata), a list
-    of fixed-size lists for achieved goals, no nulls; booleans as uint8, since Arrow's bits cannot be viewed by NumPy.
+    In Arrow: a row for each of the episode's; fixed-size lists for arrays (flattened, the shape is in the metadata), a
+    list of fixed-size lists for achieved goals, no nulls; booleans as uint8, as NumPy cannot view bits.
     """
 
     observations: tuple[Column, ...]

@@ -91,7 +91,7 @@ def validate_episode(episode: Episode) -> None:
     if achieved is not None:
         offsets = achieved.offsets
         if achieved.values.ndim != 2:
-            raise DataError(f"{where}: achieved goals: expected [A, goal_dim], got {_describe(achieved.values)}")
+            raise DataError(f"{where}: achieved goals: expected [J, goal_dim], got {_describe(achieved.values)}")
         if len(offsets) != num_transitions + 2 or offsets[0] != 0 or offsets[-1] != len(achieved.values):
             raise DataError(
                 f"{where}: achieved goals: expected T+2 = {num_transitions + 2} offsets from 0 to "

@@ -22,7 +22,7 @@ NOT_COMPLETED = -1
 class GoalRule:
     """The reward rule of a goal-conditioned environment, as data.
 
-    `desired_goal [k, goal_dim]` holds an instruction: goals to be met in order. Row 0 completes nothing; after
+    `desired_goal [I, goal_dim]` holds an instruction: goals to be met in order. Row 0 completes nothing; after
     each step at most one goal, the active one, completes, if any goal achieved in that row matches it.
     """
 
@@ -46,9 +46,9 @@ class GoalRule:
 
 @dataclass(frozen=True)
 class GoalReplay:
-    """What an episode of T transitions would have been paid for an instruction of k goals.
+    """What an episode of T transitions would have been paid for an instruction of I goals.
 
-    completion_rows `[k]` int64: row at which each goal completed, `NOT_COMPLETED` where it never did.
+    completion_rows `[I]` int64: row at which each goal completed, `NOT_COMPLETED` where it never did.
     rewards `[T]` float32: of every step, those after `end_row` without meaning.
     active_goal `[T+1]` int64: index of the first goal not yet completed at each row; k where all are.
     end_row: row at which the episode ends; T where the instruction does not end it.
@@ -68,7 +68,7 @@ ReplayFunction = Callable[[GoalRule, npt.NDArray[Any], AchievedGoals, int], Goal
 def replay_instruction(
     rule: GoalRule, instruction: npt.NDArray[Any], achieved: AchievedGoals, num_transitions: int
 ) -> GoalReplay:
-    """Pay an episode for `instruction [k, goal_dim]`, given what it achieved in each row.
+    """Pay an episode for `instruction [I, goal_dim]`, given what it achieved in each row.
 
     Raises:
         ConfigError: `rule.custom` cannot be imported.
@@ -94,7 +94,7 @@ def replay_instruction(
 
 
 def completed_rows(rule: GoalRule, instruction: npt.NDArray[Any], achieved: AchievedGoals) -> list[int]:
-    """Rows at which the first goals of `instruction [k, goal_dim]` complete, in order; shorter than k if not all do."""
+    """Rows at which the first goals of `instruction [I, goal_dim]` complete, in order; shorter than I if not all do."""
     if rule.custom is not None:
         replay = replay_instruction(rule, instruction, achieved, len(achieved.offsets) - 2)
         return [int(row) for row in replay.completion_rows if row != NOT_COMPLETED]
@@ -119,7 +119,7 @@ def completed_rows(rule: GoalRule, instruction: npt.NDArray[Any], achieved: Achi
 
 
 def match_goals(rule: GoalRule, values: npt.NDArray[Any], goal: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether each of the achieved `values [n, goal_dim]` matches `goal [goal_dim]`."""
+    """Whether each of the achieved `values [J, goal_dim]` matches `goal [goal_dim]`."""
     if rule.match == "within":
         distances = np.linalg.norm(values.astype(np.float64) - goal.astype(np.float64), axis=-1)
         return np.asarray(distances <= rule.tolerance)
@@ -132,7 +132,7 @@ def match_goals(rule: GoalRule, values: npt.NDArray[Any], goal: npt.NDArray[Any]
 def mark_completed(
     rule: GoalRule, instruction: npt.NDArray[Any], completion_rows: npt.NDArray[np.int64], num_rows: int
 ) -> npt.NDArray[Any]:
-    """The goals `[num_rows, k, goal_dim]` as observed: completed ones overwritten by the marker from their row on."""
+    """The goals `[T+1, I, goal_dim]` as observed: completed ones overwritten by the marker from their row on."""
     goals = np.empty((num_rows, *instruction.shape), instruction.dtype)
     goals[:] = instruction
     if rule.marker is not None:

@@ -18,7 +18,7 @@ An image is a uint8 Box of one of these shapes:
 
 Where that is not meant, the environment transposes its images, or shows tables in another integer dtype.
 
-Goals: a Dict with `desired_goal` holds an instruction, stored as `[k, goal_dim]` (a single goal `[goal_dim]` becomes
+Goals: a Dict with `desired_goal` holds an instruction, stored as `[I, goal_dim]` (a single goal `[goal_dim]` becomes
 `[1, goal_dim]`). `achieved_goal` is not a leaf, for the policy never sees it. `action_mask` is no leaf either.
 """
 
@@ -188,13 +188,13 @@ def _image_shape(space: spaces.Box) -> tuple[tuple[int, ...], int | None]:
 
 
 def _goal_spec(space: Space, path: tuple[str | int, ...]) -> ObservationSpec:
-    """Goals as a box `[k, goal_dim]` of numbers; values of discrete goals are kept as the environment gives them."""
+    """Goals as a box `[I, goal_dim]` of numbers; values of discrete goals are kept as the environment gives them."""
     name = path[0]
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        raise SpaceError(f"observation '{name}': expected goals as a Box [k, goal_dim], got {_short(space)}")
+        raise SpaceError(f"observation '{name}': expected goals as a Box [I, goal_dim], got {_short(space)}")
     shape = space.shape or (1,)
     if len(shape) > 2 or 0 in shape:
-        raise SpaceError(f"observation '{name}': expected goals as a Box [k, goal_dim], got shape {shape}")
+        raise SpaceError(f"observation '{name}': expected goals as a Box [I, goal_dim], got shape {shape}")
     shape = shape if len(shape) == 2 else (1, shape[0])
     if isinstance(space, spaces.Box):
         return _box_spec(space, shape, path)

@@ -127,7 +127,7 @@ class ActionAdapter:
 
 
 def goal_rows(value: Any, goal_dim: int, goal_dtype: str) -> Array:
-    """Achieved goals as rows: a value of shape `[goal_dim]` or `[A, goal_dim]` as `[A, goal_dim]` of the stored dtype.
+    """Achieved goals as rows: a value of shape `[goal_dim]` or `[J, goal_dim]` as `[J, goal_dim]` of the stored dtype.
 
     Raises:
         SpaceError: the value is not made of rows of goal_dim entries, or of numbers that fit the dtype.

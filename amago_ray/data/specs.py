@@ -1,8 +1,9 @@
 """Array specs: what an environment shows and takes, and how that is stored, without gymnasium or torch.
 
-Shape letters used across the package: B sequences, T transitions of one episode, N tokens of a packed
-batch, M transitions of a packed batch, E environments of one runner, D width, H heads, A action dim,
-G discounts, C critics, K action samples.
+Shape letters used across the package: B sequences; T transitions of one episode, which has T+1 rows; N tokens of a
+packed batch, one for each row; M transitions of a packed batch; E environments of one runner; D width; H heads; A width
+of an action's features; P parameters of a policy head; G discounts; C critics; K action samples; I goals of an
+instruction; J goals achieved; R any leading axes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class ObservationSpec:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """One action. Stored as: "discrete" int64 `[]`; "multi_discrete" int64 `[A]`; "multi_binary" int8 `[A]`;
+    """One action. Stored as: "discrete" int64 `[]`; "multi_discrete" int64 and "multi_binary" int8 `[*shape]`;
     "box" float32 `[*shape]` in the agent's range [-1, 1] (`spaces.ActionAdapter` rescales to `low` and `high`).
     """
 
@@ -95,7 +96,7 @@ class ActionSpec:
 
     @property
     def num_features(self) -> int:
-        """A: width of the action as the network reads it (one-hot where discrete)."""
+        """A: width of an action's features, which the network reads (one-hot where discrete)."""
         return sum(self.num_categories) if self.num_categories else int(np.prod(self.shape, dtype=np.int64))
 
     @property
@@ -127,8 +128,8 @@ class EnvSpec:
     has_action_mask: bool = False
 
     @property
-    def timestep_bytes(self) -> int:
-        """Bytes that one timestep takes in storage at least: observations, action, reward."""
+    def row_bytes(self) -> int:
+        """Bytes that one row takes in storage at least: observations, action, reward."""
         arrays: list[ObservationSpec | ActionSpec] = [*self.observations.values(), self.action]
         return 4 + sum(np.dtype(each.dtype).itemsize * int(np.prod(each.shape, dtype=np.int64)) for each in arrays)
 

@@ -86,7 +86,7 @@ def read_leaves(adapter: ObservationAdapter, observation: Any) -> dict[str, Arra
 
 
 def join_goals(goals: Sequence[Array]) -> tuple[Array, npt.NDArray[np.int32]]:
-    """Ragged goals, `[A_i, goal_dim]` each, as values and offsets."""
+    """Ragged goals, `[J, goal_dim]` each, as values and offsets."""
     offsets = np.zeros(len(goals) + 1, np.int32)
     np.cumsum([len(rows) for rows in goals], out=offsets[1:])
     return np.concatenate(goals), offsets

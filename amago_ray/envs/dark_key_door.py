@@ -122,9 +122,9 @@ class DarkKeyDoor(Kernel):
             age = int(self._time[index] - visits[cell])
             picture.fill(*divmod(cell, self._size), TRAIL, inset=0.2, strength=max(0.2, 0.9 - 0.025 * age))
         opened = bool(self._soft_reset_due[index]) and self._cell[index] == self._door[index]
-        for number, (place, done) in enumerate(((self._key, self._has_key[index]), (self._door, opened))):
+        for number, (place, is_completed) in enumerate(((self._key, self._has_key[index]), (self._door, opened))):
             row, column = divmod(int(place[index]), self._size)
-            picture.fill(row, column, MUTED if done else PALETTE[number], inset=0.08)
+            picture.fill(row, column, MUTED if is_completed else PALETTE[number], inset=0.08)
             picture.digit(row, column, number + 1, WHITE)
         row, column = divmod(int(self._cell[index]), self._size)
         picture.disc(row, column, PALETTE[0] if self._has_key[index] else WHITE, radius=0.42)

@@ -30,7 +30,7 @@ from amago_ray.envs.returned import (
 from amago_ray.errors import EnvError, SpaceError
 
 ACHIEVED_GOALS = "achieved_goals"
-"""Entry of `info` that overrides the observation's achieved goal: all goals achieved in this row, `[A, goal_dim]`."""
+"""Entry of `info` that overrides the observation's achieved goal: all goals achieved in this row, `[J, goal_dim]`."""
 SUCCESS_KEYS = ("is_success", "success")
 ATTEMPT_RETURN = "attempt_return"
 
@@ -40,7 +40,7 @@ Env = gymnasium.Env[Any, Any]
 class GymnasiumBatch:
     """Wraps environments that one function makes.
 
-    Beside the spaces (see `data.space_specs`) it reads of `info`: `action_mask`; `achieved_goals` `[A, goal_dim]`;
+    Beside the spaces (see `data.space_specs`) it reads of `info`: `action_mask`; `achieved_goals` `[J, goal_dim]`;
     `is_success` or `success`, reported as event "success" when the episode ends; `attempt_return`, reported at once. An
     attribute `goal_rule` of the unwrapped environment declares the reward rule of its goals, `horizon` its longest
     episode where no time limit is set by a wrapper.

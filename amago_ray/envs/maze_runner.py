@@ -19,16 +19,16 @@ _NAME = "amago_ray/MazeRunner-v0"
 
 
 class MazeRunner(Kernel):
-    """E random n x n mazes with k goals to be visited in order.
+    """E random n x n mazes with I goals to be visited in order.
 
     observation `[7]` float32: row, column, free cells to west, north, east, south (all over n), time over the episode
-    length. desired_goal `[k, 2]` int32: (row, column) of the goals, completed ones overwritten with -1.
+    length. desired_goal `[I, 2]` int32: (row, column) of the goals, completed ones overwritten with -1.
     achieved_goal `[2]` int32: where the agent is. Actions: west, north, east, south, stay; with `permute_actions`
     their meanings are shuffled in each episode, which is not shown. Moves into walls do nothing; with `mask_walls` an
     action mask forbids them.
     +1 for each goal in its turn; row 0 completes nothing, as the start is never a goal. The episode is `terminated`
-    when all goals are done, and at `episode_length`, which is part of the task (time is observed).
-    Events: "success" at the end, 1 where all goals were done.
+    when all goals are completed, and at `episode_length`, which is part of the task (time is observed).
+    Events: "success" at the end, 1 where all goals were completed.
 
     Differs: the original opens walls by another random process; here every free cell can be reached by construction.
 
@@ -80,7 +80,7 @@ class MazeRunner(Kernel):
         self._cell: npt.NDArray[np.int64] = self._first_cell.copy()
         self._time = np.zeros(num_envs, np.int64)
         self._active = np.zeros(num_envs, np.int64)
-        # One column past the last goal, which no cell equals, is active when all are done.
+        # One column past the last goal, which no cell equals, is active when all are completed.
         self._goals = np.full((num_envs, num_goals + 1), -1, np.int64)
         self._first_goal = self._all * (num_goals + 1)
         self._shown_goals = np.zeros((num_envs, num_goals, 2), np.int32)
@@ -165,7 +165,7 @@ class MazeRunner(Kernel):
         )
 
     def render(self, index: int) -> npt.NDArray[np.uint8]:
-        """The maze with numbered goals (grey when done), the agent, and its trail from the first picture on."""
+        """The maze with numbered goals (grey when completed), the agent, and its trail from the first picture on."""
         if self._last_visit is None:
             self._last_visit = np.full(self.num_envs * self._cells, -1, np.int64)
             self._last_visit[self._cell] = self._time
@@ -178,8 +178,8 @@ class MazeRunner(Kernel):
             picture.fill(*divmod(cell, self._size), TRAIL, inset=0.2, strength=max(0.2, 0.9 - 0.025 * age))
         for number in range(self._num_goals):
             row, column = divmod(int(self._goals[index, number]) - first, self._size)
-            done = number < self._active[index]
-            picture.fill(row, column, MUTED if done else PALETTE[number % len(PALETTE)], inset=0.08)
+            is_completed = number < self._active[index]
+            picture.fill(row, column, MUTED if is_completed else PALETTE[number % len(PALETTE)], inset=0.08)
             picture.digit(row, column, number + 1, WHITE)
         row, column = divmod(int(self._cell[index]) - first, self._size)
         picture.disc(row, column, WHITE, radius=0.4)

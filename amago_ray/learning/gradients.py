@@ -1,4 +1,4 @@
-"""One evaluation of the objective on one batch: forward, targets, statistics, losses, gradients."""
+"""One pass of the objective over one batch: forward, targets, statistics, losses, gradients."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from amago_ray.learning.batch import DeviceBatch
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What one evaluation computed: states `[N, D]`, targets `[M, G]` and, for each chunk of rows, what led there."""
+class GradientPass:
+    """What one pass computed: states `[N, D]`, targets `[M, G]` and, for each chunk of rows, what led there."""
 
     states: Tensor
     returns: Tensor | None
@@ -36,7 +36,7 @@ def accumulate_gradients(
     num_transitions: float,
     rows_per_chunk: int | None = None,
     precision: torch.dtype = torch.float32,
-) -> Evaluation:
+) -> GradientPass:
     """Add the gradients of the batch's loss to the agent's parameters; running statistics move on the way.
 
     num_transitions: what losses are averaged over (those of the whole update). rows_per_chunk: heads and losses run
@@ -79,7 +79,7 @@ def accumulate_gradients(
         state_gradient[rows[start:stop]] = chunk_inputs.grad
         losses.append(terms)
     _GivenGradient.apply(states, state_gradient).backward()  # type: ignore[no-untyped-call]
-    return Evaluation(states, returns, next_values, losses)
+    return GradientPass(states, returns, next_values, losses)
 
 
 class _GivenGradient(torch.autograd.Function):

@@ -19,7 +19,7 @@ from amago_ray.data.snapshot import Snapshot
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import CheckpointError, TrainingError
 from amago_ray.learning.batch import DeviceBatch, to_device_batch
-from amago_ray.learning.gradients import Evaluation, accumulate_gradients
+from amago_ray.learning.gradients import GradientPass, accumulate_gradients
 from amago_ray.learning.loss_metrics import detailed_metrics, loss_metrics
 from amago_ray.learning.malloc import keep_freed_memory
 from amago_ray.learning.metric_sums import MetricSums
@@ -107,18 +107,18 @@ class Learner:
 
         self._optimizer.zero_grad()
         self._statistics.save()
-        evaluations = self._evaluate(config, batches, num_transitions)
+        passes = self._accumulate(config, batches, num_transitions)
         grad_norm = self._optimizer.grad_norm()
-        total_loss = torch.stack([terms.total.detach() for e in evaluations for terms in e.losses]).sum()
+        total_loss = torch.stack([terms.total.detach() for e in passes for terms in e.losses]).sum()
         bad = 1.0 - torch.isfinite(grad_norm + total_loss).float()
         self._statistics.restore_where(bad)
         learning_rate = warmed_up(self._config.learning_rate, self.learner_steps, self._config.warmup_steps)
         self._optimizer.step(grad_norm, learning_rate, bad)
         self._nonfinite = torch.stack([(self._nonfinite[0] + 1) * bad, self._nonfinite[1] + bad])
 
-        self._loss_metrics.add(loss_metrics(evaluations, grad_norm), 1.0 - bad)
+        self._loss_metrics.add(loss_metrics(passes, grad_norm), 1.0 - bad)
         if self.learner_steps % self._config.metrics_interval == 0:
-            details = detailed_metrics(self.agent, self.objective, batches, evaluations)
+            details = detailed_metrics(self.agent, self.objective, batches, passes)
             self._detailed_metrics.add(details, 1.0 - bad)
         self.learner_steps += 1
         self._check_finite()
@@ -184,10 +184,12 @@ class Learner:
         """
         self.load_state_dict(state_from_files(read))
 
-    def _evaluate(self, config: AgentConfig, batches: list[DeviceBatch], num_transitions: float) -> list[Evaluation]:
+    def _accumulate(
+        self, config: AgentConfig, batches: list[DeviceBatch], num_transitions: float
+    ) -> list[GradientPass]:
         """Gradients of the mean loss over all batches; running statistics step once, by the moments of all of them."""
         self._generator.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 1))
-        evaluations = []
+        passes = []
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             # Dropout draws from torch's default generator.
             torch.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 2))
@@ -195,7 +197,7 @@ class Learner:
                 if number > 0:
                     self._statistics.rewind()
                 draws = self.objective.make_draws(config, len(batch.transitions), self._generator)
-                evaluations.append(
+                passes.append(
                     accumulate_gradients(
                         self.agent,
                         self.objective,
@@ -211,7 +213,7 @@ class Learner:
                     self._statistics.gather(batch)
         if len(batches) > 1:
             self._statistics.step()
-        return evaluations
+        return passes
 
     def _rows_per_chunk(self) -> int | None:
         if self.device.type != "cpu":

@@ -11,12 +11,12 @@ from amago_ray.agent.actor_critic import ActorCritic
 from amago_ray.agent.objective import Objective
 from amago_ray.agent.terms import weighted_mean
 from amago_ray.learning.batch import DeviceBatch
-from amago_ray.learning.gradients import Evaluation
+from amago_ray.learning.gradients import GradientPass
 
 
-def loss_metrics(evaluations: Sequence[Evaluation], grad_norm: Tensor) -> dict[str, Tensor]:
+def loss_metrics(passes: Sequence[GradientPass], grad_norm: Tensor) -> dict[str, Tensor]:
     """Losses and gradient norm of one update."""
-    losses = [terms for evaluation in evaluations for terms in evaluation.losses]
+    losses = [terms for each in passes for terms in each.losses]
     return {
         "loss/total": torch.stack([terms.total.detach() for terms in losses]).sum(),
         "loss/critic": torch.stack([terms.critic.detach() for terms in losses]).sum(),
@@ -27,30 +27,30 @@ def loss_metrics(evaluations: Sequence[Evaluation], grad_norm: Tensor) -> dict[s
 
 @torch.no_grad()
 def detailed_metrics(
-    agent: ActorCritic, objective: Objective, batches: Sequence[DeviceBatch], evaluations: Sequence[Evaluation]
+    agent: ActorCritic, objective: Objective, batches: Sequence[DeviceBatch], passes: Sequence[GradientPass]
 ) -> dict[str, Tensor]:
     """What the acting discount's critics and policy are up to, averaged over the update's transitions."""
     num_transitions = sum(batch.num_transitions for batch in batches)
     means: dict[str, Tensor] = {}
-    for batch, evaluation in zip(batches, evaluations, strict=True):
-        for name, column in _columns(agent, objective, evaluation).items():
+    for batch, each in zip(batches, passes, strict=True):
+        for name, column in _columns(agent, objective, each).items():
             mean = weighted_mean(column[:, -1:], batch.transitions.weight, num_transitions, 1)
             means[name] = means[name] + mean if name in means else mean
-    if agent.popart.enabled and any(evaluation.returns is not None for evaluation in evaluations):
+    if agent.popart.enabled and any(each.returns is not None for each in passes):
         means["loss/target_std"] = agent.popart.std[-1]
     return means
 
 
-def _columns(agent: ActorCritic, objective: Objective, evaluation: Evaluation) -> dict[str, Tensor]:
+def _columns(agent: ActorCritic, objective: Objective, computed: GradientPass) -> dict[str, Tensor]:
     """What is averaged, each `[M, G]`."""
     columns: dict[str, Tensor] = {}
-    if evaluation.returns is not None:
-        columns["loss/target_mean"] = evaluation.returns
+    if computed.returns is not None:
+        columns["loss/target_mean"] = computed.returns
     for name in ("advantage", "filter", "log_prob"):
-        entries = [getattr(terms, name) for terms in evaluation.losses]
+        entries = [getattr(terms, name) for terms in computed.losses]
         if entries[0] is not None:
             columns[f"loss/{name}_mean"] = torch.cat(entries)
-    values = [terms.taken_values.mean(0) for terms in evaluation.losses if terms.taken_values is not None]
+    values = [terms.taken_values.mean(0) for terms in computed.losses if terms.taken_values is not None]
     if values:
         columns["loss/value_mean"] = objective.in_return_units(agent, torch.cat(values))
     return columns

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TimestepEncoder(nn.Module):
-    """Reads each timestep by itself. Custom ones are made by `attr(config, spec, **config.kwargs)`.
+    """Reads each row by itself. Custom ones are made by `attr(config, spec, **config.kwargs)`.
 
     config: `CustomEncoderConfig`; spec: `EnvSpec`. Row i of the result depends on row i of the tokens alone
     (beside running statistics), and in eval mode on nothing random.
@@ -49,12 +49,12 @@ class SequenceModel(nn.Module):
     output_dim: int
     """D, width of the result."""
     num_time_indices: int | None = None
-    """Timesteps of an episode that it can tell apart; None is any number."""
+    """Rows of an episode that it can tell apart; None is any number."""
 
     def forward(
         self, x: Float[Tensor, "N D_enc"], time_index: Int[Tensor, " N"], layout: SequenceLayout
     ) -> Float[Tensor, "N D"]:
-        """`[N, D]` of packed timestep vectors `x [N, D_enc]` with the episode's step count `time_index [N]`."""
+        """`[N, D]` of packed row vectors `x [N, D_enc]` with the episode's step count `time_index [N]`."""
         raise NotImplementedError
 
     def check_time_index(self, time_index: npt.NDArray[np.int64]) -> None:
@@ -68,7 +68,7 @@ class SequenceModel(nn.Module):
         last = int(time_index.max())
         if last >= self.num_time_indices:
             raise ConfigError(
-                f"model.sequence_model.max_time_index: expected more than {last}, as an episode goes on to timestep "
+                f"model.sequence_model.max_time_index: expected more than {last}, as an episode goes on to row "
                 f"{last}, got {self.num_time_indices} learned positions (env.max_episode_steps bounds episodes)"
             )
 
@@ -76,6 +76,6 @@ class SequenceModel(nn.Module):
         """The model in eval mode with its present weights, for acting: here by a window of the context.
 
         A model that keeps what it needs of the past in a state of its own returns its own `Decoder`. cache_dtype: of
-        states that hold one entry per timestep, where that is worth it.
+        states that hold one entry per row, where that is worth it.
         """
         return WindowDecoder(self.eval(), context_length)

@@ -1,4 +1,4 @@
-"""Token columns: what the network reads at each timestep, and how it becomes numbers."""
+"""Token columns: what the network reads of each row, and how it becomes numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TokenColumns:
-    """N timesteps of any number of sequences.
+    """N rows of any number of sequences.
 
     observations: leaves `[N, ...]`, prev_action `[N, ...]`: as stored (see `data.specs`). prev_reward `[N]` float32.
     time_index `[N]` int64. action_mask `[N, mask_size]` bool or None (read by policy heads alone).

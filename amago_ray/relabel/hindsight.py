@@ -26,13 +26,13 @@ def achieved_goals(episode: Episode) -> AchievedGoals:
 
 
 def read_instruction(episode: Episode) -> npt.NDArray[Any]:
-    """The instruction `[k, goal_dim]` that the episode was played with: as shown in row 0, with nothing completed."""
+    """The instruction `[I, goal_dim]` that the episode was played with: as shown in row 0, with nothing completed."""
     instruction: npt.NDArray[Any] = episode.observations[DESIRED_GOAL][0]
     return instruction.reshape(-1, achieved_goals(episode).values.shape[1])
 
 
 def replay_with(episode: Episode, instruction: npt.NDArray[Any], rule: GoalRule) -> Episode:
-    """The episode as it would have been with `instruction [k, goal_dim]`: same observations otherwise, same actions.
+    """The episode as it would have been with `instruction [I, goal_dim]`: same observations otherwise, same actions.
 
     Rewards, shown goals and, where the instruction completes and the rule says so, the end (cut, `terminated`)
     follow from the rule. Previous rewards follow from rewards when the episode is packed.

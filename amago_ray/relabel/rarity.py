@@ -40,7 +40,7 @@ class GoalFrequencies:
         self._total -= total
 
     def rarity(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-        """-log10 of the frequency of each goal in `values [n, goal_dim]`; at least that of one seen once."""
+        """-log10 of the frequency of each goal in `values [J, goal_dim]`; at least that of one seen once."""
         counts = np.array([self._counts.get(key, 1) for key in _keys(values)], np.float64)
         return -np.log10(np.minimum(counts / max(self._total, 1), 1.0))
 

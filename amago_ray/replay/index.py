@@ -15,7 +15,7 @@ _ROW = np.dtype(
         ("segment", np.int64),
         ("offset", np.int64),
         ("num_bytes", np.int64),
-        ("num_timesteps", np.int64),
+        ("num_transitions", np.int64),
         ("env", np.int32),
         ("terminated", np.bool_),
         ("truncated", np.bool_),
@@ -38,21 +38,21 @@ class StoredEpisode(NamedTuple):
     segment: int
     offset: int
     num_bytes: int
-    num_timesteps: int
+    num_transitions: int
     header: EpisodeHeader
 
 
 class EpisodeTable:
     """Stored episodes, oldest first. Positions count from the oldest one: `0 .. len - 1`.
 
-    Episodes come at one end and go at the other, so running totals of timesteps make draws in proportion to length
+    Episodes come at one end and go at the other, so running totals of transitions make draws in proportion to length
     a binary search. Rows are packed into arrays: about 110 bytes each, whatever an episode's length.
     """
 
     def __init__(self) -> None:
         self._rows = np.zeros(1024, _ROW)
         self._totals = np.zeros(1024, np.int64)
-        """Timesteps ever appended up to and with each row."""
+        """Transitions ever appended up to and with each row."""
         self._head = 0
         self._tail = 0
         self._total_before_head = 0
@@ -73,7 +73,7 @@ class EpisodeTable:
             segment,
             offset,
             num_bytes,
-            num_timesteps,
+            num_transitions,
             env,
             terminated,
             truncated,
@@ -96,11 +96,11 @@ class EpisodeTable:
             PolicyVersion(first_incarnation, first_learner_steps),
             PolicyVersion(last_incarnation, last_learner_steps),
         )
-        return StoredEpisode(segment, offset, num_bytes, num_timesteps, header)
+        return StoredEpisode(segment, offset, num_bytes, num_transitions, header)
 
     @property
-    def num_timesteps(self) -> int:
-        """Stored timesteps."""
+    def num_transitions(self) -> int:
+        """Stored transitions."""
         return self._total_at(self._tail) - self._total_before_head
 
     def append(self, episode: StoredEpisode) -> None:
@@ -121,7 +121,7 @@ class EpisodeTable:
             *header.first_policy_version,
             *header.last_policy_version,
         )
-        self._totals[self._tail] = self._total_at(self._tail) + episode.num_timesteps
+        self._totals[self._tail] = self._total_at(self._tail) + episode.num_transitions
         self._tail += 1
         self._ids.add(header.episode_id)
 
@@ -141,7 +141,7 @@ class EpisodeTable:
     def draw(
         self, count: int, sampling: Literal["episodes", "timesteps"], rng: np.random.Generator
     ) -> npt.NDArray[np.int64]:
-        """Draw positions with replacement: each episode equally likely, or in proportion to its timesteps.
+        """Draw positions with replacement: each episode equally likely, or in proportion to its transitions.
 
         Exact, and in time O(1), or O(log n), per draw. The table must not be empty.
         """
@@ -151,7 +151,7 @@ class EpisodeTable:
         return self._totals[self._head : self._tail].searchsorted(drawn, side="right")
 
     def _total_at(self, row: int) -> int:
-        """Timesteps ever appended before `row`."""
+        """Transitions ever appended before `row`."""
         return self._total_before_head if row == self._head else int(self._totals[row - 1])
 
     def _id_at(self, position: int) -> EpisodeId:

@@ -7,33 +7,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AddReport:
-    """The reply to one add. Timesteps are transitions."""
+    """The reply to one add."""
 
     num_episodes: int
     """Episodes stored by this add."""
-    num_timesteps: int
-    """Timesteps stored by this add."""
+    num_transitions: int
+    """Transitions stored by this add."""
     num_duplicates: int
     """Episodes of this add that were stored already, and ignored."""
-    stored_timesteps: int
-    """Timesteps in the shard now."""
-    inserted_timesteps: int
-    """Timesteps ever stored in this directory."""
+    stored_transitions: int
+    """Transitions in the shard now."""
+    inserted_transitions: int
+    """Transitions ever stored in this directory."""
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """The state of a shard. Timesteps are transitions; counts without "stored" only grow."""
+    """The state of a shard; counts without "stored" only grow."""
 
     stored_episodes: int
-    stored_timesteps: int
+    stored_transitions: int
     stored_bytes: int
     inserted_episodes: int
     """Episodes ever stored in this directory, over reopenings."""
-    inserted_timesteps: int
-    """Timesteps ever stored in this directory, over reopenings."""
+    inserted_transitions: int
+    """Transitions ever stored in this directory, over reopenings."""
     evicted_episodes: int
-    evicted_timesteps: int
+    evicted_transitions: int
     num_duplicates: int
     """Episodes that came again and were ignored."""
     damaged_episodes: int
@@ -44,5 +44,5 @@ class ShardReport:
     """Sequences drawn."""
     num_relabeled: int
     """Sequences drawn that hindsight changed."""
-    sampled_timesteps: int
-    """Timesteps drawn, after relabeling and slicing."""
+    sampled_transitions: int
+    """Transitions drawn, after relabeling and slicing."""

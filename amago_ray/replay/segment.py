@@ -26,7 +26,7 @@ class Segment:
     A stream can be appended to, and cut after any message, where an Arrow *file* needs its footer. Its metadata says
     what had been inserted into the directory before it, so that totals survive reopening.
 
-    num_bytes, num_episodes, num_timesteps: of what is soundly in it.
+    num_bytes, num_episodes, num_transitions: of what is soundly in it.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Segment:
         self.schema = schema
         inserted = json.loads(header)
         self.inserted_episodes_before: int = inserted["inserted_episodes"]
-        self.inserted_timesteps_before: int = inserted["inserted_timesteps"]
+        self.inserted_transitions_before: int = inserted["inserted_timesteps"]
         self.num_bytes = num_bytes
         self.num_episodes = 0
-        self.num_timesteps = 0
+        self.num_transitions = 0
         self.damaged: list[int] = []
         """Where episodes begin that `scan` found damaged."""
         self._arrow_schema = arrow_schema
@@ -65,7 +65,7 @@ class Segment:
         sequence: int,
         incarnation: int,
         inserted_episodes: int,
-        inserted_timesteps: int,
+        inserted_transitions: int,
         goal_rule: GoalRule | None,
     ) -> Segment:
         """A new segment without episodes; it appears whole, with its schema, or not at all.
@@ -75,7 +75,7 @@ class Segment:
         """
         path = directory / f"segment_{sequence:08d}_{incarnation:06d}.arrows"
         arrow_schema = schema.to_arrow(goal_rule)
-        header = json.dumps({"inserted_episodes": inserted_episodes, "inserted_timesteps": inserted_timesteps})
+        header = json.dumps({"inserted_episodes": inserted_episodes, "inserted_timesteps": inserted_transitions})
         arrow_schema = arrow_schema.with_metadata({**arrow_schema.metadata, _HEADER_KEY: header.encode()})
         message = arrow_schema.serialize()
         temporary = path.with_suffix(".tmp")
@@ -114,10 +114,10 @@ class Segment:
                 self.damaged.append(encoded.offset)
                 continue
             self.num_episodes += 1
-            self.num_timesteps += encoded.batch.num_rows - 1
+            self.num_transitions += encoded.batch.num_rows - 1
             yield encoded
 
-    def append(self, chunks: Sequence[pa.Buffer], *, num_episodes: int, num_timesteps: int) -> int:
+    def append(self, chunks: Sequence[pa.Buffer], *, num_episodes: int, num_transitions: int) -> int:
         """Append messages and return where the first begins; they are in the page cache, all of them, or none.
 
         Raises:
@@ -135,7 +135,7 @@ class Segment:
             raise _write_error(self.path, sum(chunk.size for chunk in chunks), error) from error
         self.num_bytes = end
         self.num_episodes += num_episodes
-        self.num_timesteps += num_timesteps
+        self.num_transitions += num_transitions
         return start
 
     def read(self, offset: int, num_bytes: int) -> pa.RecordBatch:
@@ -152,7 +152,7 @@ class Segment:
         """Let go of the mapping; views that still use it keep it alive."""
         self._mapped = None
 
-    def cut(self, num_bytes: int, *, num_episodes: int, num_timesteps: int) -> int:
+    def cut(self, num_bytes: int, *, num_episodes: int, num_transitions: int) -> int:
         """Shorten the file to its first `num_bytes`, which hold so much; returns the bytes cut.
 
         Nothing may still use a view on what is cut.
@@ -161,7 +161,7 @@ class Segment:
         num_cut = self.path.stat().st_size - num_bytes
         if num_cut > 0:
             self._cut_file(num_bytes)
-        self.num_bytes, self.num_episodes, self.num_timesteps = num_bytes, num_episodes, num_timesteps
+        self.num_bytes, self.num_episodes, self.num_transitions = num_bytes, num_episodes, num_transitions
         return num_cut
 
     def sync(self) -> None:

@@ -72,7 +72,7 @@ class ReplayShard:
         self._num_duplicates = 0
         self._num_samples = 0
         self._num_relabeled = 0
-        self._sampled_timesteps = 0
+        self._sampled_transitions = 0
         self._table = EpisodeTable()
         self._store = SegmentStore(
             Path(directory),
@@ -80,7 +80,7 @@ class ReplayShard:
             shard=shard,
             incarnation=incarnation,
             segment_bytes=segment_bytes,
-            segment_timesteps=max(1, self._capacity_timesteps // MIN_SEGMENTS),
+            segment_transitions=max(1, self._capacity_timesteps // MIN_SEGMENTS),
             fsync=config.fsync,
             goal_rule=None if spec is None else spec.goal_rule,
         )
@@ -118,10 +118,10 @@ class ReplayShard:
         self._append(new, [content.slice(encoded.offset, encoded.num_bytes) for encoded in new], schema)
         return AddReport(
             num_episodes=len(new),
-            num_timesteps=_num_timesteps(new),
+            num_transitions=_num_transitions(new),
             num_duplicates=num_duplicates,
-            stored_timesteps=self._table.num_timesteps,
-            inserted_timesteps=self._store.inserted_timesteps,
+            stored_transitions=self._table.num_transitions,
+            inserted_transitions=self._store.inserted_transitions,
         )
 
     def adopt(self, directory: Path) -> int:
@@ -138,7 +138,7 @@ class ReplayShard:
             shard=shard_number(directory),
             incarnation=self._incarnation,
             segment_bytes=self._config.segment_bytes,
-            segment_timesteps=self._capacity_timesteps,
+            segment_transitions=self._capacity_timesteps,
             fsync="never",
             goal_rule=None,
         )
@@ -173,25 +173,25 @@ class ReplayShard:
             slices.append(EpisodeSlice(episode, *draw_window(len(episode), self._context_length, self._rng)))
         batch = pack_sequences(slices)
         self._num_samples += batch_size
-        self._sampled_timesteps += batch.num_transitions
+        self._sampled_transitions += batch.num_transitions
         return batch
 
     def report(self) -> ShardReport:
         """The state of the shard."""
         return ShardReport(
             stored_episodes=len(self._table),
-            stored_timesteps=self._table.num_timesteps,
+            stored_transitions=self._table.num_transitions,
             stored_bytes=self._store.num_bytes,
             inserted_episodes=self._store.inserted_episodes,
-            inserted_timesteps=self._store.inserted_timesteps,
+            inserted_transitions=self._store.inserted_transitions,
             evicted_episodes=self._store.inserted_episodes - len(self._table),
-            evicted_timesteps=self._store.inserted_timesteps - self._table.num_timesteps,
+            evicted_transitions=self._store.inserted_transitions - self._table.num_transitions,
             num_duplicates=self._num_duplicates,
             damaged_episodes=self._store.num_damaged,
             torn_bytes=self._store.torn_bytes,
             num_samples=self._num_samples,
             num_relabeled=self._num_relabeled,
-            sampled_timesteps=self._sampled_timesteps,
+            sampled_transitions=self._sampled_transitions,
         )
 
     def watermark(self) -> dict[str, int]:
@@ -226,9 +226,9 @@ class ReplayShard:
         self._table.drop_newest(num_newest)
         self._table.drop_oldest(num_oldest)
         lengths = [
-            episode.num_timesteps for episode in stored[: len(stored) - num_newest] if episode.segment == mark.last
+            episode.num_transitions for episode in stored[: len(stored) - num_newest] if episode.segment == mark.last
         ]
-        self._store.truncate(mark, last_num_episodes=len(lengths), last_num_timesteps=sum(lengths))
+        self._store.truncate(mark, last_num_episodes=len(lengths), last_num_transitions=sum(lengths))
 
     def clear(self) -> None:
         """Forget and delete all episodes."""
@@ -241,7 +241,7 @@ class ReplayShard:
             "num_duplicates": self._num_duplicates,
             "num_samples": self._num_samples,
             "num_relabeled": self._num_relabeled,
-            "sampled_timesteps": self._sampled_timesteps,
+            "sampled_timesteps": self._sampled_transitions,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -250,7 +250,7 @@ class ReplayShard:
         self._num_duplicates = state["num_duplicates"]
         self._num_samples = state["num_samples"]
         self._num_relabeled = state["num_relabeled"]
-        self._sampled_timesteps = state["sampled_timesteps"]
+        self._sampled_transitions = state["sampled_timesteps"]
 
     def close(self) -> None:
         """Close all files."""
@@ -267,7 +267,7 @@ class ReplayShard:
         if not new:
             return
         sequence, offset = self._store.append(
-            messages, schema, num_episodes=len(new), num_timesteps=_num_timesteps(new)
+            messages, schema, num_episodes=len(new), num_transitions=_num_transitions(new)
         )
         for encoded in new:
             self._insert(sequence, offset, encoded, schema)
@@ -299,12 +299,12 @@ class ReplayShard:
             self._store.evict_oldest()
 
     def _is_over_capacity(self) -> bool:
-        if self._table.num_timesteps > self._capacity_timesteps:
+        if self._table.num_transitions > self._capacity_timesteps:
             return True
         return self._capacity_bytes is not None and self._store.num_bytes > self._capacity_bytes
 
 
-def _num_timesteps(episodes: Sequence[EncodedEpisode]) -> int:
+def _num_transitions(episodes: Sequence[EncodedEpisode]) -> int:
     return sum(encoded.batch.num_rows - 1 for encoded in episodes)
 
 

@@ -52,7 +52,7 @@ class SegmentStore:
         shard: int,
         incarnation: int,
         segment_bytes: int,
-        segment_timesteps: int,
+        segment_transitions: int,
         fsync: Literal["never", "segment", "add"],
         goal_rule: GoalRule | None,
     ) -> None:
@@ -65,7 +65,7 @@ class SegmentStore:
         self._owner = DirectoryOwner(directory, claim, shard=shard, incarnation=incarnation)
         self._incarnation = incarnation
         self._segment_bytes = segment_bytes
-        self._segment_timesteps = segment_timesteps
+        self._segment_transitions = segment_transitions
         self._fsync = fsync
         self._goal_rule = goal_rule
         self._segments: OrderedDict[int, Segment] = OrderedDict()
@@ -101,10 +101,10 @@ class SegmentStore:
         return 0 if newest is None else newest.inserted_episodes_before + newest.num_episodes
 
     @property
-    def inserted_timesteps(self) -> int:
-        """Timesteps ever stored in this directory."""
+    def inserted_transitions(self) -> int:
+        """Transitions ever stored in this directory."""
         newest = self._newest
-        return 0 if newest is None else newest.inserted_timesteps_before + newest.num_timesteps
+        return 0 if newest is None else newest.inserted_transitions_before + newest.num_transitions
 
     @property
     def oldest(self) -> Segment:
@@ -131,11 +131,11 @@ class SegmentStore:
             for offset in segment.damaged:
                 _log.warning("%s: the episode at byte %d is damaged and passed over", segment.path, offset)
             self.torn_bytes += segment.cut(
-                segment.num_bytes, num_episodes=segment.num_episodes, num_timesteps=segment.num_timesteps
+                segment.num_bytes, num_episodes=segment.num_episodes, num_transitions=segment.num_transitions
             )
 
     def append(
-        self, chunks: Sequence[pa.Buffer], schema: EpisodeSchema, *, num_episodes: int, num_timesteps: int
+        self, chunks: Sequence[pa.Buffer], schema: EpisodeSchema, *, num_episodes: int, num_transitions: int
     ) -> tuple[int, int]:
         """Append messages to one segment; returns its sequence and where the first begins.
 
@@ -145,7 +145,7 @@ class SegmentStore:
         self._owner.begin()
         self._owner.check()
         segment = self._segment_for_append(schema)
-        offset = segment.append(chunks, num_episodes=num_episodes, num_timesteps=num_timesteps)
+        offset = segment.append(chunks, num_episodes=num_episodes, num_transitions=num_transitions)
         if self._fsync == "add":
             segment.sync()
         # Whoever claimed the directory meanwhile may have read this segment before the write: then it does not count.
@@ -213,7 +213,7 @@ class SegmentStore:
                 )
         return mark
 
-    def truncate(self, mark: Watermark, *, last_num_episodes: int, last_num_timesteps: int) -> None:
+    def truncate(self, mark: Watermark, *, last_num_episodes: int, last_num_transitions: int) -> None:
         """Delete all that is not within the watermark, whose last segment holds so much. No view may be in use."""
         self._owner.check()
         self._retain = True
@@ -222,7 +222,7 @@ class SegmentStore:
         self._mapped.clear()
         if mark.last >= 0:
             self._segments[mark.last].cut(
-                mark.num_bytes, num_episodes=last_num_episodes, num_timesteps=last_num_timesteps
+                mark.num_bytes, num_episodes=last_num_episodes, num_transitions=last_num_transitions
             )
 
     def sync(self) -> None:
@@ -262,7 +262,7 @@ class SegmentStore:
     def _segment_for_append(self, schema: EpisodeSchema) -> Segment:
         newest = self._newest
         if newest is not None:
-            is_full = newest.num_bytes >= self._segment_bytes or newest.num_timesteps >= self._segment_timesteps
+            is_full = newest.num_bytes >= self._segment_bytes or newest.num_transitions >= self._segment_transitions
             # An older incarnation may still have its last segment open: never write into that.
             if not is_full and newest.incarnation == self._incarnation:
                 return newest
@@ -274,7 +274,7 @@ class SegmentStore:
             sequence=0 if newest is None else newest.sequence + 1,
             incarnation=self._incarnation,
             inserted_episodes=self.inserted_episodes,
-            inserted_timesteps=self.inserted_timesteps,
+            inserted_transitions=self.inserted_transitions,
             goal_rule=self._goal_rule,
         )
         self._segments[segment.sequence] = segment

@@ -61,7 +61,7 @@ class RayBackend:
         self._config = config
         self._actors = RunActors(config, spec, replay_directory, claim, session)
         # Env runners and learner, which end with training. Ray restarts control actor and shards, whom we watch.
-        self._workers = Supervisor(time.monotonic)
+        self._supervisor = Supervisor(time.monotonic)
         self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.weights.remote())
         self._results: list[EvaluationResult] = []
         self._warnings: list[str] = []
@@ -108,9 +108,9 @@ class RayBackend:
             self._shards.append(shard)
             self._shard_watches[shard.watch.remote(0)] = _ShardWatch(place.number)
         self._learner_gpus = gpus_per_learner(config, nodes)
-        self._workers.start("learner", self._start_learner)
+        self._supervisor.start("learner", self._start_learner)
         for number in range(config.rollout.num_env_runners):
-            self._workers.start(f"env runner {number}", partial(self._start_runner, number))
+            self._supervisor.start(f"env runner {number}", partial(self._start_runner, number))
         self._await_makings()
 
     def start(self) -> None:
@@ -149,7 +149,7 @@ class RayBackend:
         if num_before and num_before != num_shards:
             each = self._config.replay.capacity_timesteps // num_shards
             self._warnings.append(
-                f"replay.num_shards is {num_shards}, was {num_before}: each shard now holds up to {each:,} timesteps"
+                f"replay.num_shards is {num_shards}, was {num_before}: each shard now holds up to {each:,} transitions"
             )
         for shard, num_episodes in sorted(taken.items()):
             self._warnings.append(f"{num_episodes:,} episodes of the former replay shard {shard} were taken over")
@@ -167,9 +167,9 @@ class RayBackend:
         """
         if self._is_interrupted:
             timeout_s = 0.0
-        self._look(timeout_s if self._stopping else min(timeout_s, self._workers.next_due_s()))
+        self._look(timeout_s if self._stopping else min(timeout_s, self._supervisor.next_due_s()))
         if not self._stopping:
-            self._workers.start_due()
+            self._supervisor.start_due()
         collected = self._collect()
         self._begin_evaluations()
         report = Report(self._counters, evaluations=self._results, warnings=self._warnings)
@@ -213,9 +213,9 @@ class RayBackend:
         self._stopping = True
         self._control.stop.remote()
         deadline_s = time.monotonic() + _STOP_TIMEOUT_S
-        while self._workers.running and time.monotonic() < deadline_s:
+        while self._supervisor.running and time.monotonic() < deadline_s:
             self._look(deadline_s - time.monotonic())
-        for name in self._workers.names:
+        for name in self._supervisor.names:
             self._warnings.append(f"the {name} did not end within {_STOP_TIMEOUT_S:g} s")
 
     def interrupt(self) -> None:
@@ -233,9 +233,9 @@ class RayBackend:
         try:
             if self._is_filled:
                 get(self._control.stop.remote(), timeout_s=_ANSWER_TIMEOUT_S)
-                if workers := list(self._workers.running):
-                    ray.wait(workers, num_returns=len(workers), timeout=_STOP_TIMEOUT_S)
-            self._actors.kill_workers()
+                if running := list(self._supervisor.running):
+                    ray.wait(running, num_returns=len(running), timeout=_STOP_TIMEOUT_S)
+            self._actors.kill_supervised()
             ends = [part.close.remote() for part in (self._control, *self._shards)]
             ends += [*self._shard_watches, *([] if self._watch is None else [self._watch])]
             ray.wait(ends, num_returns=len(ends), timeout=_ANSWER_TIMEOUT_S)
@@ -246,17 +246,17 @@ class RayBackend:
 
     def _look(self, timeout_s: float) -> None:
         """Wait a while, or until something ends or happens, and deal with it."""
-        workers, evaluations = self._workers.running, self._evaluations.running
+        running, evaluations = self._supervisor.running, self._evaluations.running
         watch = [] if self._watch is None else [self._watch]
-        for reference in wait_any([*workers, *evaluations, *self._shard_watches, *watch], timeout_s):
-            if reference in workers:
-                end = ending(reference, workers[reference].made)
+        for reference in wait_any([*running, *evaluations, *self._shard_watches, *watch], timeout_s):
+            if reference in running:
+                end = ending(reference, running[reference].made)
                 if self._stopping and end.kind != "raised":
-                    name = self._workers.forget(reference)
+                    name = self._supervisor.forget(reference)
                     if end.kind != "returned":
                         self._warnings.append(f"the {name} died when training ended: {end.line}")
                 else:
-                    self._warnings.append(self._workers.ended(reference, end))
+                    self._warnings.append(self._supervisor.ended(reference, end))
             elif reference in evaluations:
                 result, warning = self._evaluations.ended(reference, ending(reference, evaluations[reference].made))
                 self._results.extend([] if result is None else [result])
@@ -270,11 +270,11 @@ class RayBackend:
         """Wait until all actors have been made; those that cannot be are tried a few times."""
         while True:
             self._look(0.0)
-            self._workers.start_due()
-            workers, due_s = self._workers.running, self._workers.next_due_s()
+            self._supervisor.start_due()
+            running, due_s = self._supervisor.running, self._supervisor.next_due_s()
             unmade = {
                 name: each.made
-                for name, each in zip(self._workers.names, workers.values(), strict=True)
+                for name, each in zip(self._supervisor.names, running.values(), strict=True)
                 if not was_made(each.made)
             }
             for reference, watch in self._shard_watches.items():
@@ -282,8 +282,8 @@ class RayBackend:
                     unmade[f"replay shard {watch.number}"] = reference
             if not unmade and due_s == float("inf"):
                 return
-            # Of a worker that could not be made, the end of its run tells.
-            awaited = [*workers, *(reference for reference in unmade.values() if not is_ready(reference))]
+            # Of one that could not be made, the end of its run tells.
+            awaited = [*running, *(reference for reference in unmade.values() if not is_ready(reference))]
             if not wait_any(awaited, min(due_s, _LONGEST_SILENT_START_S)) and due_s > _LONGEST_SILENT_START_S:
                 _log.warning("still waiting until the cluster has made: %s", ", ".join(unmade))
 
@@ -351,5 +351,5 @@ class RayBackend:
 
     def _begin_evaluations(self) -> None:
         # What trains starts first: the evaluator would share the processors with it.
-        if not self._workers.running or self._counters.env_steps > self._first_env_steps:
+        if not self._supervisor.running or self._counters.env_steps > self._first_env_steps:
             self._evaluations.begin()

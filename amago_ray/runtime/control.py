@@ -161,7 +161,7 @@ class ControlActor:
         counts = {"duplicate_episodes": report.num_duplicates, "torn_bytes": report.torn_bytes}
         self._ledger.report(Reporter("replay_shard", beat.shard, beat.incarnation), counts)
         if self._governor.report_shard(
-            beat.shard, beat.incarnation, report.inserted_timesteps, report.stored_timesteps
+            beat.shard, beat.incarnation, report.inserted_transitions, report.stored_transitions
         ):
             self._shards[beat.shard] = report
             await self._notify()
@@ -180,7 +180,7 @@ class ControlActor:
         if not is_wanted or not self._governor.reserve(transitions):
             return None
         numbers = sorted(self._shards)
-        sizes = np.array([self._shards[number].stored_timesteps for number in numbers], np.float64)
+        sizes = np.array([self._shards[number].stored_transitions for number in numbers], np.float64)
         return int(self._rng.choice(numbers, p=sizes / sizes.sum()))
 
     async def beat_learner(self, beat: LearnerBeat) -> None:

@@ -12,7 +12,7 @@ _GAUGES = {
     "time/env_steps_per_s": "Environment steps per second",
     "time/learner_steps_per_s": "Updates per second",
     "time/runner_lag_max": "Updates by which the oldest weights in use are behind",
-    "replay/timesteps": "Timesteps stored in replay",
+    "replay/timesteps": "Transitions stored in replay",
     "replay/bytes": "Bytes of replay on disk",
 }
 

@@ -103,14 +103,14 @@ class RunActors:
         """An evaluator, which takes the processors that others leave."""
         return self._start("evaluator", EvaluatorActor, self._config, incarnation=self._next_incarnation(), num_cpus=0)
 
-    def kill_workers(self) -> None:
+    def kill_supervised(self) -> None:
         """End the processes of env runners, learner and evaluator, whatever they do."""
         for part in [part for part in self._handles if part != "control" and not part.startswith("replay_shard_")]:
             ray.kill(self._handles.pop(part))
 
     def kill_all(self) -> None:
         """End every process."""
-        self.kill_workers()
+        self.kill_supervised()
         for part in list(self._handles):
             ray.kill(self._handles.pop(part))
 

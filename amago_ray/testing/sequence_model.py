@@ -15,7 +15,7 @@ _NUM_EPISODES, _NUM_STEPS = 3, 6
 
 
 def check_sequence_model(model: SequenceModel, input_dim: int) -> None:
-    """Run all checks on a model over vectors of width `input_dim`, which knows episodes of at least six timesteps.
+    """Run all checks on a model over vectors of width `input_dim`, which knows episodes of at least six rows.
 
     In eval mode, in which the model is left: the shape of the result; nothing random; each row depends on rows of its
     own sequence up to itself alone; packed sequences equal each alone; inputs stay as they are; and the decoder, step

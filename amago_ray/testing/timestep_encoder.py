@@ -19,7 +19,7 @@ _COUNTED = 8
 
 
 def check_timestep_encoder(encoder: TimestepEncoder, spec: EnvSpec) -> None:
-    """Run all checks on an encoder of the timesteps of an environment; it is left in eval mode, otherwise as it was.
+    """Run all checks on an encoder of the rows of an environment; it is left in eval mode, otherwise as it was.
 
     The shape of the result; nothing random in eval mode; each row depends on its own token alone; tokens stay as they
     are; rows of weight zero stay out of running statistics; and `fold` gives what acting may call instead.

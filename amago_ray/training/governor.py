@@ -1,4 +1,4 @@
-"""`Governor`: holds the ratio of timesteps trained to timesteps inserted."""
+"""`Governor`: holds the ratio of transitions trained to transitions inserted."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Governor:
 
     @property
     def inserted(self) -> int:
-        """Timesteps inserted since the last rebase."""
+        """Transitions inserted since the last rebase."""
         return sum(self._totals.values()) - self._base
 
     def metrics(self) -> dict[str, float]:
         """`replay/samples_per_insert`, the ratio since the last rebase; nothing before the first insert."""
         return {"replay/samples_per_insert": self._trained / self.inserted} if self.inserted > 0 else {}
 
-    def report_shard(self, shard: int, incarnation: int, inserted_total: int, stored_timesteps: int) -> bool:
-        """A shard's counts: timesteps it ever accepted in its directory, and those it holds now.
+    def report_shard(self, shard: int, incarnation: int, inserted_total: int, stored_transitions: int) -> bool:
+        """A shard's counts: transitions it ever accepted in its directory, and those it holds now.
 
         incarnation: grows when the shard starts again. False, and nothing changes, where the report is older than
         another that came before it.
@@ -59,7 +59,7 @@ class Governor:
         else:
             self._largest_insert = max(self._largest_insert, inserted_total - before)
         self._totals[shard] = inserted_total
-        self._stored[shard] = stored_timesteps
+        self._stored[shard] = stored_transitions
         return True
 
     def may_train(self) -> bool:

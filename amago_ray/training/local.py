@@ -308,7 +308,7 @@ class LocalBackend:
         return report
 
     def _sample(self) -> SequenceBatch:
-        sizes = np.array([shard.report().stored_timesteps for shard in self._shards], np.float64)
+        sizes = np.array([shard.report().stored_transitions for shard in self._shards], np.float64)
         shard = self._shards[int(self._rng.choice(len(sizes), p=sizes / sizes.sum()))]
         return shard.sample(self._config.learner.batch_size)
 
@@ -323,4 +323,4 @@ class LocalBackend:
 
     def _report_shard(self, number: int) -> None:
         report = self._shards[number].report()
-        self._governor.report_shard(number, 0, report.inserted_timesteps, report.stored_timesteps)
+        self._governor.report_shard(number, 0, report.inserted_transitions, report.stored_transitions)

@@ -10,14 +10,14 @@ from amago_ray.replay.reports import ShardReport
 
 def replay_metrics(reports: Sequence[ShardReport], config: ReplayConfig) -> dict[str, float]:
     """Sums over shards, as `replay/...`; `replay/fill` is the used share of the capacity."""
-    timesteps = sum(report.stored_timesteps for report in reports)
+    transitions = sum(report.stored_transitions for report in reports)
     sampled = sum(report.num_samples for report in reports)
     metrics = {
-        "replay/timesteps": float(timesteps),
+        "replay/timesteps": float(transitions),
         "replay/episodes": float(sum(report.stored_episodes for report in reports)),
         "replay/bytes": float(sum(report.stored_bytes for report in reports)),
-        "replay/fill": timesteps / config.capacity_timesteps,
-        "replay/inserted_timesteps": float(sum(report.inserted_timesteps for report in reports)),
+        "replay/fill": transitions / config.capacity_timesteps,
+        "replay/inserted_timesteps": float(sum(report.inserted_transitions for report in reports)),
         "replay/evicted_episodes": float(sum(report.evicted_episodes for report in reports)),
         "replay/duplicate_episodes": float(sum(report.num_duplicates for report in reports)),
         "replay/damaged_episodes": float(sum(report.damaged_episodes for report in reports)),

@@ -17,7 +17,7 @@ from gpu_suites.setting import LearnerSize, Setting
 ABOUT = (
     "One step of all environments: observations to the device, networks, cache, sampled actions back to the host, as "
     "an env runner with `rollout.num_gpus_per_env_runner` does it; environments themselves are not stepped. Float32. "
-    "Full: every episode has filled the context; staggered: episodes at different timesteps, about half a context on "
+    "Full: every episode has filled the context; staggered: episodes at different steps, about half a context on "
     "average. The limit is what products or one reading of keys and values need at the ceilings. Rebuild: all caches "
     "recomputed, as after new weights."
 )

@@ -75,7 +75,7 @@ class Sums:
 
 
 class RunningSumDecoder:
-    """A `Decoder`: one timestep of every episode at a time."""
+    """A `Decoder`: one row of every episode at a time."""
 
     def __init__(self, model: RunningSum) -> None:
         self.model = model

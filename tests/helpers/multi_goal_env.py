@@ -14,8 +14,8 @@ from amago_ray.data.goal_rule import GoalRule
 class MultiGoalEnv(gymnasium.Env[dict[str, np.ndarray], int]):
     """A ring of cells: being in cell p achieves the p % 4 goals (0, p), (1, p), ...; the instruction is k in order.
 
-    `info["achieved_goals"]` `[A, 2]` holds them; the observation's own `achieved_goal` is a decoy, to be overridden.
-    Actions: left, right, stay. Completed goals are shown as -1. Ends when all are done, and at `episode_length`.
+    `info["achieved_goals"]` `[J, 2]` holds them; the observation's own `achieved_goal` is a decoy, to be overridden.
+    Actions: left, right, stay. Completed goals are shown as -1. Ends when all are completed, and at `episode_length`.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012

@@ -301,15 +301,15 @@ class ParityCase:
         return self.arrays["lengths"]
 
     def token_mask(self, num_steps: int) -> np.ndarray:
-        """(B, L): timesteps that exist."""
+        """(B, L): rows that exist."""
         return np.arange(num_steps) <= self.lengths[:, None]
 
     def transition_mask(self, num_steps: int) -> np.ndarray:
-        """(B, T or L): timesteps that start a transition."""
+        """(B, T or L): rows that start a transition."""
         return np.arange(num_steps) < self.lengths[:, None]
 
     def successor_mask(self, num_steps: int) -> np.ndarray:
-        """(B, L): timesteps that a transition leads to, in the order of transitions."""
+        """(B, L): rows that a transition leads to, in the order of transitions."""
         return self.token_mask(num_steps) & (np.arange(num_steps) > 0)
 
     def batch(self, prefix: str = "") -> SequenceBatch:

@@ -117,7 +117,7 @@ def check_full_forward(case: ParityCase, device: str = "cpu") -> None:
 
 
 def intermediates(replay, batch, evaluation):
-    """What each golden intermediate is called here: array of rows, and which timesteps these are."""
+    """What each golden intermediate is called here: array of rows, and which rows these are."""
     agent, case, outputs = replay.agent, replay.case, replay.outputs
     (terms,) = evaluation.losses
     returns, popart = evaluation.returns, agent.popart

@@ -38,7 +38,7 @@ def make_spec(action: ActionSpec = DISCRETE, *, goal_dim: int = 0, has_action_ma
 
 
 def goals_of(seed: int, row: int) -> np.ndarray:
-    """None to three goals `[A, 2]`, different in every row."""
+    """None to three goals `[J, 2]`, different in every row."""
     number = (seed + row) % 4
     return np.stack([np.full(number, row), np.arange(number)], 1).astype(np.int32)
 

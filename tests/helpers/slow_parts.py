@@ -100,7 +100,7 @@ CONFIG: dict[str, Any] = {
     "stop": {"env_steps": 10_000_000},
     "rollout": {"num_envs_per_env_runner": 8, "episodes_per_add": 1},
     "exploration": {"kind": "none"},
-    # 640 timesteps, 4 updates, for the 8 episodes of 40 steps that end together.
+    # 640 transitions, 4 updates, for the 8 episodes of 40 steps that end together.
     "replay": {"samples_per_insert": 2, "samples_per_insert_tolerance": 1e-6},
     "relabel": {"kind": "helpers.slow_parts:Relabeler"},
     "model": {

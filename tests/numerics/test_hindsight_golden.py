@@ -76,18 +76,18 @@ def test_outputs_are_bitwise_those_of_the_original(case, tag):
     one_hot = np.eye(5, dtype=np.float32)
     previous = one_hot[batch.prev_action]
     previous[0] = 0
-    dones = np.zeros(len(relabeled), np.bool_)
-    dones[-1] = relabeled.terminated
+    terminated = np.zeros(len(relabeled), np.bool_)
+    terminated[-1] = relabeled.terminated
     found = {
         "obs/obs": batch.observations["observation"],
         "obs/goals": batch.observations["desired_goal"],
         "rl2s": np.concatenate([batch.prev_reward[:, None], previous], axis=1),
         "time_idxs": batch.time_index[:, None],
         "rews": batch.reward[:, None],
-        "dones": dones[:, None],
+        "dones": terminated[:, None],
         "actions": one_hot[batch.action],
     }
-    np.testing.assert_array_equal(batch.terminated, dones)
+    np.testing.assert_array_equal(batch.terminated, terminated)
     for name, values in found.items():
         expected = arrays[f"{tag}/out/{name}"]
         assert values.dtype == expected.dtype, name

@@ -114,7 +114,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "replay.capacity_bytes=100",
-            'replay.capacity_bytes: expected at least 768, for a timestep of "amago_ray/MazeRunner-v0" in each of 16 '
+            'replay.capacity_bytes: expected at least 768, for a row of "amago_ray/MazeRunner-v0" in each of 16 '
             "segments of each shard, got 100",
         ),
     ],

@@ -76,7 +76,7 @@ def test_acting_stays_on_the_device_and_never_waits_for_it(model):
     state = network.initial_state(3)
     step = to_device_batch(make_batch(spec, [1, 1, 1]), META).tokens.rows(0, 3)
     for number in range(6):
-        # Environments at different timesteps, past the context too.
+        # Environments at different steps, past the context too.
         network.reset(state, np.array([number % 2]))
         assert network.step(step, state).is_meta
     last = to_device_batch(make_batch(spec, [2, 1]), META)

@@ -1,1 +1,1 @@
-"""Acting: a sequence model taken one timestep at a time, with its state."""
+"""Acting: a sequence model taken one row at a time, with its state."""

@@ -1,4 +1,4 @@
-"""What a decoder is: a sequence model taken one timestep at a time, with the state that acting carries along."""
+"""What a decoder is: a sequence model taken one row at a time, with the state that acting carries along."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Decoder(Protocol[StateT]):
         ...
 
     def step(self, x: Float[Tensor, "E D_enc"], time_index: Int[Tensor, " E"], state: StateT) -> Float[Tensor, "E D"]:
-        """`[E, D]` of the next timestep's vectors `x [E, D_enc]` of all episodes; advances `state` in place."""
+        """`[E, D]` of the next row's vectors `x [E, D_enc]` of all episodes; advances `state` in place."""
         ...
 
     def rebuild(
@@ -50,5 +50,5 @@ class Decoder(Protocol[StateT]):
         indices: Indices,
         state: StateT,
     ) -> None:
-        """Recompute the state of `indices` from packed timestep vectors, sequence j for `indices[j]`."""
+        """Recompute the state of `indices` from packed row vectors, sequence j for `indices[j]`."""
         ...

@@ -1,4 +1,4 @@
-"""`TransformerDecoder`: a Transformer of fixed weights, folded, one timestep at a time over a k/v cache."""
+"""`TransformerDecoder`: a Transformer of fixed weights, folded, one row at a time over a k/v cache."""
 
 from __future__ import annotations
 

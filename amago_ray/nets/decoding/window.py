@@ -1,4 +1,4 @@
-"""`WindowDecoder`: acting with any sequence model, over a window of the last timesteps."""
+"""`WindowDecoder`: acting with any sequence model, over a window of the last rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Forward = Callable[[Tensor, Tensor, SequenceLayout], Tensor]
 
 
 class WindowState:
-    """Timestep vectors `[E, context_length, D_enc]` and time indices of each episode's last tokens, oldest first."""
+    """Row vectors `[E, context_length, D_enc]` and time indices of each episode's last tokens, oldest first."""
 
     def __init__(self, batch_size: int, context_length: int) -> None:
         self.lengths = np.zeros(batch_size, dtype=np.int64)

@@ -1,1 +1,1 @@
-"""Timestep encoders: from one timestep's observation, previous reward and previous action to a vector."""
+"""Timestep encoders: from one row's observation, previous reward and previous action to a vector."""

@@ -23,7 +23,7 @@ class TokenEmbedder(nn.Module):
     """Each token leaf by itself: embedding, a GRU over its tokens in order, linear, LayerNorm; leaves side by side.
 
     A leaf is "multi_discrete", or a box of integers between `token_low` and `token_high`, beyond which tokens are
-    clamped. Of more than one axis, the last runs fastest: an instruction `[k, goal_dim]` is read goal after goal.
+    clamped. Of more than one axis, the last runs fastest: an instruction `[I, goal_dim]` is read goal after goal.
 
     Source: docs/algorithm.md §2.6; the token-goal embedding of AMAGO (arXiv 2310.09971), appendix on Crafter.
     Differs: the recurrent net is a GRU, where the original has a plain one.

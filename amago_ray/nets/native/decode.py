@@ -179,7 +179,7 @@ class NativeTransformer:
         slot: npt.NDArray[np.int64],
         live: npt.NDArray[np.int64],
     ) -> Float[Tensor, "E D"]:
-        """`[E, D]` of the next timestep's vectors `x [E, in]`, whose keys and values go into a `KvCache`'s own.
+        """`[E, D]` of the next row's vectors `x [E, in]`, whose keys and values go into a `KvCache`'s own.
 
         slot, live `[E]`: as in `CacheStep`.
         """

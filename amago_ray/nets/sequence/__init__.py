@@ -1,1 +1,1 @@
-"""Sequence models: causal, over the timesteps of each sequence of a packed batch."""
+"""Sequence models: causal, over the rows of each sequence of a packed batch."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FeedForwardSequenceModel(SequenceModel):
-    """act(linear), residual blocks x <- x + act(F2 act(F1 x)), linear, LayerNorm; each timestep by itself."""
+    """act(linear), residual blocks x <- x + act(F2 act(F1 x)), linear, LayerNorm; each row by itself."""
 
     def __init__(self, config: FeedForwardConfig, input_dim: int, horizon: int | None) -> None:
         super().__init__()

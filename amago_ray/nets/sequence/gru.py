@@ -1,4 +1,4 @@
-"""`GruSequenceModel`: a GRU over the timesteps of an episode, acting with its hidden state."""
+"""`GruSequenceModel`: a GRU over the rows of an episode, acting with its hidden state."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class GruState:
 
 
 class GruDecoder:
-    """A GRU, one timestep at a time."""
+    """A GRU, one row at a time."""
 
     def __init__(self, model: GruSequenceModel) -> None:
         self._model = model

@@ -1,4 +1,4 @@
-"""The causal Transformer over the timesteps of an episode."""
+"""The causal Transformer over the rows of an episode."""
 
 from __future__ import annotations
 

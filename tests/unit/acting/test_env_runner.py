@@ -74,10 +74,10 @@ def take_step(runner: EnvRunner) -> list[FinishedEpisode]:
 
 
 def collect(runner: EnvRunner, num_steps: int) -> list[FinishedEpisode]:
-    return [done for _ in range(num_steps) for done in take_step(runner)]
+    return [finished for _ in range(num_steps) for finished in take_step(runner)]
 
 
-def fingerprint(done: list[FinishedEpisode]) -> list[Any]:
+def fingerprint(finished: list[FinishedEpisode]) -> list[Any]:
     """Everything of the episodes, comparable."""
     return [
         (
@@ -90,7 +90,7 @@ def fingerprint(done: list[FinishedEpisode]) -> list[Any]:
             each.episode.rewards.tobytes(),
             each.episode.observations["observation"].tobytes(),
         )
-        for each in done
+        for each in finished
     ]
 
 
@@ -100,9 +100,9 @@ def fingerprint(done: list[FinishedEpisode]) -> list[Any]:
 def test_episodes_are_whole_and_their_columns_belong_together() -> None:
     """docs/algorithm.md §14.1-4: rows, rewards, flags and goals of an episode are exactly those of its script."""
     runner = make_runner(ScriptedBatch(4, goal_dim=2, has_action_mask=True))
-    done = collect(runner, 40)
-    assert len(done) > 20
-    for each in done:
+    finished = collect(runner, 40)
+    assert len(finished) > 20
+    for each in finished:
         episode = each.episode
         validate_episode(episode)
         length = 3 + episode.seed % 5
@@ -134,9 +134,9 @@ def test_a1_the_resetting_step_of_a_native_vector_environment_is_no_transition()
     """
     batch = VectorBatch(lambda: NativeCounterVector(3, "next_step"), name="native")
     runner = make_runner(batch)
-    done = collect(runner, 36)
-    assert len(done) > 12
-    for each in done:
+    finished = collect(runner, 36)
+    assert len(finished) > 12
+    for each in finished:
         rows = each.episode.observations["observation"]
         length = NativeCounterVector.lengths[int(rows[0, 0])]
         assert rows[:, 2].tolist() == list(range(length + 1))
@@ -145,13 +145,13 @@ def test_a1_the_resetting_step_of_a_native_vector_environment_is_no_transition()
     for index in range(3):
         numbers = [
             e.episode.observations["observation"][0, 1]
-            for e in done
+            for e in finished
             if e.episode.observations["observation"][0, 0] == index
         ]
         # The first reset was to read the spec.
         assert numbers == list(range(2, len(numbers) + 2)), "no episode is lost"
     assert runner.num_dropped_episodes == 0
-    in_episodes = sum(len(each.episode) for each in done) + int(runner._state.time_index.sum())
+    in_episodes = sum(len(each.episode) for each in finished) + int(runner._state.time_index.sum())
     assert runner.env_steps == in_episodes < 3 * 36
 
 
@@ -173,8 +173,8 @@ def test_a12_what_the_environment_and_exploration_keep_or_change_does_no_harm() 
 
 
 def ids_and_seeds(runner: EnvRunner, num_steps: int = 25) -> tuple[list[tuple[int, ...]], list[int]]:
-    done = collect(runner, num_steps)
-    return [tuple(each.episode.episode_id) for each in done], [each.episode.seed for each in done]
+    finished = collect(runner, num_steps)
+    return [tuple(each.episode.episode_id) for each in finished], [each.episode.seed for each in finished]
 
 
 def test_a14_ids_and_seeds_derive_from_run_runner_incarnation_and_counter() -> None:
@@ -273,19 +273,19 @@ def test_a_failure_drops_and_counts_the_partial_episode_and_the_runner_goes_on()
         return [1] if batch.time[1] == 3 and batch.seeds[1] % 2 == 0 else []
 
     runner = make_runner(ScriptedBatch(3, length_of=lambda index, seed: 5, step_hook=fail))
-    done = collect(runner, 60)
+    finished = collect(runner, 60)
     dropped = runner.num_dropped_episodes
     assert dropped > 2
     assert runner.failures == {"RuntimeError at scripted.py:1": dropped}
     assert runner.failure_messages == {"RuntimeError at scripted.py:1": "RuntimeError: it broke"}
-    for each in done:
+    for each in finished:
         validate_episode(each.episode)
         assert len(each.episode) == 5
         assert not (each.episode.observations["observation"][0, 0] == 1 and each.episode.seed % 2 == 0)
-    by_env = [sum(e.episode.observations["observation"][0, 0] == index for e in done) for index in range(3)]
+    by_env = [sum(e.episode.observations["observation"][0, 0] == index for e in finished) for index in range(3)]
     assert by_env[0] == by_env[2] == 12, "the others are not disturbed"
     assert by_env[1] > 2
-    counters = [each.stats.counter for each in done]
+    counters = [each.stats.counter for each in finished]
     assert len(set(counters)) == len(counters)
     assert runner.env_steps == 180 - dropped, "a failing step is no transition"
 
@@ -473,9 +473,9 @@ def test_an_abandoned_episode_never_appears_and_is_counted() -> None:
     assert runner.num_abandoned_episodes == 2
     runner.abandon()
     assert runner.num_abandoned_episodes == 2, "episodes that had not begun are no loss"
-    done = collect(runner, 5)
-    assert [len(each.episode) for each in done] == [5, 5]
-    assert [each.stats.counter for each in done] == [4, 5]
+    finished = collect(runner, 5)
+    assert [len(each.episode) for each in finished] == [5, 5]
+    assert [each.stats.counter for each in finished] == [4, 5]
 
 
 def test_the_state_is_plain_data() -> None:
@@ -498,10 +498,10 @@ def test_make_env_runner_and_close() -> None:
         rollout=RolloutConfig(num_envs_per_env_runner=2),
     )
     runner = make_env_runner(config, run_id=8, runner=4, incarnation=2)
-    done = collect(runner, 12)
-    assert done
-    assert tuple(done[0].episode.episode_id)[:3] == (8, 4, 2)
-    assert done[0].episode.env_name == "amago_ray/MazeRunner-v0"
+    finished = collect(runner, 12)
+    assert finished
+    assert tuple(finished[0].episode.episode_id)[:3] == (8, 4, 2)
+    assert finished[0].episode.env_name == "amago_ray/MazeRunner-v0"
     runner.close()
     batch = ScriptedBatch(1)
     make_runner(batch).close()
@@ -529,9 +529,9 @@ def test_collecting_keeps_its_cache_as_the_settings_say_and_everything_else_in_f
     "action", [DISCRETE, BOX, ActionSpec("multi_discrete", (2,), (3, 2)), ActionSpec("multi_binary", (3,))]
 )
 def test_every_kind_of_action_runs(action: ActionSpec) -> None:
-    done: list[Episode] = [each.episode for each in collect(make_runner(ScriptedBatch(2, action=action)), 12)]
-    assert done
-    for episode in done:
+    finished: list[Episode] = [each.episode for each in collect(make_runner(ScriptedBatch(2, action=action)), 12)]
+    assert finished
+    for episode in finished:
         assert episode.actions.dtype == action.dtype
         assert episode.actions.shape == (len(episode), *action.shape)
 

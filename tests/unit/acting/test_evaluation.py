@@ -226,5 +226,5 @@ def test_environments_are_closed_where_no_runner_comes_of_them() -> None:
         Database.log.clear()
         with pytest.raises(SpaceError):
             make()
-        done = Counter(what for what, _ in Database.log)
-        assert done["made"] == done["closed"] == 2
+        calls = Counter(what for what, _ in Database.log)
+        assert calls["made"] == calls["closed"] == 2

@@ -230,7 +230,7 @@ def test_a_setting_that_does_not_apply_is_refused(sections: dict[str, Any], mess
     assert one_line(error) == message
 
 
-def test_every_segment_must_hold_a_timestep() -> None:
+def test_every_segment_must_hold_a_row() -> None:
     for num_shards, least in ((1, 160), (3, 480)):
         sections = {"num_shards": num_shards, "capacity_bytes": least}
         validate_storage(config("replay", sections), 10, "A-v0")

@@ -35,7 +35,7 @@ OFFSETS = GOOD.achieved_goals.offsets
         ({"action_mask": GOOD.action_mask[:-1]}, "action_mask: expected 7 rows"),
         ({"action_mask": GOOD.action_mask.astype(np.int8)}, "action_mask: expected bool"),
         ({"achieved_goals": AchievedGoals(GOOD.achieved_goals.values, OFFSETS[:-1])}, "8 offsets"),
-        ({"achieved_goals": AchievedGoals(GOOD.achieved_goals.values[:, 0], OFFSETS)}, r"expected \[A, goal_dim\]"),
+        ({"achieved_goals": AchievedGoals(GOOD.achieved_goals.values[:, 0], OFFSETS)}, r"expected \[J, goal_dim\]"),
         (
             {"achieved_goals": AchievedGoals(GOOD.achieved_goals.values, OFFSETS[[0, 2, 1, 3, 4, 5, 6, 7]])},
             "never fall",

@@ -10,7 +10,7 @@ from amago_ray.data.arrow_codec import EpisodeHeader
 from amago_ray.replay.index import EpisodeIdSet, EpisodeTable, StoredEpisode
 
 
-def stored(counter, num_timesteps=5, segment=0):
+def stored(counter, num_transitions=5, segment=0):
     header = EpisodeHeader(
         EpisodeId(2**62, counter % 3, 1, counter),
         f"env{counter % 2}",
@@ -20,7 +20,7 @@ def stored(counter, num_timesteps=5, segment=0):
         PolicyVersion(0, counter),
         PolicyVersion(1, counter + 1),
     )
-    return StoredEpisode(segment, counter * 100, 100, num_timesteps, header)
+    return StoredEpisode(segment, counter * 100, 100, num_transitions, header)
 
 
 OPERATIONS = st.lists(
@@ -44,7 +44,7 @@ def test_table_equals_a_list(operations):
             getattr(table, operation)(count)
             expected = expected[count:] if operation == "drop_oldest" else expected[: len(expected) - count]
         assert len(table) == len(expected)
-        assert table.num_timesteps == sum(episode.num_timesteps for episode in expected)
+        assert table.num_transitions == sum(episode.num_transitions for episode in expected)
     assert [table[position] for position in range(len(table))] == expected
     present = {episode.header.episode_id for episode in expected}
     for number in range(counter):
@@ -70,7 +70,7 @@ class EveryNumberOnce:
 
 @pytest.mark.parametrize("dropped", [0, 3])
 def test_draws_are_exact(dropped):
-    """Over all equally likely random numbers, each episode comes up once, or once per timestep."""
+    """Over all equally likely random numbers, each episode comes up once, or once per transition."""
     table, lengths = EpisodeTable(), [3, 1, 4, 1, 5, 9, 2, 6]
     for counter, length in enumerate(lengths):
         table.append(stored(counter, length))

@@ -27,7 +27,7 @@ def create(directory):
         sequence=4,
         incarnation=2,
         inserted_episodes=10,
-        inserted_timesteps=70,
+        inserted_transitions=70,
         goal_rule=GoalRule(tolerance=0.5),
     )
 
@@ -39,7 +39,7 @@ def append(segment, episodes):
     entries = list(encoded)
     chunks = [group.slice(entry.offset, entry.num_bytes) for entry in entries]
     lengths = [len(episode) for episode in episodes]
-    offset = segment.append(chunks, num_episodes=len(entries), num_timesteps=sum(lengths))
+    offset = segment.append(chunks, num_episodes=len(entries), num_transitions=sum(lengths))
     places = []
     for entry in entries:
         places.append((offset, entry.num_bytes, entry.header))
@@ -60,7 +60,7 @@ def test_episodes_can_be_read_while_the_segment_grows(tmp_path):
         assert_equal_episodes(read(segment, place), expected)
     assert_equal_episodes(early, EPISODES[1])
     assert segment.num_bytes == segment.path.stat().st_size
-    assert (segment.num_episodes, segment.num_timesteps) == (6, sum(map(len, EPISODES)))
+    assert (segment.num_episodes, segment.num_transitions) == (6, sum(map(len, EPISODES)))
 
 
 def test_any_arrow_reader_reads_it(tmp_path):
@@ -80,13 +80,13 @@ def test_reopening_finds_everything(tmp_path):
     (path,) = find_segments(tmp_path)
     found = Segment.open(path)
     assert (found.sequence, found.incarnation) == (4, 2)
-    assert (found.inserted_episodes_before, found.inserted_timesteps_before) == (10, 70)
+    assert (found.inserted_episodes_before, found.inserted_transitions_before) == (10, 70)
     for encoded, expected in zip(found.scan(), EPISODES, strict=True):
         assert_equal_episodes(to_episode(encoded.batch, encoded.header, found.schema), expected)
-    assert (found.num_bytes, found.num_episodes, found.num_timesteps) == (
+    assert (found.num_bytes, found.num_episodes, found.num_transitions) == (
         segment.num_bytes,
         segment.num_episodes,
-        segment.num_timesteps,
+        segment.num_transitions,
     )
 
 
@@ -101,7 +101,7 @@ def test_a_torn_tail_is_not_sound(tmp_path, kept):
     found = Segment.open(segment.path)
     assert [encoded.header.episode_id.counter for encoded in found.scan()] == [0, 1, 2, 3, 4]
     assert found.num_bytes == offset
-    assert found.cut(offset, num_episodes=5, num_timesteps=found.num_timesteps) == num_kept
+    assert found.cut(offset, num_episodes=5, num_transitions=found.num_transitions) == num_kept
     assert segment.path.stat().st_size == offset
     append(found, EPISODES[5:])
     assert len(list(Segment.open(segment.path).scan())) == 6

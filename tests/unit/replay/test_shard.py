@@ -54,9 +54,9 @@ def test_what_is_added_is_drawn(tmp_path):
     shard = open_shard(tmp_path)
     episodes = [long_episode(counter, 3 + counter, has_action_mask=True) for counter in range(5)]
     report = shard.add(episodes[:2])
-    assert (report.num_episodes, report.num_timesteps, report.num_duplicates) == (2, 7, 0)
+    assert (report.num_episodes, report.num_transitions, report.num_duplicates) == (2, 7, 0)
     report = shard.add(encode_episodes(episodes[2:]).to_pybytes())
-    assert (report.stored_timesteps, report.inserted_timesteps) == (25, 25)
+    assert (report.stored_transitions, report.inserted_transitions) == (25, 25)
     batch = shard.sample(40)
     assert batch.num_sequences == 40
     for index, (start, stop) in enumerate(zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True)):
@@ -66,7 +66,7 @@ def test_what_is_added_is_drawn(tmp_path):
             np.testing.assert_array_equal(batch.observations[name][start:stop], leaf)
         np.testing.assert_array_equal(batch.action_mask[start:stop], episode.action_mask)
         np.testing.assert_array_equal(batch.reward[start - index : stop - index - 1], episode.rewards)
-    assert (shard.report().num_samples, shard.report().sampled_timesteps) == (40, batch.num_transitions)
+    assert (shard.report().num_samples, shard.report().sampled_transitions) == (40, batch.num_transitions)
 
 
 def test_an_empty_shard_says_so(tmp_path):
@@ -79,9 +79,9 @@ def test_duplicates_are_ignored_and_counted_after_reopening_too(tmp_path):
     group = encode_episodes([long_episode(0), long_episode(1)])
     shard.add(group)
     report = shard.add(group)
-    assert (report.num_episodes, report.num_duplicates, report.stored_timesteps) == (0, 2, 20)
+    assert (report.num_episodes, report.num_duplicates, report.stored_transitions) == (0, 2, 20)
     report = shard.add([long_episode(1), long_episode(2), long_episode(2)])
-    assert (report.num_episodes, report.num_duplicates, report.stored_timesteps) == (1, 2, 30)
+    assert (report.num_episodes, report.num_duplicates, report.stored_transitions) == (1, 2, 30)
     shard.close()
     shard = open_shard(tmp_path, incarnation=1)
     assert shard.add([long_episode(2), long_episode(3)]).num_duplicates == 1
@@ -106,7 +106,7 @@ def test_reopening_cuts_a_torn_tail_and_reports_it(tmp_path):
         file.truncate(size - 100)
     shard = open_shard(tmp_path, incarnation=1)
     report = shard.report()
-    assert (report.stored_episodes, report.inserted_timesteps) == (4, 40)
+    assert (report.stored_episodes, report.inserted_transitions) == (4, 40)
     assert report.torn_bytes > 0
     assert shard.add([long_episode(4)]).num_duplicates == 0
     assert counters(shard) == {0, 1, 2, 3, 4}
@@ -158,17 +158,17 @@ os.kill(os.getpid(), 9)
     assert (report.stored_episodes, report.torn_bytes) == (7, 0)
 
 
-def test_capacity_counts_timesteps_whatever_the_length_of_episodes_pitfall_a15(tmp_path):
+def test_capacity_counts_transitions_whatever_the_length_of_episodes_pitfall_a15(tmp_path):
     for num_transitions in (5, 50):
         config = ReplayConfig(capacity_timesteps=2000, num_shards=2)
         shard = open_shard(tmp_path / str(num_transitions), config=config, num_shards=2)
         for counter in range(4000 // num_transitions):
             shard.add([long_episode(counter, num_transitions)])
-            assert shard.report().stored_timesteps <= 1000
+            assert shard.report().stored_transitions <= 1000
         report = shard.report()
-        assert report.stored_timesteps >= 1000 * 14 / 16
-        assert report.inserted_timesteps == 4000
-        assert report.evicted_timesteps == 4000 - report.stored_timesteps
+        assert report.stored_transitions >= 1000 * 14 / 16
+        assert report.inserted_transitions == 4000
+        assert report.evicted_transitions == 4000 - report.stored_transitions
         newest = 4000 // num_transitions
         assert counters(shard, 3000) == set(range(newest - report.stored_episodes, newest))
         assert (
@@ -433,7 +433,7 @@ def test_going_back_to_an_empty_shard(tmp_path):
     shard.add([long_episode(0)])
     shard.truncate(mark)
     assert shard.report().stored_episodes == 0
-    assert shard.report().inserted_timesteps == 0
+    assert shard.report().inserted_transitions == 0
     assert find_segments(tmp_path) == []
     shard.add([long_episode(0)])
     assert counters(shard, 5) == {0}
@@ -447,7 +447,7 @@ def test_going_back_within_a_segment(tmp_path):
     assert counters(shard) == {0, 1, 2, 3}
     shard.truncate(mark)
     assert counters(shard) == {0, 1}
-    assert shard.add([long_episode(2)]).inserted_timesteps == 30
+    assert shard.add([long_episode(2)]).inserted_transitions == 30
     assert counters(shard) == {0, 1, 2}
 
 
@@ -539,7 +539,7 @@ def test_overwriting_starts_empty_and_deletes_with_the_first_episodes(tmp_path):
     before = [path.read_bytes() for path in find_segments(tmp_path)]
     shard = open_shard(tmp_path, claim=Claim(2, "overwrite"))
     assert shard.report().stored_episodes == 0
-    assert shard.report().inserted_timesteps == 0
+    assert shard.report().inserted_transitions == 0
     assert [path.read_bytes() for path in find_segments(tmp_path)] == before
     shard.add([long_episode(100)])
     assert shard.report().stored_episodes == 1
@@ -553,7 +553,7 @@ def test_a_shard_that_is_cleared_is_as_a_new_one(tmp_path):
     shard = open_shard(tmp_path)
     shard.add([long_episode(counter) for counter in range(8)])
     shard.clear()
-    assert shard.report().stored_episodes == shard.report().inserted_timesteps == 0
+    assert shard.report().stored_episodes == shard.report().inserted_transitions == 0
     assert find_segments(tmp_path) == []
     shard.add([long_episode(3)])
     assert counters(shard) == {3}

@@ -16,7 +16,7 @@ SCHEMA = EpisodeSchema.from_episode(make_episode(5))
 
 
 def open_store(directory, **settings):
-    defaults = {"shard": 0, "incarnation": 0, "segment_bytes": 10**9, "segment_timesteps": 10, "fsync": "never"}
+    defaults = {"shard": 0, "incarnation": 0, "segment_bytes": 10**9, "segment_transitions": 10, "fsync": "never"}
     store = SegmentStore(directory, NO_RUN, goal_rule=None, **{**defaults, **settings})
     return store, list(store.recover())
 
@@ -26,7 +26,7 @@ def append(store, counter, num_transitions=5):
     _, encoded = read_stream(group, "test")
     (entry,) = encoded
     chunk = group.slice(entry.offset, entry.num_bytes)
-    sequence, offset = store.append([chunk], SCHEMA, num_episodes=1, num_timesteps=num_transitions)
+    sequence, offset = store.append([chunk], SCHEMA, num_episodes=1, num_transitions=num_transitions)
     return sequence, offset, entry
 
 
@@ -37,16 +37,16 @@ def files(directory):
 @pytest.mark.parametrize("fsync", ["never", "segment", "add"])
 def test_full_segments_are_followed_by_new_ones(tmp_path, fsync):
     store, found = open_store(tmp_path, fsync=fsync)
-    assert (found, store.schema, len(store), store.num_bytes, store.inserted_timesteps) == ([], None, 0, 0, 0)
+    assert (found, store.schema, len(store), store.num_bytes, store.inserted_transitions) == ([], None, 0, 0, 0)
     assert [append(store, counter)[0] for counter in range(5)] == [0, 0, 1, 1, 2]
     assert store.schema == SCHEMA
     assert store.num_bytes == sum(path.stat().st_size for path in find_segments(tmp_path))
-    assert (store.inserted_episodes, store.inserted_timesteps) == (5, 25)
+    assert (store.inserted_episodes, store.inserted_transitions) == (5, 25)
     store.close()
 
 
 def test_segments_roll_over_by_bytes_too(tmp_path):
-    store, _ = open_store(tmp_path, segment_bytes=1, segment_timesteps=10**9)
+    store, _ = open_store(tmp_path, segment_bytes=1, segment_transitions=10**9)
     assert [append(store, counter)[0] for counter in range(3)] == [0, 1, 2]
 
 
@@ -59,7 +59,7 @@ def test_totals_survive_eviction_and_reopening(tmp_path):
     store.close()
     store, found = open_store(tmp_path, incarnation=1)
     assert [(sequence, encoded.header.episode_id.counter) for sequence, encoded in found] == [(1, 2), (1, 3), (2, 4)]
-    assert (store.inserted_episodes, store.inserted_timesteps) == (5, 25)
+    assert (store.inserted_episodes, store.inserted_transitions) == (5, 25)
 
 
 def test_reopened_by_a_newer_incarnation_appends_go_to_a_segment_of_its_own(tmp_path):
@@ -110,7 +110,7 @@ def test_leftovers_of_a_crash_are_removed(tmp_path):
 
 def test_few_segments_are_mapped_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "_MAX_MAPPED", 2)
-    store, _ = open_store(tmp_path, segment_timesteps=1)
+    store, _ = open_store(tmp_path, segment_transitions=1)
     places = [append(store, counter) for counter in range(5)]
     for _ in range(2):
         for counter, (sequence, offset, entry) in enumerate(places):
@@ -130,7 +130,7 @@ def test_evicted_files_stay_until_the_next_watermark_but_one(tmp_path):
     assert len(store) == 2
     assert len(files(tmp_path)) == 3
     reopened, _ = open_store(tmp_path)
-    reopened.truncate(reopened.check_watermark(mark), last_num_episodes=2, last_num_timesteps=10)
+    reopened.truncate(reopened.check_watermark(mark), last_num_episodes=2, last_num_transitions=10)
     assert files(tmp_path) == ["segment_00000000_000000.arrows", "segment_00000001_000000.arrows"]
     reopened.evict_oldest()
     reopened.watermark()

@@ -46,7 +46,7 @@ def runner_beat(
 
 def shard_beat(shard: int, inserted: int, stored: int | None = None, incarnation: int = 0, **changes: int) -> ShardBeat:
     zeros = {field.name: 0 for field in dataclasses.fields(ShardReport)}
-    counts = {"inserted_timesteps": inserted, "stored_timesteps": inserted if stored is None else stored}
+    counts = {"inserted_transitions": inserted, "stored_transitions": inserted if stored is None else stored}
     return ShardBeat(shard, incarnation, ShardReport(**{**zeros, **counts, **changes}))
 
 
@@ -102,7 +102,7 @@ def test_credit_comes_with_inserts_and_is_given_back_by_confirmation() -> None:
         await control.beat_shard(shard_beat(0, 100))
         assert await control.reserve(150, 1) == 0
         assert await control.reserve(150, 1) == 0
-        assert await control.reserve(150, 1) is None, "200 timesteps of credit are reserved"
+        assert await control.reserve(150, 1) is None, "200 transitions of credit are reserved"
         await control.beat_learner(learner_beat(1, 1, settled=150))
         assert await control.reserve(150, 1) == 0, "a lost batch gives its credit back"
 

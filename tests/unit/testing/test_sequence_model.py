@@ -77,7 +77,7 @@ class Leaking(DecayingSum):
 
 
 class ByRow(DecayingSum):
-    """Counts rows where it should count timesteps."""
+    """Counts rows of the batch where it should count those of a sequence."""
 
     def forward(self, x: Tensor, time_index: Tensor, layout: SequenceLayout) -> Tensor:
         return super().forward(x, time_index, layout) + 0.01 * torch.arange(len(x))[:, None]

@@ -1,4 +1,4 @@
-"""The governor holds timesteps trained per timestep inserted, whatever happens to either side."""
+"""The governor holds transitions trained per transition inserted, whatever happens to either side."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_training_waits_for_inserts_and_spends_what_they_earn() -> None:
         trained += 50
     assert trained == 150, "12 * 10, and at most one batch more"
     governor.report_shard(0, 0, 15, 15)
-    assert not governor.may_train(), "150 timesteps are earned exactly"
+    assert not governor.may_train(), "150 transitions are earned exactly"
     governor.report_shard(0, 0, 16, 16)
     assert governor.may_train()
 
@@ -190,7 +190,7 @@ def test_a_late_report_from_before_a_shards_restart_is_not_counted() -> None:
     assert governor.inserted == 100
     assert not governor.may_train(), "nothing is stored any more"
     assert governor.report_shard(0, 8, 10, 10)
-    assert not governor.report_shard(0, 8, 5, 5), "two reports of one life overtook each other"
+    assert not governor.report_shard(0, 8, 5, 5), "two reports of one incarnation overtook each other"
     assert governor.inserted == 110
 
 

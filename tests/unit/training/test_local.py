@@ -247,7 +247,7 @@ def test_the_governor_holds_the_ratio(tmp_path: Path) -> None:
     start(backend)
     for _ in range(20):
         report = backend.advance(math.inf)
-    # At most one batch of 4 x 8 beyond 8 per timestep inserted.
+    # At most one batch of 4 x 8 beyond 8 per transition inserted.
     inserted = report.metrics["replay/inserted_timesteps"]
     assert 8 * inserted - 3 * 12 * 8 < report.metrics["replay/samples_per_insert"] * inserted <= 8 * inserted + 32
     backend.stop()
@@ -279,7 +279,7 @@ def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
     before = backend.advance(math.inf).metrics["replay/inserted_timesteps"]
     backend.request_evaluation(0)
     backend.advance(math.inf)
-    assert backend._shards[0].report().inserted_timesteps == before
+    assert backend._shards[0].report().inserted_transitions == before
     backend.stop()
 
 

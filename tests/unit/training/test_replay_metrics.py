@@ -22,17 +22,17 @@ def test_counts_are_summed_over_shards() -> None:
     one, two = report(10), report(200)
     metrics = replay_metrics([one, two], CONFIG)
     for name, field in (
-        ("timesteps", "stored_timesteps"),
+        ("timesteps", "stored_transitions"),
         ("episodes", "stored_episodes"),
         ("bytes", "stored_bytes"),
-        ("inserted_timesteps", "inserted_timesteps"),
+        ("inserted_timesteps", "inserted_transitions"),
         ("evicted_episodes", "evicted_episodes"),
         ("duplicate_episodes", "num_duplicates"),
         ("damaged_episodes", "damaged_episodes"),
         ("torn_bytes", "torn_bytes"),
     ):
         assert metrics[f"replay/{name}"] == getattr(one, field) + getattr(two, field)
-    assert metrics["replay/fill"] == pytest.approx((one.stored_timesteps + two.stored_timesteps) / 1000)
+    assert metrics["replay/fill"] == pytest.approx((one.stored_transitions + two.stored_transitions) / 1000)
     sampled = one.num_samples + two.num_samples
     assert metrics["replay/relabeled_share"] == pytest.approx((one.num_relabeled + two.num_relabeled) / sampled)
 

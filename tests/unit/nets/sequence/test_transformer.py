@@ -93,7 +93,7 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.allclose(model(*arguments), model(*arguments))
 
 
-def test_learned_table_has_a_row_for_the_final_timestep() -> None:
+def test_learned_table_has_an_entry_for_the_final_row() -> None:
     model = build_sequence_model(sequence_config(**SMALL, positions="learned"), 10, horizon=50)
     assert model.state_dict()["positions.table"].shape == (51, 16)
     sized = build_sequence_model(sequence_config(**SMALL, positions="learned", max_time_index=9), 10, None)

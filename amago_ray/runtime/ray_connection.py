@@ -25,7 +25,7 @@ logging.getLogger("ray._private.authentication.authentication_token_setup").setL
 
 
 @contextmanager
-def ray_session(config: Config) -> Iterator[None]:
+def ray_connection(config: Config) -> Iterator[None]:
     """Join the cluster at `cluster.address`, or start Ray on this machine, and leave it at the end.
 
     An embedded Ray gets as many logical CPUs as the run reserves, also where the machine has fewer: its processes then
