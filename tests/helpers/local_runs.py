@@ -11,8 +11,9 @@ import pytest
 from amago_ray.config import Config
 from amago_ray.config.load import config_from_dict
 from amago_ray.data.arrow_codec import read_stream
+from amago_ray.data.sequence_batch import SequenceBatch
+from amago_ray.learning.learner import Learner, StepReport
 from amago_ray.training.checkpoints import Checkpoints
-from amago_ray.training.local import LocalBackend
 
 TINY: dict[str, Any] = {
     "env": {
@@ -59,14 +60,14 @@ def tiny_config(runs_dir: Path, **sections: Any) -> Config:
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, learner_steps: int) -> None:
     """Let the process "die" in the middle of the interval that follows so many updates."""
-    original = LocalBackend._train_once
+    original = Learner.step
 
-    def train_once(self: LocalBackend) -> None:
-        if self._learner.learner_steps >= learner_steps:
+    def step(self: Learner, batch: SequenceBatch) -> StepReport | None:
+        if self.learner_steps >= learner_steps:
             raise KeyboardInterrupt
-        original(self)
+        return original(self, batch)
 
-    monkeypatch.setattr(LocalBackend, "_train_once", train_once)
+    monkeypatch.setattr(Learner, "step", step)
 
 
 def reports_of(run: Path) -> list[dict[str, float]]:

@@ -106,21 +106,21 @@ class PeculiarVector(VectorEnv[Any, Any, Any]):
         self.single_action_space = spaces.Discrete(2)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._at, self._entries = at, entries
-        self._time = np.zeros(num_envs, np.int64)
+        self.time = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, np.bool_)
         self.num_steps = 0
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None):
         mask = np.ones(self.num_envs, np.bool_) if options is None else options["reset_mask"]
-        self._time[mask] = 0
+        self.time[mask] = 0
         self._over[mask] = False
         return self._shown(), {}
 
     def step(self, actions: Any):
         self.num_steps += 1
         resets = self._over if self._mode is AutoresetMode.NEXT_STEP else np.zeros(self.num_envs, np.bool_)
-        self._time = np.where(resets, 0, self._time + 1)
-        over = ~resets & (self._time >= 3)
+        self.time = np.where(resets, 0, self.time + 1)
+        over = ~resets & (self.time >= 3)
         infos: dict[str, Any] = {}
         entries: dict[str, Any] = {
             "observations": self._shown(),
@@ -143,12 +143,12 @@ class PeculiarVector(VectorEnv[Any, Any, Any]):
         self._over = over.copy()
         if self._mode is AutoresetMode.SAME_STEP and over.any():
             entries["infos"] = {"final_obs": self._shown(), "_final_obs": over, **(entries["infos"] or {})}
-            self._time[over] = 0
+            self.time[over] = 0
             entries["observations"] = self._shown()
         return tuple(entries.values())
 
     def _shown(self) -> np.ndarray:
-        return np.stack([np.arange(self.num_envs), self._time], 1).astype(np.float32)
+        return np.stack([np.arange(self.num_envs), self.time], 1).astype(np.float32)
 
 
 class NoSpaces(gymnasium.Env[Any, Any]):

@@ -20,9 +20,10 @@ from helpers.one_line import one_line
 import amago_ray
 from amago_ray import AmagoRayError, Config
 from amago_ray.config.load import config_from_dict, load_config
+from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.errors import CheckpointError, ConfigError, EnvError, RunDirectoryError, SpaceError
+from amago_ray.learning.learner import Learner, StepReport
 from amago_ray.training.checkpoints import Checkpoints
-from amago_ray.training.local import LocalBackend
 
 SHORT = {"stop": {"learner_steps": 10}}
 
@@ -198,14 +199,15 @@ def test_overwrite_begins_anew(tmp_path: Path) -> None:
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, learner_steps: int, action: Callable[[], object]) -> None:
-    original = LocalBackend._train_once
+    original = Learner.step
 
-    def train_once(self: LocalBackend) -> None:
-        original(self)
-        if self._learner.learner_steps == learner_steps:
+    def step(self: Learner, batch: SequenceBatch) -> StepReport | None:
+        report = original(self, batch)
+        if self.learner_steps == learner_steps:
             action()
+        return report
 
-    monkeypatch.setattr(LocalBackend, "_train_once", train_once)
+    monkeypatch.setattr(Learner, "step", step)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

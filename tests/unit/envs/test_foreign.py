@@ -64,14 +64,15 @@ def test_threads_of_hung_environments_are_left_behind_in_bounded_number() -> Non
 def test_hung_calls_do_not_count_once_they_have_ended() -> None:
     Hangs.free.clear()
     env = ForeignEnv(Hangs, 0.5)
+    before = set(threading.enumerate())
     env.call(lambda env: env.reset())
     env.call(lambda env: env.step(0))
     with pytest.raises(HungError):
         env.call(lambda env: env.step(0))
     assert env.num_left_behind == 1
-    (left,) = env._left_behind
+    (left,) = set(threading.enumerate()) - before
     Hangs.free.set()
-    left._thread.join(30)
+    left.join(30)
     assert env.num_left_behind == 0
 
 

@@ -214,7 +214,7 @@ def play(make, num_steps: int, retries: Retries = AT_ONCE) -> tuple[list[EnvFail
         {"rewards": lambda env: np.ones((env.num_envs, 1), np.float64)},
         {"rewards": lambda env: np.array([1, np.float32(1), np.array([1])], object)},
         {"rewards": [1, 1.0, True]},
-        {"terminated": lambda env: (env._time >= 3).astype(np.int64)},
+        {"terminated": lambda env: (env.time >= 3).astype(np.int64)},
         {"truncated": [0, 0.0, np.False_]},
         {"infos": None},
         {"infos": {"is_success": np.array([None, True, 1.0], object)}},
@@ -304,7 +304,7 @@ def test_final_infos_as_dicts_of_each_environment() -> None:
         return {"final_info": np.array([{"is_success": index == 1} if over else None for index, over in over_of(env)])}
 
     def over_of(env: PeculiarVector) -> list[tuple[int, bool]]:
-        return list(enumerate((env._time >= 3).tolist()))
+        return list(enumerate((env.time >= 3).tolist()))
 
     _, ended, columns = play(lambda: PeculiarVector(mode="same_step", infos=final), 3)
     assert ended == [0, 1, 2]
