@@ -14,7 +14,7 @@ from amago_ray.config import Config
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.load import checked
 from amago_ray.config.paths import local_path
-from amago_ray.errors import AmagoRayError, ConfigError, EnvError
+from amago_ray.errors import ConfigError, EnvError, error_line
 from amago_ray.telemetry.console import RunOutcome
 from amago_ray.telemetry.output_log import OutputLog
 
@@ -71,8 +71,7 @@ def _film(run: Path, out: Path) -> Path | None:
         with stop_on_interrupt():
             return record(run, out, num_episodes=_FILMED_EPISODES)
     except (Exception, KeyboardInterrupt) as error:
-        why = str(error) if isinstance(error, AmagoRayError) else f"{type(error).__name__}: {error}".removesuffix(": ")
-        _log.warning("no film: %s (film later with amago-ray record)", " ".join(why.split()))
+        _log.warning("no film: %s (film later with amago-ray record)", error_line(error))
         return None
 
 

@@ -43,3 +43,15 @@ class RunDirectoryError(AmagoRayError):
 
 class TrainingError(AmagoRayError):
     """Training cannot go on."""
+
+
+def error_line(error: BaseException) -> str:
+    """What an error says, on one line: the text alone where the error is ours, else after its kind."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        # The texts of foreign errors may raise.
+        text = ""
+    if isinstance(error, AmagoRayError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
+from amago_ray.errors import error_line
+
 _MIN_FREE_BYTES = 2 * 1024**3
 
 
@@ -43,7 +45,7 @@ def examine(runs_dir: Path) -> list[Finding]:
         try:
             ok, text = check()
         except Exception as error:  # whatever is broken is what the user came to learn
-            ok, text = False, f"{type(error).__name__}: {error}"
+            ok, text = False, error_line(error)
         findings.append(Finding(name, ok, " ".join(text.split())))
     return findings
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 from amago_ray.config.hints import alternatives, hints_of, range_of
 from amago_ray.config.module_attr import load_module_attr
 from amago_ray.config.plain import show
-from amago_ray.errors import AmagoRayError, ConfigError
+from amago_ray.errors import AmagoRayError, ConfigError, error_line
 
 PartT = TypeVar("PartT")
 
@@ -77,8 +77,7 @@ class Registry(Generic[PartT]):
         except AmagoRayError:
             raise
         except (Exception, SystemExit) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ConfigError(f'{self._where}: cannot make "{config.kind}": {reason}') from error
+            raise ConfigError(f'{self._where}: cannot make "{config.kind}": {error_line(error)}') from error
         missing = [name for name in self._has if not hasattr(part, name)]
         if missing:
             raise ConfigError(

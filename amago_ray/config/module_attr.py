@@ -7,7 +7,7 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
-from amago_ray.errors import AmagoRayError, ConfigError
+from amago_ray.errors import AmagoRayError, ConfigError, error_line
 
 
 def is_module_attr(text: str) -> bool:
@@ -41,6 +41,4 @@ def load_module(where: str, name: str, error: type[AmagoRayError] = ConfigError)
         return importlib.import_module(name)
     except (Exception, SystemExit) as reason:
         # Importing runs foreign code, which may raise anything.
-        raise error(
-            f'{where}: cannot import "{name}": {type(reason).__name__}: {" ".join(str(reason).split())}'
-        ) from reason
+        raise error(f'{where}: cannot import "{name}": {error_line(reason)}') from reason

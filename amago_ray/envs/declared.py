@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.envs.returned import describe
-from amago_ray.errors import EnvError
+from amago_ray.errors import EnvError, error_line
 
 Space = gymnasium.Space[Any]
 
@@ -26,7 +26,7 @@ def declared_space(env: object, attribute: str, name: str) -> Space:
     try:
         space = getattr(env, attribute, None)
     except Exception as error:
-        raise EnvError(f"env '{name}': {attribute}: cannot be read: {type(error).__name__}: {error}") from error
+        raise EnvError(f"env '{name}': {attribute}: cannot be read: {error_line(error)}") from error
     if isinstance(space, gymnasium.Space):
         return space
     if space is None:

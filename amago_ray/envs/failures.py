@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from amago_ray.envs.env_batch import EnvFailure
 from amago_ray.envs.returned import ReturnedError
-from amago_ray.errors import EnvError
+from amago_ray.errors import error_line
 
 OTHER_KINDS = "other failures"
 """Stands for all kinds beyond the first `_MAX_KINDS`."""
@@ -122,13 +122,9 @@ def failure_kind(error: BaseException) -> str:
 
 def failure_message(error: BaseException, call: str) -> str:
     """A failure of a `call` such as "step" on one line of bounded length."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        # The texts of foreign errors may raise.
-        text = ""
-    if not isinstance(error, EnvError):
-        text = f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}{_place(error)}"
+    text = error_line(error)
+    if text == type(error).__name__:
+        text += _place(error)
     if not isinstance(error, ReturnedError):
         text = f"{call}: {text}"
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from amago_ray.envs.watchdog import HungError, Watchdog
-from amago_ray.errors import EnvError
+from amago_ray.errors import EnvError, error_line
 
 
 class _Steps(Protocol):
@@ -106,7 +106,7 @@ class ForeignEnv(Generic[_Env]):
         except (ValueError, RuntimeError) as error:
             if "main thread" in str(error):
                 raise EnvError(
-                    f"{type(error).__name__}: {error}; under step_timeout_s it runs in a thread of its own: leave "
+                    f"{error_line(error)}; under step_timeout_s it runs in a thread of its own: leave "
                     "step_timeout_s out for an environment that needs the main thread"
                 ) from error
             raise

@@ -46,11 +46,6 @@ def find_env(env_id: str) -> str | Callable[..., Any]:
     )
 
 
-def one_line(error: BaseException) -> str:
-    """An error of foreign code on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-
-
 def _ids(registry: Iterable[str], env_id: str) -> list[str]:
     """The registered ids, and `module:attr` where a dot stands in the colon's place."""
     module, dot, attribute = env_id.rpartition(".")

@@ -15,11 +15,11 @@ from amago_ray.config.plain import show
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.env_batch import EnvBatch
 from amago_ray.envs.limits import LimitedEnvBatch
-from amago_ray.envs.lookup import find_env, one_line
+from amago_ray.envs.lookup import find_env
 from amago_ray.envs.mixture import MixtureBatch, allot, mixture_spec
 from amago_ray.envs.registry import BUILT_INS
 from amago_ray.envs.returned import describe
-from amago_ray.errors import ConfigError, EnvError
+from amago_ray.errors import ConfigError, EnvError, error_line
 
 # An environment that fails so often in its first step, made anew each time, can never work.
 _ATTEMPTS = 3
@@ -159,7 +159,7 @@ def _make_kernel(config: EnvConfig, num_envs: int, kwargs: dict[str, Any]) -> An
     except EnvError:
         raise
     except Exception as error:
-        raise EnvError(f"env '{config.id}': cannot be made: {one_line(error)}") from error
+        raise EnvError(f"env '{config.id}': cannot be made: {error_line(error)}") from error
 
 
 def _maker(config: EnvConfig, kwargs: dict[str, Any], limit: int | None) -> Callable[[], Any]:

@@ -17,7 +17,7 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import CheckpointError, TrainingError
+from amago_ray.errors import CheckpointError, TrainingError, error_line
 from amago_ray.learning.batch import DeviceBatch, to_device_batch
 from amago_ray.learning.gradients import GradientPass, accumulate_gradients
 from amago_ray.learning.loss_metrics import detailed_metrics, loss_metrics
@@ -166,8 +166,9 @@ class Learner:
             self.learner_steps, self._seed = int(state["learner_steps"]), int(state["seed"])
             self._nonfinite.copy_(state["nonfinite"])
         except (KeyError, RuntimeError) as error:
-            message = " ".join(str(error).split())
-            raise CheckpointError(f"learner state: expected one of this agent and model, got {message}") from error
+            raise CheckpointError(
+                f"learner state: expected one of this agent and model, got {error_line(error)}"
+            ) from error
         if state_hash(self.state_dict()) != state_hash(state):
             raise CheckpointError("learner state: expected all of it to be loaded, got differences afterwards")
         self._pending = []

@@ -17,7 +17,7 @@ from amago_ray.agent.weights import snapshot_from_bytes, snapshot_to_bytes, to_a
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE, write_atomically
 from amago_ray.data.snapshot import Snapshot
-from amago_ray.errors import CheckpointError
+from amago_ray.errors import CheckpointError, error_line
 
 _NOT_HASHED = ("incarnation",)
 
@@ -62,8 +62,7 @@ def state_from_files(read: Callable[[str], bytes]) -> dict[str, Any]:
         expected = saved["hash"]
     except Exception as error:
         # What torch raises for a file that is not its own depends on the file.
-        message = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{TRAINING_STATE_FILE}: expected a training state, got {message}") from error
+        raise CheckpointError(f"{TRAINING_STATE_FILE}: expected a training state, got {error_line(error)}") from error
     found = state_hash(state)
     if found != expected:
         raise CheckpointError(f"{TRAINING_STATE_FILE}: expected content with hash {expected}, got {found}")

@@ -20,7 +20,7 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import TrainingError
 from amago_ray.replay.owner import Claim
 from amago_ray.runtime.actors import ending, get, is_ready, wait_any, was_made
-from amago_ray.runtime.endings import Ending, error_line
+from amago_ray.runtime.endings import Ending, short_line
 from amago_ray.runtime.evaluations import Evaluations
 from amago_ray.runtime.ledger import LedgerState, Totals
 from amago_ray.runtime.messages import ControlReport, ControlState
@@ -199,7 +199,7 @@ class RayBackend:
         try:
             learner_steps, files = get(self._learner.capture.remote(), timeout_s=_CAPTURE_TIMEOUT_S)
         except ray.exceptions.RayError as error:
-            raise CaptureError(f"the learner does not answer: {error_line(error)}") from error
+            raise CaptureError(f"the learner does not answer: {short_line(error)}") from error
         self._files = files
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
         return Capture(counters, files, {"shard_hosts": self._hosts})
@@ -241,7 +241,7 @@ class RayBackend:
             ray.wait(ends, num_returns=len(ends), timeout=_ANSWER_TIMEOUT_S)
         except (ray.exceptions.RayError, TimeoutError) as error:
             # Everything acknowledged is on disk.
-            _log.info("ending what does not answer: %s", error_line(error))
+            _log.info("ending what does not answer: %s", short_line(error))
         self._actors.kill_all()
 
     def _look(self, timeout_s: float) -> None:
@@ -331,7 +331,7 @@ class RayBackend:
             self._warnings.append(f"the control actor did not answer within {_ANSWER_TIMEOUT_S:g} s")
             return None
         except ray.exceptions.RayError as error:
-            raise TrainingError(f"the control actor failed: {error_line(error)}") from error
+            raise TrainingError(f"the control actor failed: {short_line(error)}") from error
         if report is not None:
             self._ledger = report.ledger
             self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)

@@ -25,15 +25,15 @@ class Ending:
     @property
     def line(self) -> str:
         """What happened, in one line."""
-        return "" if self.error is None else error_line(self.error)
+        return "" if self.error is None else short_line(self.error)
 
     def failure(self, what: str) -> AmagoRayError:
         """The error with which a run ends for this: the original one where it is ours, `what` before it otherwise."""
         return self.error if isinstance(self.error, AmagoRayError) else TrainingError(f"{what}: {self.line}")
 
 
-def error_line(error: BaseException) -> str:
-    """An error's kind and text in one line, with the text alone where the error is ours."""
+def short_line(error: BaseException) -> str:
+    """An error's kind and text in one line of readable length, with the text alone where the error is ours."""
     text = short(str(error))
     return text if isinstance(error, AmagoRayError) else f"{type(error).__name__}: {text}"
 

@@ -13,7 +13,7 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.errors import TrainingError
-from amago_ray.runtime.endings import error_line
+from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.placement import alive_nodes, place_shards, require_room, required_cpus
 from amago_ray.runtime.reachability import require_cluster, require_temporary_directory
 
@@ -63,7 +63,7 @@ def ray_connection(config: Config) -> Iterator[None]:
             ray.init(address=address, namespace=NAMESPACE, **quiet)
     except Exception as error:
         where = "on this machine" if address is None else f'at "{address}"'
-        raise TrainingError(f"Ray cannot be started {where}: {error_line(error)}") from error
+        raise TrainingError(f"Ray cannot be started {where}: {short_line(error)}") from error
     try:
         _require_room(config)
         yield

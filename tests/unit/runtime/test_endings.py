@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from amago_ray.errors import DataError, TrainingError
-from amago_ray.runtime.endings import Ending, error_line
+from amago_ray.runtime.endings import Ending, short_line
 
 
 @pytest.mark.parametrize(
@@ -16,11 +16,11 @@ from amago_ray.runtime.endings import Ending, error_line
     ],
 )
 def test_an_error_is_one_line(error: Exception, line: str) -> None:
-    assert error_line(error) == line
+    assert short_line(error) == line
 
 
 def test_a_very_long_error_is_cut() -> None:
-    assert len(error_line(ValueError("x" * 10_000))) < 600
+    assert len(short_line(ValueError("x" * 10_000))) < 600
 
 
 def test_a_run_ends_with_the_original_error_where_it_is_ours() -> None:
