@@ -340,7 +340,7 @@ def test_a_mask_that_does_not_fit_names_the_environment() -> None:
 
     with pytest.raises(SpaceError) as error:
         GymnasiumBatch(lambda: Masked(mask_in_info=True), 1, name="masked")
-    assert one_line(error) == "env 'masked': action_mask: expected 3 entries for Discrete(3), found 5"
+    assert one_line(error) == "env 'masked': action_mask: expected 3 entries for Discrete(3), got 5"
 
 
 def test_render_without_pictures_says_what_to_do() -> None:
