@@ -55,3 +55,11 @@ def error_line(error: BaseException) -> str:
     if isinstance(error, AmagoRayError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def raised_at(error: BaseException) -> str:
+    """The line that raised an error, as "file:line"; empty for one that was never raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from amago_ray.config.exploration import (
     BilevelConfig,
+    CustomExplorationConfig,
     EpisodeEndConfig,
     EpsilonConfig,
     EpsilonGreedyConfig,
@@ -18,7 +19,7 @@ from amago_ray.config.exploration import (
 )
 from amago_ray.config.kinds import Registry
 from amago_ray.data.specs import ActionSpec, EnvSpec
-from amago_ray.errors import ConfigError
+from amago_ray.errors import ConfigError, DataError
 
 
 class Exploration(Protocol):
@@ -162,6 +163,59 @@ class NoExploration:
         return actions
 
 
+class CheckedExploration:
+    """Passes everything on to `inner`, one of the user's own, and looks at its actions before they are taken."""
+
+    def __init__(self, inner: Exploration, kind: str, action: ActionSpec) -> None:
+        self._inner = inner
+        self._where = f'exploration.kind: "{kind}"'
+        self._action = action
+        if action.kind == "box":
+            self._low, self._high = np.float64(-1), np.full(action.shape, 1.0)
+        else:
+            # Bits are categories of two.
+            counts = action.num_categories or (2,) * action.num_features
+            self._low, self._high = np.float64(0), np.array(counts, np.float64).reshape(action.shape) - 1
+
+    def begin(self, indices: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
+        """See `Exploration`."""
+        self._inner.begin(indices, rng)
+
+    def apply(
+        self,
+        actions: npt.NDArray[np.generic],
+        time_index: npt.NDArray[np.int64],
+        env_steps: int,
+        action_mask: npt.NDArray[np.bool_] | None,
+        rng: np.random.Generator,
+    ) -> npt.NDArray[np.generic]:
+        """See `Exploration`.
+
+        Raises:
+            DataError: what `inner` returns are no actions in storage form.
+        """
+        expected = actions.shape
+        try:
+            chosen: npt.NDArray[Any] = np.asarray(self._inner.apply(actions, time_index, env_steps, action_mask, rng))
+        except ValueError as error:
+            raise DataError(f"{self._where}: {error}") from error
+        if chosen.shape != expected or chosen.dtype.kind not in "biuf":
+            raise DataError(
+                f"{self._where}: expected actions of shape {list(expected)}, got {chosen.dtype}{list(chosen.shape)}"
+            )
+        wrong = ~((chosen >= self._low) & (chosen <= self._high))
+        if self._action.kind != "box":
+            wrong |= chosen != np.rint(chosen)
+        if wrong.any():
+            kind = "numbers" if self._action.kind == "box" else "whole numbers"
+            highest = np.broadcast_to(self._high, expected)[wrong][0]
+            raise DataError(
+                f"{self._where}: expected actions that are {kind} from {self._low:g} to {highest:g}, "
+                f"got {chosen[wrong][0]:g}"
+            )
+        return chosen.astype(self._action.dtype, copy=False)
+
+
 def random_actions(
     action: ActionSpec, num_envs: int, action_mask: npt.NDArray[np.bool_] | None, rng: np.random.Generator
 ) -> npt.NDArray[np.generic]:
@@ -202,4 +256,7 @@ def make_exploration(config: ExplorationConfig, spec: EnvSpec, num_envs: int) ->
     Raises:
         ConfigError: it does not fit the environment, or a custom one cannot be made.
     """
-    return EXPLORATIONS.make(config, spec, num_envs)
+    exploration = EXPLORATIONS.make(config, spec, num_envs)
+    if isinstance(config, CustomExplorationConfig):
+        return CheckedExploration(exploration, config.kind, spec.action)
+    return exploration

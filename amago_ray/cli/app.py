@@ -15,7 +15,7 @@ import typer
 
 from amago_ray.cli.streams import flush_streams, is_output_failure, prepare_streams
 from amago_ray.config.paths import shown
-from amago_ray.errors import AmagoRayError
+from amago_ray.errors import AmagoRayError, error_line, raised_at
 from amago_ray.telemetry.screen import printable
 
 app = typer.Typer(
@@ -51,14 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_streams()
     try:
         app(args=arguments, prog_name="amago-ray")
-    except AmagoRayError as error:
+    except Exception as error:
         if "--debug" in arguments:
             raise
-        _fail(str(error))
-    except OSError as error:
-        if not is_output_failure(error) or "--debug" in arguments:
-            raise
-        _fail(f"the output cannot be written: {error.strerror}")
+        if isinstance(error, AmagoRayError):
+            _fail(str(error))
+        if isinstance(error, OSError) and is_output_failure(error):
+            _fail(f"the output cannot be written: {error.strerror}")
+        # Parts of the user's own run in here, and raise what they like.
+        _fail(f"{error_line(error)} ({raised_at(error)}; --debug shows the way there)")
     finally:
         trouble = flush_streams()
         if trouble is not None:

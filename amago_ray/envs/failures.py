@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from amago_ray.envs.env_batch import EnvFailure
 from amago_ray.envs.returned import ReturnedError
-from amago_ray.errors import error_line
+from amago_ray.errors import error_line, raised_at
 
 OTHER_KINDS = "other failures"
 """Stands for all kinds beyond the first `_MAX_KINDS`."""
@@ -131,11 +131,8 @@ def failure_message(error: BaseException, call: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The line that raised an error, as " at file:line"; nothing for one that was never raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    place = raised_at(error)
+    return f" at {place}" if place else ""
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from amago_ray.config.kinds import Registry
-from amago_ray.config.relabel import HerRelabelConfig, InstructionRelabelConfig, NoRelabelConfig, RelabelConfig
+from amago_ray.config.relabel import (
+    CustomRelabelConfig,
+    HerRelabelConfig,
+    InstructionRelabelConfig,
+    NoRelabelConfig,
+    RelabelConfig,
+)
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.data.specs import DESIRED_GOAL, EnvSpec
 from amago_ray.errors import ConfigError
+from amago_ray.relabel.checked import CheckedRelabeler
 from amago_ray.relabel.her import HerRelabeler
 from amago_ray.relabel.instruction import InstructionRelabeler
 from amago_ray.relabel.relabeler import NoRelabeler, Relabeler
@@ -69,4 +76,5 @@ def make_relabeler(config: RelabelConfig, spec: EnvSpec) -> Relabeler:
     Raises:
         ConfigError: the environment does not fit it, or a custom one cannot be made.
     """
-    return RELABELERS.make(config, spec)
+    relabeler = RELABELERS.make(config, spec)
+    return CheckedRelabeler(relabeler, config.kind) if isinstance(config, CustomRelabelConfig) else relabeler

@@ -69,6 +69,29 @@ def test_a_message_of_several_lines_is_joined_to_one(
     assert capsys.readouterr().err == "error: first second\n"
 
 
+def test_what_a_part_of_ones_own_raises_is_one_line_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_part.py").write_text(
+        "class Part:\n"
+        "    def __init__(self, config, spec, num_envs):\n        pass\n"
+        "    def begin(self, indices, rng):\n        pass\n"
+        "    def apply(self, *arguments):\n        raise KeyError('lost')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    code = run(
+        "train", "quickstart", "--local", "exploration.kind=broken_part:Part", "evaluation.num_episodes=0",
+        "stop={env_steps: 50}", "report.loggers=[jsonl]",
+    )  # fmt: skip
+
+    assert code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: KeyError: 'lost' (")
+    assert "broken_part.py:7; --debug shows the way there)" in error
+
+
 def test_debug_shows_the_traceback() -> None:
     with pytest.raises(ConfigError, match="lerner: unknown key"):
         main(["train", "quickstart", "lerner.batch_size=3", "--debug"])

@@ -30,7 +30,7 @@ from amago_ray.config.exploration import (
     NoExplorationConfig,
 )
 from amago_ray.data.specs import ActionSpec
-from amago_ray.errors import ConfigError
+from amago_ray.errors import ConfigError, DataError
 
 CONFIG = EpsilonGreedyConfig(anneal_env_steps=1000, randomize_per_episode=False)
 ALWAYS = replace(CONFIG, epsilon_start=1.0, epsilon_final=1.0)
@@ -198,8 +198,10 @@ def test_none_is_the_policy_itself() -> None:
 
 
 class AlwaysLast(NoExploration):
+    made_for: tuple[object, ...] = ()
+
     def __init__(self, config: CustomExplorationConfig, spec: object, num_envs: int, *, scale: float) -> None:
-        self.made_for = (config.kind, spec, num_envs, scale)
+        type(self).made_for = (config.kind, spec, num_envs, scale)
 
 
 def test_a_custom_exploration_is_made_from_module_and_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,9 +209,8 @@ def test_a_custom_exploration_is_made_from_module_and_attribute(monkeypatch: pyt
     module.AlwaysLast = AlwaysLast  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_exploration", module)
     spec = make_spec()
-    made = make_exploration(CustomExplorationConfig(kind="my_exploration:AlwaysLast", kwargs={"scale": 2.0}), spec, 3)
-    assert isinstance(made, AlwaysLast)
-    assert made.made_for == ("my_exploration:AlwaysLast", spec, 3, 2.0)
+    make_exploration(CustomExplorationConfig(kind="my_exploration:AlwaysLast", kwargs={"scale": 2.0}), spec, 3)
+    assert AlwaysLast.made_for == ("my_exploration:AlwaysLast", spec, 3, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -223,3 +224,65 @@ def test_an_exploration_that_cannot_be_found_is_one_line(
     with pytest.raises(ConfigError, match=r"exploration\.kind") as error:
         make_exploration(CustomExplorationConfig(kind=kind), make_spec(), 1)
     assert kind.partition(":")[0] in one_line(error)
+
+
+class Answers:
+    """An exploration of one's own that answers what it is told to."""
+
+    def __init__(self, config: CustomExplorationConfig, spec: object, num_envs: int, *, answer: object) -> None:
+        self.answer = answer
+
+    def begin(self, indices: object, rng: object) -> None:
+        """Nothing holds for an episode."""
+
+    def apply(self, *_: object) -> object:
+        return self.answer
+
+
+TWO = ActionSpec("box", (2,), low=(-1.0, -1.0), high=(1.0, 1.0))
+FOUR = ActionSpec("discrete", (), (4,))
+
+
+@pytest.mark.parametrize(
+    ("action", "answer", "words"),
+    [
+        (FOUR, None, "expected actions of shape [3], got object[]"),
+        (FOUR, [0, 1], "expected actions of shape [3], got int64[2]"),
+        (FOUR, [0, 1, 4], "expected actions that are whole numbers from 0 to 3, got 4"),
+        (FOUR, [0, 1, -1], "expected actions that are whole numbers from 0 to 3, got -1"),
+        (FOUR, [0.0, 1.0, 0.5], "expected actions that are whole numbers from 0 to 3, got 0.5"),
+        (ActionSpec("multi_discrete", (2,), (2, 5)), [[1, 4], [0, 5], [0, 0]], "from 0 to 4, got 5"),
+        (ActionSpec("multi_binary", (2,)), [[1, 0], [0, 2], [0, 0]], "from 0 to 1, got 2"),
+        (TWO, [[0, 0], [0, 0], [0, np.nan]], "expected actions that are numbers from -1 to 1, got nan"),
+        (TWO, [[0, 0], [0, 0], [0, 1.5]], "expected actions that are numbers from -1 to 1, got 1.5"),
+        (TWO, [[0, 0], [0], [0, 0]], "inhomogeneous"),
+    ],
+)
+def test_actions_of_an_exploration_of_ones_own_are_checked(
+    action: ActionSpec, answer: object, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("my_exploration")
+    module.Answers = Answers  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_exploration", module)
+    config = CustomExplorationConfig(kind="my_exploration:Answers", kwargs={"answer": answer})
+    exploration = make_exploration(config, replace(make_spec(), action=action), 3)
+    actions = np.zeros((3, *action.shape), action.dtype)
+
+    with pytest.raises(DataError) as error:
+        exploration.apply(actions, np.zeros(3, np.int64), 0, None, np.random.default_rng(0))
+
+    assert one_line(error).startswith('exploration.kind: "my_exploration:Answers": ')
+    assert words in str(error.value)
+
+
+def test_actions_of_an_exploration_of_ones_own_are_taken_in_storage_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("my_exploration")
+    module.Answers = Answers  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_exploration", module)
+    config = CustomExplorationConfig(kind="my_exploration:Answers", kwargs={"answer": [3.0, 0.0]})
+    exploration = make_exploration(config, replace(make_spec(), action=FOUR), 2)
+
+    actions = exploration.apply(np.zeros(2, np.int64), np.zeros(2, np.int64), 0, None, np.random.default_rng(0))
+
+    assert actions.dtype == np.int64
+    assert actions.tolist() == [3, 0]
