@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -34,6 +34,16 @@ class CounterEnv(gymnasium.Env[np.ndarray, int]):
 
     def _shown(self) -> np.ndarray:
         return self._buffer if self._shares_buffer else self._buffer.copy()
+
+
+class SeedLogEnv(CounterEnv):
+    """Notes the seeds that all of its kind were given."""
+
+    seeds: ClassVar[list[int | None]] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self.seeds.append(seed)
+        return super().reset(seed=seed, options=options)
 
 
 class FragileEnv(CounterEnv):

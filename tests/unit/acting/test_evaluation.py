@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.envs import SeedLogEnv
 from helpers.one_line import one_line
 from helpers.peculiar_envs import Database
 from helpers.scripted import ScriptedBatch, make_agent, make_config, snapshot_of
 
 from amago_ray.acting.env_runner import EnvRunner, make_env_runner
 from amago_ray.acting.evaluation import (
-    EVALUATION_RUNNER,
     EvaluationInterrupted,
     Evaluator,
     make_evaluation_runner,
@@ -115,12 +115,23 @@ def test_an_evaluation_is_reproducible_and_its_worlds_belong_to_its_number() -> 
 
 
 def test_evaluation_and_training_share_no_worlds() -> None:
-    config = maze_config(num_episodes=4, num_envs=4)
-    training = make_env_runner(config, run_id=8, runner=0, incarnation=0)
-    evaluation = make_evaluation_runner(config, MAZE, 4, 0, greedy=False)
-    seeds = [set(runner._seeds.tolist()) for runner in (training, evaluation)]
-    assert not seeds[0] & seeds[1]
-    assert evaluation._ids[0].runner == EVALUATION_RUNNER
+    env = EnvConfig(id="helpers.envs:SeedLogEnv")
+    config = replace(make_config(), env=env, seed=5, exploration=NoExplorationConfig())
+    seeds = []
+    for make in (
+        lambda: make_env_runner(config, run_id=8, runner=0, incarnation=0),
+        lambda: make_evaluation_runner(config, env, config.rollout.num_envs_per_env_runner, 0, greedy=False),
+    ):
+        runner = make()
+        # Spaces were read from one of a fixed seed.
+        SeedLogEnv.seeds.clear()
+        for _ in range(20):
+            runner.step()
+        runner.close()
+        seeds.append(set(SeedLogEnv.seeds))
+    training, evaluation = seeds
+    assert len(training) >= 4 * config.rollout.num_envs_per_env_runner <= len(evaluation)
+    assert not training & evaluation
 
 
 def test_every_environment_of_a_mixture_is_evaluated_as_often() -> None:
