@@ -22,7 +22,7 @@ from amago_ray.data.specs import ActionSpec
 from amago_ray.nets.custom import checked
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Shaped
+    from jaxtyping import Bool, Float, Int, Shaped
 
 Moments = tuple[Tensor, ...]
 """(probabilities,) or (mean, standard deviation), each `[..., A]`."""
@@ -128,7 +128,7 @@ class DiscreteDistribution(PolicyDistribution):
     def sample(self, moments: Moments, noise: Tensor) -> Tensor:
         (probs,) = moments
         probs = probs.detach()
-        index = noise if noise.dtype == torch.int64 else _inverse_cdf(probs, noise)
+        index = noise if noise.dtype == torch.int64 else inverse_cdf(probs, noise)
         return functional.one_hot(index, self.num_features).to(probs.dtype)
 
     @override
@@ -141,11 +141,11 @@ class DiscreteDistribution(PolicyDistribution):
             return _mask_logits(params, mask).argmax(-1)
         probs = self._clamped_probabilities(params, mask)
         noise = torch.rand(params.shape[:-1], generator=generator, device=params.device)
-        return _inverse_cdf(probs, noise)
+        return inverse_cdf(probs, noise)
 
     def _clamped_probabilities(self, params: Tensor, mask: Tensor | None) -> Tensor:
         """Clamped but not renormalised; exactly 0 where masked."""
-        probs = _softmax(_mask_logits(params, mask)).clamp(self._low, self._high)
+        probs = softmax(_mask_logits(params, mask)).clamp(self._low, self._high)
         return probs if mask is None else probs * _some_allowed(mask)
 
 
@@ -339,14 +339,15 @@ def _mask_logits(params: Tensor, mask: Tensor | None) -> Tensor:
     return params if mask is None else params.masked_fill(~_some_allowed(mask), -torch.inf)
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """Over the last axis. On a CPU one over fewer numbers than a vector has is five times slower than across rows."""
+def softmax(logits: Float[Tensor, "*R A"]) -> Float[Tensor, "*R A"]:
+    """Probabilities over the last axis."""
     if logits.device.type != "cpu" or logits.shape[-1] >= _CPU_LANES:
         return logits.softmax(-1)
+    # Over fewer numbers than a vector has it is five times slower than across rows.
     return logits.movedim(-1, 0).softmax(0).movedim(0, -1).contiguous()
 
 
-def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+def inverse_cdf(probs: Float[Tensor, "*R A"], uniform: Float[Tensor, "*R"]) -> Int[Tensor, "*R"]:
     """Index `[...]` drawn from `probs [..., A]`, which need not sum to 1, by `uniform [...]` in [0, 1).
 
     The threshold lies in (0, total], so that an entry of probability 0 is never drawn, not even by rounding.
@@ -367,6 +368,6 @@ def _straight_through(probs: Tensor, gumbel: Tensor, temperature: float = 0.5) -
     """
     allowed = probs > 0
     logits = probs.clamp_min(_MIN_PROBABILITY).log().masked_fill(~allowed, -torch.inf)
-    soft = _softmax((logits + gumbel) / temperature)
+    soft = softmax((logits + gumbel) / temperature)
     hard = functional.one_hot(soft.argmax(-1), probs.shape[-1]).to(soft.dtype)
     return hard - soft.detach() + soft

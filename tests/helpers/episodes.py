@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -20,6 +21,8 @@ from amago_ray.data import (
     ObservationSpec,
     PolicyVersion,
 )
+from amago_ray.data.arrow_codec import read_stream, to_episode
+from amago_ray.replay.layout import find_segments
 
 GRID = 4
 """Goals are cells of a grid of this size: small, so that random walks meet them."""
@@ -240,3 +243,12 @@ def assert_equal_episodes(found: Episode, expected: Episode) -> None:
     ):
         assert getattr(found, name) == getattr(expected, name)
         assert type(getattr(found, name)) is type(getattr(expected, name))
+
+
+def stored_episodes(directory: Path) -> list[Episode]:
+    """What the files of a shard's directory hold, oldest first."""
+    episodes = []
+    for path in find_segments(directory):
+        schema, encoded = read_stream(path.read_bytes(), str(path))
+        episodes += [to_episode(each.batch, each.header, schema) for each in encoded]
+    return episodes

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.episodes import stored_episodes
 from helpers.local_runs import tiny_config
 
 import amago_ray
 from amago_ray.config.relabel import InstructionRelabelConfig
-from amago_ray.data.episode import Episode
 from amago_ray.envs.make import make_spec
 from amago_ray.relabel.make import make_relabeler
-from amago_ray.replay.make import make_shard
-from amago_ray.training.run_directory import RunDirectory
 
 
 @pytest.mark.parametrize("strategy", ["all", "some", "all_or_nothing"])
@@ -35,16 +33,13 @@ def test_ragged_goals_are_stored_relabeled_and_trained_on(strategy: str, tmp_pat
     assert last["learner_steps"] == 4
     assert last["replay/relabeled_share"] > 0
     spec = make_spec(config.envs)
-    claim = RunDirectory.open(outcome.run_directory).claim
-    shard = make_shard(config, spec, outcome.run_directory / "replay", claim, 0)
     relabeler = make_relabeler(InstructionRelabelConfig(strategy="all"), spec)
     counts = set()
-    for position in range(shard.report().stored_episodes):
-        episode: Episode = shard._read(position)
+    (shard,) = (outcome.run_directory / "replay").iterdir()
+    for number, episode in enumerate(stored_episodes(shard)):
         assert episode.achieved_goals is not None
         assert len(episode.achieved_goals.offsets) == len(episode) + 2
         counts |= set(np.diff(episode.achieved_goals.offsets).tolist())
-        relabeled = relabeler.relabel(episode, np.random.default_rng(position))
+        relabeled = relabeler.relabel(episode, np.random.default_rng(number))
         assert relabeled.rewards.sum() >= episode.rewards.sum()
     assert counts == {0, 1, 2, 3}
-    shard.close()

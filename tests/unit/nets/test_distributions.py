@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from amago_ray.config.agent import ActorCriticConfig
 from amago_ray.data.specs import ActionSpec
-from amago_ray.nets.distributions import _inverse_cdf, _softmax, make_distribution
+from amago_ray.nets.distributions import inverse_cdf, make_distribution, softmax
 
 pytestmark = pytest.mark.numeric
 
@@ -42,8 +42,8 @@ def test_few_and_many_probabilities_are_those_of_a_softmax(num_actions):
     above = torch.randn_like(logits)
     exact = logits.detach().double().requires_grad_()
     results = []
-    for softmax, x in ((_softmax, logits), (torch.nn.Softmax(-1), logits), (torch.nn.Softmax(-1), exact)):
-        probs = softmax(x)
+    for function, x in ((softmax, logits), (torch.nn.Softmax(-1), logits), (torch.nn.Softmax(-1), exact)):
+        probs = function(x)
         (gradient,) = torch.autograd.grad(probs, x, above.to(x.dtype))
         results.append({"probs": probs, "gradient": gradient})
     assert results[0]["probs"].is_contiguous()
@@ -113,7 +113,7 @@ def test_a_row_that_allows_nothing_is_no_nan():
 @pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
 def test_rounding_never_draws_probability_zero(uniform):
     probs = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
-    index = _inverse_cdf(probs, torch.tensor([uniform], dtype=torch.float32).clamp_max(1 - 2**-24))
+    index = inverse_cdf(probs, torch.tensor([uniform], dtype=torch.float32).clamp_max(1 - 2**-24))
     assert probs[0, index] > 0
 
 
