@@ -92,7 +92,7 @@ def read_amago_weights(path: str | Path, agent: ActorCritic) -> dict[str, Tensor
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Torch's own words advise to unpickle it whatever it holds.
-        raise CheckpointError(f"{path}: expected AMAGO weights, found a file of something else than tensors") from error
+        raise CheckpointError(f"{path}: expected AMAGO weights, got a file of something else than tensors") from error
     except Exception as error:
         # What torch raises for a file that is not its own depends on the file.
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
