@@ -51,6 +51,8 @@ def train(
         config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=address))
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other")
+    if local and address is not None:
+        raise ConfigError("local and address exclude each other")
     with _surroundings_kept(), OutputLog() as output:
         with (
             stop_on_interrupt() as on_interrupt,

@@ -43,10 +43,19 @@ def _her(config: HerRelabelConfig, spec: EnvSpec) -> HerRelabeler:
 def _require_goals(kind: str, spec: EnvSpec) -> tuple[GoalRule, int]:
     """The goal rule and the number of goals in an instruction."""
     rule, leaf = spec.goal_rule, spec.observations.get(DESIRED_GOAL)
-    if rule is None or leaf is None or spec.goal_dim < 1:
+    lacking = [
+        what
+        for what, lacks in (
+            ("desired_goal in its observations", leaf is None),
+            ("achieved goals", spec.goal_dim < 1),
+            ("attribute goal_rule (an amago_ray.data.GoalRule)", rule is None),
+        )
+        if lacks
+    ]
+    if rule is None or leaf is None or lacking:
         raise ConfigError(
-            f"relabel.kind: {kind!r} expects an environment with achieved goals, a desired_goal and a goal rule; "
-            f"{spec.name} declares none"
+            f"relabel.kind: {kind!r} expects an environment with goals and a rule for them; "
+            f"{spec.name} declares no {', no '.join(lacking)}"
         )
     num_entries = int(np.prod(leaf.shape, dtype=np.int64))
     if num_entries % spec.goal_dim:

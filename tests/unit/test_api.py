@@ -280,6 +280,7 @@ def test_a_taken_run_directory(run: Path) -> None:
 
 def test_contradictory_and_empty_requests(run: Path, tmp_path: Path) -> None:
     refused(tiny_config(tmp_path), ConfigError, "exclude each other", resume=True, overwrite=True)
+    refused(tiny_config(tmp_path), ConfigError, "local and address exclude each other", address="auto")
     for call in (
         lambda: amago_ray.evaluate(run, num_episodes=0),
         lambda: amago_ray.record(run, "x.gif", num_episodes=0),

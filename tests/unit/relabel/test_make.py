@@ -60,9 +60,13 @@ def test_custom(monkeypatch):
 @pytest.mark.parametrize(
     ("config", "spec", "message"),
     [
-        (InstructionRelabelConfig(), replace(goal_spec(), goal_rule=None), "grid declares none"),
-        (HerRelabelConfig(), replace(goal_spec(1), goal_rule=None), "grid declares none"),
-        (InstructionRelabelConfig(), replace(goal_spec(), observations={}), "grid declares none"),
+        (InstructionRelabelConfig(), replace(goal_spec(), goal_rule=None), "grid declares no attribute goal_rule"),
+        (HerRelabelConfig(), replace(goal_spec(1), goal_rule=None), "grid declares no attribute goal_rule"),
+        (
+            InstructionRelabelConfig(),
+            replace(goal_spec(), observations={}),
+            "grid declares no desired_goal in its observations",
+        ),
         (HerRelabelConfig(), goal_spec(2), "expected 'instruction' for the 2 goals of grid, got 'her'"),
         (InstructionRelabelConfig(), goal_spec(1, GoalRule(persistent=True)), "expected 'her', got 'instruction'"),
         (
