@@ -161,7 +161,7 @@ def status(run: RunArgument, debug: DebugOption = False) -> None:
     from amago_ray.telemetry.metrics import flatten
     from amago_ray.training.run_directory import RunDirectory
 
-    newest = flatten(RunDirectory.open(run).read_status())
+    newest = flatten(RunDirectory.open(run).read_status()) or {"state": "nothing reported yet"}
     if "unix_time_s" in newest:
         written_s = newest.pop("unix_time_s")
         age = duration(max(time.time() - written_s, 0.0))

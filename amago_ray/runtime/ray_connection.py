@@ -15,10 +15,13 @@ from amago_ray.config import Config
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.placement import alive_nodes, place_shards, require_room, required_cpus
-from amago_ray.runtime.reachability import require_cluster, require_temporary_directory
+from amago_ray.runtime.reachability import require_cluster, require_joined, require_temporary_directory
 
 NAMESPACE = "amago_ray"
 """Where the named actors of all runs live; they carry the run's name in theirs."""
+
+# Ray hands the number to a process that reads it as 32 bits, and waits for that process in vain if it does not fit.
+_MOST_CPUS = 2**31 - 1
 
 # Says at every start that token authentication is on, which is Ray's default.
 logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -32,25 +35,29 @@ def ray_connection(config: Config) -> Iterator[None]:
     share them.
 
     Raises:
-        TrainingError: the cluster cannot be reached or is too small.
+        TrainingError: the cluster cannot be reached or is too small, or this process has joined another one.
     """
+    address = config.cluster.address
     if ray.is_initialized():
+        if address is not None:
+            require_joined(address, ray.get_runtime_context().gcs_address)
         _require_room(config)
         yield
         return
-    address = config.cluster.address
     # What workers print, environments above all, stays in their logs: the driver shows a table, and warnings reach it
     # by the control actor, each kind once.
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     # Nothing but this run's actors is started here: idle workers for tasks would only cost start-up time.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    if address is None:
-        require_temporary_directory()
-    else:
+    num_cpus = config.cluster.num_cpus or max(os.cpu_count() or 1, math.ceil(required_cpus(config)))
+    if address is not None:
         require_cluster(address)
+    elif num_cpus > _MOST_CPUS:
+        raise TrainingError(f"expected at most {_MOST_CPUS:,} CPUs, more than which Ray cannot count, got {num_cpus:,}")
+    else:
+        require_temporary_directory()
     try:
         if address is None:
-            num_cpus = config.cluster.num_cpus or max(os.cpu_count() or 1, math.ceil(required_cpus(config)))
             ray.init(
                 # Never one that `ray start` left running on this machine: that has to be asked for.
                 address="local",

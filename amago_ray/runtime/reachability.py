@@ -87,3 +87,39 @@ def require_cluster(address: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         _, _, reason = joined.stderr.rpartition("REASON ")
         line = short(reason) or f"exit code {joined.returncode}"
         raise TrainingError(f"{where}: {line}: is it a cluster of this version of Ray, with this process's token?")
+
+
+def require_joined(address: str, joined: str) -> None:
+    """See that the cluster at `joined`, which this process has joined already, is the one asked for at `address`.
+
+    Raises:
+        TrainingError: it is another one.
+    """
+    if address in ("auto", joined):
+        return
+    (host, _, port), (joined_host, _, joined_port) = address.rpartition(":"), joined.rpartition(":")
+    are_here = all(_is_here(each) for each in (host, joined_host))
+    if port != joined_port or not (are_here or _numbers(host) & _numbers(joined_host)):
+        raise TrainingError(
+            f'cluster.address: "{address}": this process has joined Ray at {joined} already; ray.shutdown() leaves it'
+        )
+
+
+def _numbers(host: str) -> set[str]:
+    """The numeric addresses of a host; none if it is unknown."""
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
+    except (OSError, UnicodeError):
+        return set()
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this machine: only to addresses of its own can a socket be bound."""
+    for number in _numbers(host):
+        with socket.socket(socket.AF_INET6 if ":" in number else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((number, 0))
+            except OSError:
+                continue
+            return True
+    return False

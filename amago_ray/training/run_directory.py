@@ -101,7 +101,7 @@ class RunDirectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Run id, versions, host, seed and the number of sessions so far."""
+        """Run id, versions, host, seed, the number of sessions so far, and where the newest one kept run and replay."""
         return _read_json(self.path / _METADATA_FILE)
 
     @property
@@ -131,6 +131,8 @@ class RunDirectory:
             self._check(resume=resume, overwrite=overwrite)
             self._found = self._read_ours() or {}
             self._mode = "resume" if resume else "overwrite" if overwrite else "new"
+            if resume:
+                self._check_copied()
             # Runs of a version without run ids get theirs when they are resumed.
             self._run_id = (self._found.get("run_id") if resume else None) or _draw_run_id()
             for number in range(self._num_shards):
@@ -155,6 +157,8 @@ class RunDirectory:
             "run_id": self.claim.run_id,
             "seed": config.seed,
             "sessions": self.session,
+            "directory": str(self.path),
+            "replay": str(self.replay),
         }
         # The mark comes first: a directory with anything else of a run in it is known as one.
         contents = {_METADATA_FILE: json.dumps(document, indent=1).encode(), CONFIG_FILE: dump_yaml(config).encode()}
@@ -230,8 +234,8 @@ class RunDirectory:
         if self._read_ours() is None:
             if names and not (names == ["replay"] and _is_half_made(self.path / "replay")):
                 raise RunDirectoryError(
-                    f'{self.path}: expected a free folder or a run\'s, got "{names[0]}" that no run has written: '
-                    "choose another name"
+                    f"{self.path}: expected a free folder or a run's, known by its {_METADATA_FILE}, "
+                    f'got "{names[0]}" that no run has written: choose another name'
                 )
             return
         for name in names:
@@ -252,6 +256,23 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.path}: taken by an earlier run: go on with --resume, replace it with --overwrite, "
                 "or choose another --name"
+            )
+
+    def _check_copied(self) -> None:
+        """Refuse a copy that would go on in the replay of the run that it was copied from: both would drop and cut off
+        each other's episodes, which have equal ids.
+        """
+        original = RunDirectory(Path(self._found.get("directory", self.path)))
+        if not original.path.is_dir() or original.path.samefile(self.path):
+            return
+        found = original._read_ours() or {}
+        if found.get("run_id") != self._found.get("run_id") or "replay" not in found:
+            return
+        replay = Path(found["replay"])
+        if replay.is_dir() and self.replay.is_dir() and replay.samefile(self.replay):
+            raise RunDirectoryError(
+                f"{self.path}: a copy of the run {original.path}, whose replay is {replay}: copy that too, and name "
+                "the copy as replay.directory"
             )
 
     def _remove_earlier(self) -> None:

@@ -107,6 +107,14 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "nothing" in capsys.readouterr().err
 
 
+def test_status_of_a_run_that_was_killed_before_it_said_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = begun(Config(env=EnvConfig(id="some-env"), name="mine", runs_dir=str(tmp_path)))
+    assert run("status", str(directory.path)) == 0
+    assert "nothing reported yet" in capsys.readouterr().out
+
+
 def test_status_says_how_far_a_run_is_and_since_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = Config(env=EnvConfig(id="some-env"), name="mine", runs_dir=str(tmp_path))
     directory = RunDirectory.of(config)

@@ -10,7 +10,7 @@ import pytest
 from helpers.one_line import one_line
 
 from amago_ray.errors import TrainingError
-from amago_ray.runtime.reachability import require_cluster, require_temporary_directory
+from amago_ray.runtime.reachability import require_cluster, require_joined, require_temporary_directory
 
 
 def reason_against(environment: dict[str, str]) -> str:
@@ -70,3 +70,17 @@ def test_a_host_that_does_not_exist() -> None:
 
 def test_what_listens_and_is_no_ray(silent: str) -> None:
     assert "no Ray cluster answers there within 5 s" in reason_at(silent)
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:6379", "localhost:6379"])
+def test_a_cluster_that_was_joined_before_may_be_named_in_several_ways(address: str) -> None:
+    require_joined(address, "127.0.0.1:6379")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:6380", "192.0.2.1:6379", "no-such-host.invalid:6379", "ray://127.0.0.1:6379", "nonsense"]
+)
+def test_another_cluster_than_was_joined_before_is_refused(address: str) -> None:
+    with pytest.raises(TrainingError, match=r"has joined Ray at .* already") as error:
+        require_joined(address, "127.0.0.1:6379")
+    assert address in one_line(error)

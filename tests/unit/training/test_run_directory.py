@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -145,6 +146,39 @@ def test_a_run_of_a_version_without_run_ids_gets_one_when_it_is_resumed(tmp_path
     assert begun(config, resume=True).claim.run_id == resumed.claim.run_id
     DirectoryOwner(resumed.replay / "shard_0", resumed.claim, shard=0, incarnation=1).close()
     assert (directory.replay / "shard_0" / SEGMENT).exists()
+
+
+def test_a_copy_is_resumed_with_a_copy_of_replay_alone(tmp_path: Path) -> None:
+    shared = tmp_path / "data"
+    config = make_config(tmp_path, replay=ReplayConfig(directory=str(shared)))
+    directory = begun(config)
+    store(shared, 0, directory.claim.run_id)
+    directory.reports.write_text("{}\n")
+    directory.close()
+    shutil.copytree(directory.path, tmp_path / "runs" / "copy")
+    copied = replace(config, name="copy")
+    line = refused(copied, RunDirectoryError, "a copy of the run", resume=True)
+    assert str(directory.path) in line
+    assert "replay.directory" in line
+    begun(config, resume=True).close()
+
+    shutil.copytree(shared, tmp_path / "data_copy")
+    begun(replace(copied, replay=ReplayConfig(directory=str(tmp_path / "data_copy"))), resume=True).close()
+
+
+@pytest.mark.parametrize("kept", ["outside", "inside"])
+def test_a_run_that_was_moved_or_copied_whole_is_resumed(tmp_path: Path, kept: str) -> None:
+    settings = {"replay": ReplayConfig(directory=str(tmp_path / "data"))} if kept == "outside" else {}
+    config = make_config(tmp_path, **settings)
+    directory = begun(config)
+    directory.reports.write_text("{}\n")
+    store(directory.replay, 0, directory.claim.run_id)
+    directory.close()
+    if kept == "inside":
+        shutil.copytree(directory.path, tmp_path / "runs" / "other")
+    else:
+        directory.path.rename(tmp_path / "runs" / "other")
+    begun(replace(config, name="other"), resume=True).close()
 
 
 def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
