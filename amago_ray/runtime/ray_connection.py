@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from amago_ray.config import Config
+from amago_ray.envs.foreign import kept_signal_handlers
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.placement import alive_nodes, place_shards, require_room, required_cpus
@@ -57,17 +58,19 @@ def ray_connection(config: Config) -> Iterator[None]:
     else:
         require_temporary_directory()
     try:
-        if address is None:
-            ray.init(
-                # Never one that `ray start` left running on this machine: that has to be asked for.
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=config.cluster.dashboard,
-                namespace=NAMESPACE,
-                **quiet,
-            )
-        else:
-            ray.init(address=address, namespace=NAMESPACE, **quiet)
+        # Ray would have SIGTERM end this process at once, without a checkpoint.
+        with kept_signal_handlers():
+            if address is None:
+                ray.init(
+                    # Never one that `ray start` left running on this machine: that has to be asked for.
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=config.cluster.dashboard,
+                    namespace=NAMESPACE,
+                    **quiet,
+                )
+            else:
+                ray.init(address=address, namespace=NAMESPACE, **quiet)
     except Exception as error:
         where = "on this machine" if address is None else f'at "{address}"'
         raise TrainingError(f"Ray cannot be started {where}: {short_line(error)}") from error

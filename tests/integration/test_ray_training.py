@@ -59,6 +59,18 @@ def test_ctrl_c_checkpoints_and_resume_goes_on(small_run: SmallRun) -> None:
     assert later["episodes"] > saved["episodes"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_checkpoint_as_ctrl_c_does(small_run: SmallRun, number: signal.Signals) -> None:
+    """Ray's own handler of SIGTERM, which it installs when it starts, would end the process at once."""
+    process = small_run.start("stop.env_steps=1000000", "checkpoint.interval_s=1000000")
+    small_run.wait_until(lambda: any(r["learner_steps"] > 20 for r in small_run.metrics()), process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "stopped by the user" in output
+    assert checkpoint_metadata(small_run.path)["learner_steps"] > 20
+
+
 def test_killed_driver_resumes_with_its_replay(small_run: SmallRun) -> None:
     process = small_run.start("stop.env_steps=1000000")
     latest = small_run.path / "checkpoints" / "latest"
