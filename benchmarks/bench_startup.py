@@ -52,16 +52,15 @@ def launch(config: str, overrides: Sequence[str], name: str, timeout_s: float) -
 
 def follow(run: Path, began: float, process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, float]:
     """Seconds from `began` (Unix time) to the stages that the run's files tell."""
-    status, metrics = run / "status.json", run / "metrics.jsonl"
+    metrics = run / "metrics.jsonl"
     stages: dict[str, float] = {}
     while "first update" not in stages:
         time.sleep(0.01)
         if process.poll() is not None or time.time() - began > timeout_s:
             raise RuntimeError("no first update")
         if (run / "config.yaml").exists():
-            stages.setdefault("settings read", (run / "config.yaml").stat().st_mtime - began)
-        if status.exists():
-            stages.setdefault("Ray up", json.loads(status.read_text())["time"] - began)
+            # Written when everything that the run needs has been made.
+            stages.setdefault("parts made", (run / "config.yaml").stat().st_mtime - began)
         for line in metrics.read_bytes().split(b"\n")[:-1] if metrics.exists() else []:
             report = json.loads(line)
             stages.setdefault("first report", report["unix_time_s"] - began)
