@@ -21,7 +21,7 @@ from pathlib import Path
 from measuring.load import LoadWindow
 from measuring.machine import commit, hardware, now
 
-STAGES = ("settings read", "Ray up", "first report", "first episode", "first update", "processor s", "others' s")
+STAGES = ("parts made", "first report", "first episode", "first update", "processor s", "others' s")
 
 
 def launch(config: str, overrides: Sequence[str], name: str, timeout_s: float) -> dict[str, float]:
