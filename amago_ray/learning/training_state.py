@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from amago_ray.agent.actor_critic import ACTING_PREFIXES
 from amago_ray.agent.weights import snapshot_from_bytes, snapshot_to_bytes, to_arrays, to_tensors
 from amago_ray.data.episode import PolicyVersion
-from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE, write_atomically
+from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.errors import CheckpointError, error_line
 
@@ -67,28 +66,6 @@ def state_from_files(read: Callable[[str], bytes]) -> dict[str, Any]:
     if found != expected:
         raise CheckpointError(f"{TRAINING_STATE_FILE}: expected content with hash {expected}, got {found}")
     return state
-
-
-def save_training_state(directory: str | Path, state: Mapping[str, Any]) -> None:
-    """Write both files into an existing directory."""
-    for name, content in state_to_files(state).items():
-        write_atomically(Path(directory) / name, content)
-
-
-def load_training_state(directory: str | Path) -> dict[str, Any]:
-    """Read what `save_training_state` wrote.
-
-    Raises:
-        CheckpointError: a file is missing or broken, or the files do not belong together.
-    """
-
-    def read(name: str) -> bytes:
-        try:
-            return (Path(directory) / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{directory}: expected a file {name}, got {error.strerror}") from error
-
-    return state_from_files(read)
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,16 +1,18 @@
+import io
+
 import pytest
 import torch
 from helpers.batches import make_batch, make_config, make_spec
 
-from amago_ray.agent.weights import load_snapshot
+from amago_ray.agent.weights import snapshot_from_bytes
 from amago_ray.errors import CheckpointError
 from amago_ray.learning.learner import Learner
 from amago_ray.learning.training_state import (
     POLICY_FILE,
     TRAINING_STATE_FILE,
-    load_training_state,
-    save_training_state,
+    state_from_files,
     state_hash,
+    state_to_files,
 )
 
 
@@ -21,13 +23,13 @@ def make_learner(steps=0, seed=0, **options):
     return learner
 
 
-def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path):
+def test_a_resumed_learner_goes_on_bit_for_bit():
     """Weights, targets, normalisers, optimizer, schedule, counters, randomness: all that is saved is loaded."""
     options = {"learner": {"warmup_steps": 10}}
     uninterrupted = make_learner(4, **options)
-    save_training_state(tmp_path, uninterrupted.state_dict())
+    files = state_to_files(uninterrupted.state_dict())
     resumed = make_learner(0, seed=9, **options)
-    resumed.load_state_dict(load_training_state(tmp_path))
+    resumed.load_state_dict(state_from_files(files.__getitem__))
     assert state_hash(resumed.state_dict()) == state_hash(uninterrupted.state_dict())
     for learner in (uninterrupted, resumed):
         for step in range(3):
@@ -54,40 +56,35 @@ def test_the_hash_sees_every_tensor_and_counter():
     assert state_hash({**state, "incarnation": 99}) == reference
 
 
-def test_policy_weights_are_readable_by_themselves(tmp_path):
+def test_policy_weights_are_readable_by_themselves():
     learner = make_learner(2)
-    save_training_state(tmp_path, learner.state_dict())
-    snapshot = load_snapshot(tmp_path / POLICY_FILE)
+    snapshot = snapshot_from_bytes(state_to_files(learner.state_dict())[POLICY_FILE], POLICY_FILE)
     assert snapshot.version == (1, 2)
     assert snapshot.arrays.keys() == learner.snapshot().arrays.keys()
 
 
-def test_nothing_needs_unpickling(tmp_path):
-    save_training_state(tmp_path, make_learner(1).state_dict())
-    assert "state" in torch.load(tmp_path / TRAINING_STATE_FILE, weights_only=True)
+def test_nothing_needs_unpickling():
+    content = state_to_files(make_learner(1).state_dict())[TRAINING_STATE_FILE]
+    assert "state" in torch.load(io.BytesIO(content), weights_only=True)
 
 
-def test_files_of_two_checkpoints_do_not_mix(tmp_path):
+def test_files_of_two_checkpoints_do_not_mix():
     learner = make_learner(1)
-    save_training_state(tmp_path, learner.state_dict())
-    policy = (tmp_path / POLICY_FILE).read_bytes()
+    before = state_to_files(learner.state_dict())
     learner.step(make_batch(make_spec(), [6, 4]))
-    save_training_state(tmp_path, learner.state_dict())
-    (tmp_path / POLICY_FILE).write_bytes(policy)
+    after = state_to_files(learner.state_dict())
     with pytest.raises(CheckpointError, match="expected content with hash"):
-        load_training_state(tmp_path)
+        state_from_files({**after, POLICY_FILE: before[POLICY_FILE]}.__getitem__)
 
 
 @pytest.mark.parametrize("name", [POLICY_FILE, TRAINING_STATE_FILE])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text"])
-def test_broken_files_are_one_readable_line(tmp_path, name, damage):
-    save_training_state(tmp_path, make_learner(1).state_dict())
-    content = (tmp_path / name).read_bytes()
-    (tmp_path / name).unlink()
-    if damage != "missing":
-        (tmp_path / name).write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"text\n"}[damage])
+@pytest.mark.parametrize("damage", ["empty", "cut", "text"])
+def test_broken_files_are_one_readable_line(name, damage):
+    files = state_to_files(make_learner(1).state_dict())
+    content = files[name]
+    files[name] = {"cut": content[: len(content) // 2], "empty": b"", "text": b"text\n"}[damage]
     with pytest.raises(CheckpointError, match="expected") as error:
-        load_training_state(tmp_path)
+        state_from_files(files.__getitem__)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
 
