@@ -6,8 +6,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import TrainingError
 from amago_ray.replay.owner import Claim
 from amago_ray.runtime.actors import ending, get, is_ready, wait_any, was_made
-from amago_ray.runtime.endings import Ending, short_line
+from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.evaluations import Evaluations
+from amago_ray.runtime.learners import Learners
 from amago_ray.runtime.ledger import LedgerState, Totals
 from amago_ray.runtime.messages import ControlReport, ControlState
 from amago_ray.runtime.placement import (
@@ -29,29 +28,19 @@ from amago_ray.runtime.placement import (
     gpus_per_learner,
     place_shards,
     shard_hosts,
-    share_out,
 )
 from amago_ray.runtime.run_actors import RunActors
-from amago_ray.runtime.supervisor import RestartBudget, Started, Supervisor
+from amago_ray.runtime.runners import Runners
+from amago_ray.runtime.shards import Shards
+from amago_ray.runtime.supervisor import Supervisor
 from amago_ray.training.checkpoints import Checkpoint
-from amago_ray.training.ports import Capture, CaptureError, Counters, EvaluationResult, Report
+from amago_ray.training.ports import Capture, Counters, EvaluationResult, Report
 
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 20.0
 _ANSWER_TIMEOUT_S = 10.0
-_CAPTURE_TIMEOUT_S = 60.0
-_BEGIN_TIMEOUT_S = 60.0
 _LONGEST_SILENT_START_S = 30.0
-
-
-@dataclass
-class _ShardWatch:
-    """What is known of a shard's process; its incarnation is 0 before it was made."""
-
-    number: int
-    incarnation: int = 0
-    budget: RestartBudget = field(default_factory=RestartBudget)
 
 
 class RayBackend:
@@ -69,16 +58,14 @@ class RayBackend:
         self._is_interrupted = False
         self._ledger = LedgerState()
         self._counters = Counters()
-        # What a learner that starts goes on from: a checkpoint's files.
-        self._files: Mapping[str, bytes] | None = None
         self._first_env_steps = 0
         self._control: Any = None
         self._watch: Any = None
         self._is_filled = False
-        self._shards: list[Any] = []
-        self._shard_watches: dict[Any, _ShardWatch] = {}
-        self._hosts: dict[str, str] = {}
-        self._hosts_before: dict[int, str] = {}
+        self._shards = Shards(config, self._actors)
+        self._runners = Runners(self._actors, self._supervisor)
+        self._is_resumed = False
+        self._hosts_before: Mapping[int, str] = {}
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
         """Create all actors, in parallel, and wait until each has been made. They wait for the control actor's filling.
@@ -89,28 +76,25 @@ class RayBackend:
         """
         config = self._config
         nodes = alive_nodes()
+        files = None
         if checkpoint is not None:
+            self._is_resumed = True
             self._counters = Counters(
                 *(int(checkpoint.metadata[name]) for name in ("env_steps", "learner_steps", "episodes"))
             )
-            self._files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
+            files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
             self._hosts_before = shard_hosts(checkpoint.metadata.get("state", {}))
         places = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before=self._hosts_before)
-        self._hosts = {str(place.number): place.host for place in places}
         self._first_env_steps = self._counters.env_steps
         base: dict[str, Totals] = {
             "env_runner": {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}
         }
         self._ledger = LedgerState(base, learner=PolicyVersion(-1, self._counters.learner_steps))
         self._control = self._actors.start_control()
-        for place in places:
-            shard = self._actors.start_shard(place)
-            self._shards.append(shard)
-            self._shard_watches[shard.watch.remote(0)] = _ShardWatch(place.number)
-        self._learner_gpus = gpus_per_learner(config, nodes)
-        self._supervisor.start("learner", self._start_learner)
-        for number in range(config.rollout.num_env_runners):
-            self._supervisor.start(f"env runner {number}", partial(self._start_runner, number))
+        self._shards.start(places)
+        self._learners = Learners(self._actors, self._supervisor, files)
+        self._learners.start(self._control, self._shards.handles, gpus_per_learner(config, nodes))
+        self._runners.start(config.rollout.num_env_runners, self._control, self._shards.handles)
         self._await_makings()
 
     def start(self) -> None:
@@ -119,45 +103,11 @@ class RayBackend:
         Raises:
             AmagoRayError: a shard cannot write its directory.
         """
-        begun = [shard.begin.remote() for shard in self._shards]
-        late = ray.wait(begun, num_returns=len(begun), timeout=_BEGIN_TIMEOUT_S)[1]
-        for number, reference in enumerate(begun):
-            if reference in late:
-                raise TrainingError(f"the replay shard {number} did not begin within {_BEGIN_TIMEOUT_S:g} s")
-            end = ending(reference, reference)
-            if end.kind != "returned":
-                raise end.failure(f"the replay shard {number} cannot begin")
-        if self._files is not None:
-            self._take_over_shards()
-        for shard in self._shards:
-            shard.report.remote()
+        self._shards.begin()
+        if self._is_resumed:
+            self._warnings.extend(self._shards.take_over(self._hosts_before))
+        self._shards.report()
         self._watch = self._control.watch.remote()
-
-    def _take_over_shards(self) -> None:
-        """Let shards take over what belonged to shards that the run has no longer."""
-        num_shards, num_before = len(self._shards), len(self._hosts_before)
-        shares = share_out([get(shard.surplus.remote(), _BEGIN_TIMEOUT_S) for shard in self._shards])
-        takings = [shard.adopt.remote(share) for shard, share in zip(self._shards, shares, strict=True)]
-        while ray.wait(takings, num_returns=len(takings), timeout=_LONGEST_SILENT_START_S)[1]:
-            _log.warning("still taking over the episodes of replay shards that are no longer")
-        taken: dict[int, int] = {}
-        for number, reference in enumerate(takings):
-            end = ending(reference)
-            if end.kind != "returned":
-                raise end.failure(f"the replay shard {number} cannot take over the episodes of others")
-            taken |= end.value
-        if num_before and num_before != num_shards:
-            each = self._config.replay.capacity_timesteps // num_shards
-            self._warnings.append(
-                f"replay.num_shards is {num_shards}, was {num_before}: each shard now holds up to {each:,} transitions"
-            )
-        for shard, num_episodes in sorted(taken.items()):
-            self._warnings.append(f"{num_episodes:,} episodes of the former replay shard {shard} were taken over")
-        for shard, host in sorted(self._hosts_before.items()):
-            if shard >= num_shards and shard not in taken:
-                self._warnings.append(
-                    f"the episodes of the former replay shard {shard} on {host} are out of use: no shard is there"
-                )
 
     def advance(self, timeout_s: float) -> Report:
         """Wait a while, or until something happens, and report.
@@ -196,13 +146,9 @@ class RayBackend:
         Raises:
             CaptureError: the learner is dead, or does not answer.
         """
-        try:
-            learner_steps, files = get(self._learner.capture.remote(), timeout_s=_CAPTURE_TIMEOUT_S)
-        except ray.exceptions.RayError as error:
-            raise CaptureError(f"the learner does not answer: {short_line(error)}") from error
-        self._files = files
+        learner_steps, files = self._learners.capture()
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
-        return Capture(counters, files, {"shard_hosts": self._hosts})
+        return Capture(counters, files, {"shard_hosts": self._shards.hosts})
 
     def finish(self) -> None:
         """Tell env runners and learner to stop; finished episodes are handed over, the last weights broadcast.
@@ -236,8 +182,11 @@ class RayBackend:
                 if running := list(self._supervisor.running):
                     ray.wait(running, num_returns=len(running), timeout=_STOP_TIMEOUT_S)
             self._actors.kill_supervised()
-            ends = [part.close.remote() for part in (self._control, *self._shards)]
-            ends += [*self._shard_watches, *([] if self._watch is None else [self._watch])]
+            ends = [
+                self._control.close.remote(),
+                *self._shards.close(),
+                *([] if self._watch is None else [self._watch]),
+            ]
             ray.wait(ends, num_returns=len(ends), timeout=_ANSWER_TIMEOUT_S)
         except (ray.exceptions.RayError, TimeoutError) as error:
             # Everything acknowledged is on disk.
@@ -248,7 +197,7 @@ class RayBackend:
         """Wait a while, or until something ends or happens, and deal with it."""
         running, evaluations = self._supervisor.running, self._evaluations.running
         watch = [] if self._watch is None else [self._watch]
-        for reference in wait_any([*running, *evaluations, *self._shard_watches, *watch], timeout_s):
+        for reference in wait_any([*running, *evaluations, *self._shards.watches, *watch], timeout_s):
             if reference in running:
                 end = ending(reference, running[reference].made)
                 if self._stopping and end.kind != "raised":
@@ -261,8 +210,9 @@ class RayBackend:
                 result, warning = self._evaluations.ended(reference, ending(reference, evaluations[reference].made))
                 self._results.extend([] if result is None else [result])
                 self._warnings.extend([] if warning is None else [warning])
-            elif reference in self._shard_watches:
-                self._answer_shard(reference)
+            elif reference in self._shards.watches:
+                warning = self._shards.answer(reference)
+                self._warnings.extend([] if warning is None else [warning])
             else:
                 self._answer_control()
 
@@ -277,30 +227,13 @@ class RayBackend:
                 for name, each in zip(self._supervisor.names, running.values(), strict=True)
                 if not was_made(each.made)
             }
-            for reference, watch in self._shard_watches.items():
-                if not watch.incarnation:
-                    unmade[f"replay shard {watch.number}"] = reference
+            unmade |= self._shards.unmade
             if not unmade and due_s == float("inf"):
                 return
             # Of one that could not be made, the end of its run tells.
             awaited = [*running, *(reference for reference in unmade.values() if not is_ready(reference))]
             if not wait_any(awaited, min(due_s, _LONGEST_SILENT_START_S)) and due_s > _LONGEST_SILENT_START_S:
                 _log.warning("still waiting until the cluster has made: %s", ", ".join(unmade))
-
-    def _answer_shard(self, reference: Any) -> None:
-        watch = self._shard_watches.pop(reference)
-        name = f"replay shard {watch.number}"
-        end = ending(reference)
-        if end.kind != "returned":
-            raise end.failure(f"the {name} cannot be made")
-        now_s = time.monotonic()
-        if watch.incarnation:
-            self._warnings.append(f"the {name} died and was started again: it goes on from what is on its disk")
-            watch.budget.failed(name, Ending("died", error=TrainingError("its process died")), now_s)
-            self._shards[watch.number].report.remote()
-        watch.budget.started(now_s)
-        watch.incarnation = end.value
-        self._shard_watches[self._shards[watch.number].watch.remote(watch.incarnation)] = watch
 
     def _answer_control(self) -> None:
         end = ending(self._watch)
@@ -318,9 +251,8 @@ class RayBackend:
             return
         if self._is_filled:
             self._warnings.append("the control actor died and was started again: it goes on from the last report")
-            for shard in self._shards:
-                shard.report.remote()
-            self._learner.broadcast.remote()
+            self._shards.report()
+            self._learners.broadcast()
         self._is_filled = True
 
     def _collect(self) -> ControlReport | None:
@@ -336,14 +268,6 @@ class RayBackend:
             self._ledger = report.ledger
             self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
         return report
-
-    def _start_runner(self, number: int) -> Started:
-        runner = self._actors.start_runner(number, self._control, self._shards)
-        return Started(runner.make.remote(), runner.run.remote())
-
-    def _start_learner(self) -> Started:
-        self._learner = self._actors.start_learner(self._control, self._shards, self._files, self._learner_gpus)
-        return Started(self._learner.make.remote(), self._learner.run.remote())
 
     def _start_evaluator(self) -> tuple[Any, Any]:
         evaluator = self._actors.start_evaluator()

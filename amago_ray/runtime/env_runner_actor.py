@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import ray
 
 from amago_ray.config import Config
-from amago_ray.data.arrow_codec import encode_episodes
-from amago_ray.data.episode import Episode
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.runtime.actors import get, is_ready
+from amago_ray.runtime.episode_sender import EpisodeSender
 from amago_ray.runtime.messages import RunnerBeat, RunnerOrders
 
 # A beat is sent with every group of episodes, and at least every so many seconds; each brings new orders and weights.
 _BEAT_INTERVAL_S = 0.1
 # Steps between looks at the clock and at what has arrived.
 _STEPS_PER_CHECK = 4
-_RESTART_PAUSE_S = 0.5
 
 
 class EnvRunnerActor:
     """A thin shell around `EnvRunner`: `run` goes on until the control actor says stop.
 
-    A beat is under way while the environments step; what it answers is applied between steps. At most
-    `rollout.max_unacknowledged_adds` groups of episodes are unacknowledged.
+    A beat is under way while the environments step; what it answers is applied between steps.
     """
 
     def __init__(
@@ -36,16 +32,18 @@ class EnvRunnerActor:
         self._config = config
         self._run_id, self._number, self._incarnation = run_id, runner, incarnation
         self._control = control
-        self._shards = shards
-        self._next_shard = runner % len(shards)
-        self._waiting: list[Episode] = []
-        self._adds: deque[tuple[Any, int, Any, int]] = deque()
+        self._sender = EpisodeSender(
+            shards,
+            first_shard=runner,
+            episodes_per_add=config.rollout.episodes_per_add,
+            max_unacknowledged_adds=config.rollout.max_unacknowledged_adds,
+        )
         self._stats: list[EpisodeStats] = []
         """Of the newest episodes: those in no beat that was answered."""
         self._num_beaten = 0
         """Of `_stats`, how many are in the beat under way."""
-        self._num_episodes = self._num_stored = 0
-        self._replay_time_s = self._weights_time_s = self._paused_time_s = 0.0
+        self._num_episodes = 0
+        self._weights_time_s = self._paused_time_s = 0.0
 
     def make(self) -> None:
         """Make the environments and the policy: before `run`, and apart from it, so that the caller learns why not."""
@@ -72,14 +70,14 @@ class EnvRunnerActor:
                     break
                 finished = self._runner.step()
                 if finished:
-                    self._waiting.extend(self._runner.take_episodes())
+                    self._sender.put(self._runner.take_episodes())
                     self._stats.extend(finished)
                     self._num_episodes += len(finished)
-                has_sent |= self._send(force=False)
+                has_sent |= self._sender.send()
             now = time.monotonic()
             must_ask = not self._may_step(orders)
             if pending is None and (has_sent or must_ask or now - beaten_at > _BEAT_INTERVAL_S):
-                self._send(force=True)
+                self._sender.send(force=True)
                 pending, beaten_at = self._beat(), now
             if pending is None or not (must_ask or is_ready(pending)):
                 continue
@@ -89,9 +87,7 @@ class EnvRunnerActor:
                 orders = get(self._control.wait_turn.remote(self._news()))
                 self._paused_time_s += time.monotonic() - began
                 orders = self._apply(orders)
-        self._send(force=True)
-        while self._adds:
-            self._await_oldest_add()
+        self._sender.finish()
         get(self._beat())
         self._runner.close()
 
@@ -131,12 +127,12 @@ class EnvRunnerActor:
             totals={
                 "env_steps": runner.env_steps,
                 "episodes": self._num_episodes,
-                "stored_episodes": self._num_stored,
+                "stored_episodes": self._sender.num_stored,
                 "dropped_episodes": runner.num_dropped_episodes,
                 "isolated_envs": runner.num_isolated_envs,
                 "acting_s": runner.policy_time_s,
                 "environment_s": runner.env_time_s,
-                "replay_s": self._replay_time_s,
+                "replay_s": self._sender.time_s,
                 "broadcast_s": self._weights_time_s,
                 "governor_s": self._paused_time_s,
             },
@@ -146,36 +142,3 @@ class EnvRunnerActor:
 
     def _beat(self) -> Any:
         return self._control.beat_runner.remote(self._news())
-
-    def _send(self, *, force: bool) -> bool:
-        """Hand waiting episodes to replay in groups, an incomplete one only if forced; whether there were any."""
-        began = time.monotonic()
-        before = len(self._waiting)
-        size = self._config.rollout.episodes_per_add
-        while len(self._waiting) >= size or (force and self._waiting):
-            group, num_episodes = encode_episodes(self._waiting[:size]), len(self._waiting[:size])
-            del self._waiting[:size]
-            shard = self._next_shard
-            self._next_shard = (shard + 1) % len(self._shards)
-            self._adds.append((self._shards[shard].add.remote(group), shard, group, num_episodes))
-            while len(self._adds) > self._config.rollout.max_unacknowledged_adds:
-                self._await_oldest_add()
-        self._replay_time_s += time.monotonic() - began
-        return len(self._waiting) < before
-
-    def _await_oldest_add(self) -> None:
-        """Wait until the oldest group is acknowledged; one whose shard is being restarted goes to the same shard again.
-
-        Raises:
-            ray.exceptions.RayError: the shard is gone for good, or cannot store the group.
-        """
-        reference, shard, group, num_episodes = self._adds.popleft()
-        while True:
-            try:
-                get(reference)
-            except ray.exceptions.ActorUnavailableError:
-                time.sleep(_RESTART_PAUSE_S)
-                reference = self._shards[shard].add.remote(group)
-            else:
-                self._num_stored += num_episodes
-                return
