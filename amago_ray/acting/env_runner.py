@@ -180,6 +180,11 @@ class EnvRunner:
         return taken
 
     @property
+    def running_lengths(self) -> npt.NDArray[np.int64]:
+        """Transitions `[E]` that each running episode has had."""
+        return self._state.time_index.copy()
+
+    @property
     def oldest_running(self) -> int:
         """The counter of the running episode that started first."""
         return min(episode_id.counter for episode_id in self._ids)

@@ -22,9 +22,6 @@ from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.sequence.make import build_sequence_model
 from amago_ray.nets.tokens import TokenColumns
 
-_REBUILD_TOKENS = 4096
-"""Tokens of one forward in `rebuild`: activations of all environments' contexts at once would dwarf the weights."""
-
 ActingState = DecoderState
 """What E running episodes carry between steps; it outlives weights."""
 
@@ -34,12 +31,21 @@ class ActingNetwork:
 
     States made under older weights stay valid for stepping, but only `rebuild` makes them those of the present ones.
     cache_dtype: of a Transformer's keys and values, see `TransformerDecoder`.
+    rebuild_tokens: of one forward in `rebuild`, about: activations of all episodes' contexts at once would dwarf the
+        weights.
     """
 
     def __init__(
-        self, config: Config, spec: EnvSpec, *, device: str = "cpu", cache_dtype: torch.dtype = torch.float32
+        self,
+        config: Config,
+        spec: EnvSpec,
+        *,
+        device: str = "cpu",
+        cache_dtype: torch.dtype = torch.float32,
+        rebuild_tokens: int = 4096,
     ) -> None:
         self._device = torch.device(device)
+        self._rebuild_tokens = rebuild_tokens
         self.context_length = config.model.sequence_model.context_length
         self._cache_dtype = cache_dtype
         encoder = build_timestep_encoder(config.model.timestep_encoder, spec)
@@ -47,8 +53,9 @@ class ActingNetwork:
         self.num_params = make_distribution(spec.action, config.agent).num_params
         """P, width of what `step` returns."""
         head = PolicyHead(model.output_dim, config.model.policy_head, len(config.agent.discounts), self.num_params)
-        self._modules = nn.ModuleDict({"timestep_encoder": encoder, "sequence_model": model, "policy_head": head})
-        self._modules.to(self._device).eval().requires_grad_(False)
+        self.modules = nn.ModuleDict({"timestep_encoder": encoder, "sequence_model": model, "policy_head": head})
+        """The networks as they are trained, with the present weights."""
+        self.modules.to(self._device).eval().requires_grad_(False)
         self._encoder, self._model, self._head = encoder, model, head
         self._fold()
 
@@ -58,7 +65,7 @@ class ActingNetwork:
         Raises:
             CheckpointError: a weight is missing or has another shape; the old weights then stay.
         """
-        targets = self._modules.state_dict()
+        targets = self.modules.state_dict()
         for name, target in targets.items():
             if name not in arrays:
                 raise CheckpointError(f"weights: expected {name} {list(target.shape)}, got no such array")
@@ -75,7 +82,7 @@ class ActingNetwork:
     def initial_state(self, batch_size: int) -> ActingState:
         """The state of E episodes that have not begun."""
         with torch.inference_mode():
-            state: ActingState = self._decoder.initial_state(batch_size)
+            state: ActingState = self.decoder.initial_state(batch_size)
             return state
 
     def reset(self, state: ActingState, indices: npt.NDArray[np.int64]) -> None:
@@ -90,7 +97,7 @@ class ActingNetwork:
     def step(self, tokens: TokenColumns, state: ActingState) -> Tensor:
         """Policy parameters `[E, P]` of the acting discount for one token of each episode; advances `state`."""
         with torch.inference_mode():
-            return self._policy_head(self._decoder.step(self._encode(tokens), tokens.time_index, state))
+            return self.policy_head(self.decoder.step(self.encode(tokens), tokens.time_index, state))
 
     def rebuild(
         self, state: ActingState, indices: npt.NDArray[np.int64], tokens: TokenColumns, layout: SequenceLayout
@@ -105,28 +112,31 @@ class ActingNetwork:
                 f"rebuild: expected at most {self.context_length - 1} tokens of each episode, got {layout.max_seqlen}"
             )
         with torch.inference_mode():
-            for first, last in _chunks(layout.lengths):
+            for first, last in _chunks(layout.lengths, self._rebuild_tokens):
                 part = SequenceLayout.from_lengths(layout.lengths[first:last], layout.device)
                 begin = int(layout.starts[first])
                 rows = tokens.rows(begin, begin + part.num_tokens)
-                self._decoder.rebuild(self._encode(rows), rows.time_index, part, indices[first:last], state)
+                self.decoder.rebuild(self.encode(rows), rows.time_index, part, indices[first:last], state)
 
     def _fold(self) -> None:
         """Prepare the present weights for stepping."""
         with torch.inference_mode():
-            self._encode = self._encoder.fold()
-            self._decoder = self._model.make_decoder(self.context_length, self._cache_dtype)
+            self.encode = self._encoder.fold()
+            """Of a step: token columns to `[E, D_enc]`."""
+            self.decoder = self._model.make_decoder(self.context_length, self._cache_dtype)
+            """Of a step: `[E, D_enc]` to states `[E, D]`."""
             *rest, (weight, bias) = mlp_layers(self._head.mlp)
             assert bias is not None
             acting = slice(-self.num_params, None)
-            self._policy_head = fold_mlp([*rest, (weight[acting], bias[acting])])
+            self.policy_head = fold_mlp([*rest, (weight[acting], bias[acting])])
+            """Of a step: states `[E, D]` to the acting discount's parameters `[E, P]`."""
 
 
-def _chunks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of sequences of at most `_REBUILD_TOKENS` tokens together, or of a single sequence."""
+def _chunks(lengths: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of sequences of at most so many tokens together, or of a single sequence."""
     first, num_tokens = 0, 0
     for i, length in enumerate(lengths):
-        if i > first and num_tokens + length > _REBUILD_TOKENS:
+        if i > first and num_tokens + length > most:
             yield first, i
             first, num_tokens = i, 0
         num_tokens += length

@@ -59,7 +59,8 @@ class Policy:
         self.version = PolicyVersion(-1, -1)
         self.network = ActingNetwork(config, spec, device=device, cache_dtype=cache_dtype)
         self._device = torch.device(device)
-        self._distribution = make_distribution(spec.action, config.agent)
+        self.distribution = make_distribution(spec.action, config.agent)
+        """Of actions, given the parameters that the network returns."""
         self._observation = ObservationAdapter(spec.observations)
         self._action = ActionAdapter(spec.action)
         self.generator = torch.Generator(device=device)
@@ -152,7 +153,7 @@ class Policy:
         tokens = self._tokens(leaves, state.prev_action, state.prev_reward, state.time_index, action_mask)
         with torch.inference_mode():
             params = self.network.step(tokens, state.network)
-            actions = self._distribution.act(params, tokens.action_mask, None if greedy else self.generator)
+            actions = self.distribution.act(params, tokens.action_mask, None if greedy else self.generator)
         return actions.cpu().numpy()
 
     def rebuild(

@@ -22,7 +22,7 @@ from amago_ray.replay.segment import Segment
 
 _log = logging.getLogger(__name__)
 
-_MAX_MAPPED = 256
+MAX_MAPPED = 256
 """Segments mapped at once: each holds a file descriptor."""
 
 
@@ -158,7 +158,7 @@ class SegmentStore:
             self._mapped.move_to_end(sequence)
         else:
             self._mapped[sequence] = None
-            if len(self._mapped) > _MAX_MAPPED:
+            if len(self._mapped) > MAX_MAPPED:
                 self._segments[self._mapped.popitem(last=False)[0]].unmap()
         return self._segments[sequence].read(offset, num_bytes)
 

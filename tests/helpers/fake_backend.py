@@ -47,7 +47,7 @@ class FakeBackend:
         self._env_steps, self._learner_steps = env_steps, learner_steps
         self._score_of = score_of
         self._evaluation_delay = evaluation_delay
-        self._on_advance = on_advance
+        self.on_advance = on_advance
         self._crash_at = crash_at
         self._metrics = metrics or {}
         self._warnings = warnings or []
@@ -80,7 +80,7 @@ class FakeBackend:
             before.env_steps + self._env_steps, before.learner_steps + self._learner_steps, before.episodes + 1
         )
         self.calls.append(("advance", self.counters.env_steps))
-        self._on_advance(self)
+        self.on_advance(self)
         arrived = [result for delay, result in self._pending if delay <= 1]
         self._pending = [[delay - 1, result] for delay, result in self._pending if delay > 1]
         return Report(

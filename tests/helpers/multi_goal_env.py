@@ -15,7 +15,8 @@ class MultiGoalEnv(gymnasium.Env[dict[str, np.ndarray], int]):
     """A ring of cells: being in cell p achieves the p % 4 goals (0, p), (1, p), ...; the instruction is k in order.
 
     `info["achieved_goals"]` `[J, 2]` holds them; the observation's own `achieved_goal` is a decoy, to be overridden.
-    Actions: left, right, stay. Completed goals are shown as -1. Ends when all are completed, and at `episode_length`.
+    `options={"instruction": ...}` at reset gives another instruction. Actions: left, right, stay. Completed goals are
+    shown as -1. Ends when all are completed, and at `episode_length`.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
@@ -38,7 +39,7 @@ class MultiGoalEnv(gymnasium.Env[dict[str, np.ndarray], int]):
         super().reset(seed=seed)
         self._cell = int(self.np_random.integers(self._size))
         chosen = self.np_random.permutation(len(self._all_goals))[: self._num_goals]
-        self._goals = self._all_goals[chosen]
+        self._goals = (options or {}).get("instruction", self._all_goals[chosen])
         self._completed = 0
         self._time = 0
         return self._observation(), {"achieved_goals": self._achieved()}

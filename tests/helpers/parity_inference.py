@@ -57,9 +57,9 @@ def _outputs(case, agent, network, tokens, state, same):
     """Everything that the recording holds of one step; `same` goes through the public face alone."""
     with torch.inference_mode():
         params = network.step(tokens, same)
-        embedding = network._encode(tokens)
-        states = network._decoder.step(embedding, tokens.time_index, state)
-        assert torch.equal(network._policy_head(states), params)
+        embedding = network.encode(tokens)
+        states = network.decoder.step(embedding, tokens.time_index, state)
+        assert torch.equal(network.policy_head(states), params)
         distribution = make_distribution(case.spec.action, case.config.agent)
         of_all = distribution.moments(agent.policy_head(states))
         greedy = distribution.act(params)

@@ -48,7 +48,7 @@ def test_a_run_with_parts_of_one_s_own(parts: list[str], tmp_path: Path) -> None
     outcome = amago_ray.train(config, local=True)
 
     policy = amago_ray.load_policy(outcome.run_directory)
-    kinds = [type(policy.network._encoder), type(policy.network._model)]
+    kinds = [type(policy.network.modules[name]) for name in ("timestep_encoder", "sequence_model")]
     assert (kinds[0] is Linear) == ("timestep_encoder" in parts)
     assert (kinds[1] is DecayingSum) == ("sequence_model" in parts)
 
@@ -95,8 +95,8 @@ def test_a_run_with_a_policy_distribution_of_one_s_own(agent: str, tmp_path: Pat
     outcome = amago_ray.train(config, local=True)
 
     policy = amago_ray.load_policy(outcome.run_directory)
-    assert isinstance(policy._distribution, Kumaraswamy)
-    assert policy._distribution.least == 0.2
+    assert isinstance(policy.distribution, Kumaraswamy)
+    assert policy.distribution.least == 0.2
     actions, _ = policy.act(np.zeros((4, 2)), policy.initial_state(4))
     assert len({tuple(action) for action in actions}) == 4
 

@@ -38,6 +38,11 @@ class TransformerDecoder:
         self._native = self._compiled()
         self._cache_dtype = torch.float32 if self._native is None else cache_dtype
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the compiled kernel makes the steps."""
+        return self._native is not None
+
     def initial_state(self, batch_size: int) -> KvCache:
         """See `Decoder`."""
         return KvCache(

@@ -33,7 +33,7 @@ class NativeAttention:
         Raises:
             ImportError: it was not built.
         """
-        _kernel()
+        load_attention_kernel()
 
     @staticmethod
     def supports(q: Tensor) -> bool:
@@ -128,12 +128,17 @@ def _run(layout: SequenceLayout, window: int | None, **tensors: Tensor) -> None:
         scale=dim**-0.5,
     )
     num_scores = num_heads * sum(length * length for length in layout.lengths) // 2
-    if _kernel()(ctypes.byref(call), min(torch.get_num_threads(), 1 + num_scores // _SCORES_PER_THREAD)):
+    if load_attention_kernel()(ctypes.byref(call), min(torch.get_num_threads(), 1 + num_scores // _SCORES_PER_THREAD)):
         raise MemoryError("attention: no memory for its buffers")
 
 
 @cache
-def _kernel() -> Callable[..., int]:
+def load_attention_kernel() -> Callable[..., int]:
+    """The kernel's one function.
+
+    Raises:
+        ImportError: it was not built.
+    """
     kernel = load_kernel("_attention", "amago_ray_attention")
     if kernel is None:
         raise ImportError("amago_ray was installed without a C compiler")

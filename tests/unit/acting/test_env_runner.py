@@ -151,7 +151,7 @@ def test_a1_the_resetting_step_of_a_native_vector_environment_is_no_transition()
         # The first reset was to read the spec.
         assert numbers == list(range(2, len(numbers) + 2)), "no episode is lost"
     assert runner.num_dropped_episodes == 0
-    in_episodes = sum(len(each.episode) for each in finished) + int(runner._state.time_index.sum())
+    in_episodes = sum(len(each.episode) for each in finished) + int(runner.running_lengths.sum())
     assert runner.env_steps == in_episodes < 3 * 36
 
 
@@ -519,8 +519,9 @@ def test_collecting_keeps_its_cache_as_the_settings_say_and_everything_else_in_f
     runners.append(make_env_runner(config, run_id=8, runner=0, incarnation=0))
     dtypes = []
     for runner in runners:
-        assert isinstance(runner._state.network, KvCache)
-        dtypes.append(runner._state.network.keys.dtype)
+        state = runner.policy.initial_state(1).network
+        assert isinstance(state, KvCache)
+        dtypes.append(state.keys.dtype)
         runner.close()
     assert dtypes == [torch.float16, torch.float32, torch.float32]
 

@@ -277,10 +277,10 @@ def test_rebuild_leaves_other_environments_alone() -> None:
 
 
 @pytest.mark.parametrize("num_tokens", [1, 7, 11])
-def test_rebuild_may_go_in_chunks(monkeypatch: pytest.MonkeyPatch, num_tokens: int) -> None:
+def test_rebuild_may_go_in_chunks(num_tokens: int) -> None:
     torch.manual_seed(7)
     config = make_config()
-    full, network = FullNetwork(config), ActingNetwork(config, SPEC)
+    full, network = FullNetwork(config), ActingNetwork(config, SPEC, rebuild_tokens=num_tokens)
     network.load(full.arrays())
     episodes, state = Episodes([0, 0, 0, 0]), network.initial_state(NUM_ENVS)
     for t in range(7):
@@ -288,7 +288,6 @@ def test_rebuild_may_go_in_chunks(monkeypatch: pytest.MonkeyPatch, num_tokens: i
             episodes.reset(t - 2)
             network.reset(state, np.array([t - 2]))
         network.step(episodes.next_tokens(), state)
-    monkeypatch.setattr("amago_ray.acting.network._REBUILD_TOKENS", num_tokens)
     rebuild(network, state, episodes, [0, 1, 2, 3])
     params, compared = network.step(episodes.next_tokens(), state), Comparison(full)
     for e in range(NUM_ENVS):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -117,9 +118,11 @@ def test_a_device_is_idle_where_nothing_runs_on_it():
 
 
 def test_a_producer_ends_though_nobody_takes():
+    before = set(threading.enumerate())
     with loading.Producer(lambda: object()) as producer:
         assert producer.take() is not producer.take()
-    assert not producer._thread.is_alive()
+        assert len(set(threading.enumerate()) - before) == 1
+    assert set(threading.enumerate()) <= before
 
 
 def test_datasheet_rates_are_those_of_the_device_s_own_name():

@@ -41,12 +41,9 @@ def test_a3_a_config_may_treat_the_limit_as_the_end_of_the_task() -> None:
 
 
 def test_picture_turns_with_the_rod() -> None:
-    env = HiddenVelocityPendulum(1)
-    env.reset(np.zeros(1, np.int64), np.asarray([0]))
-    env._angle[:] = 0
-    upright = env.render(0)
-    env._angle[:] = np.pi
-    hanging = env.render(0)
+    env = HiddenVelocityPendulum(1000)
+    cosines = env.reset(np.arange(1000), np.arange(1000)).leaves["observation"][:, 0]
+    upright, hanging = env.render(int(cosines.argmax())), env.render(int(cosines.argmin()))
     background = upright[0, 0]
     assert (upright[60, 128] != background).any()
     assert (hanging[60, 128] == background).all()

@@ -1,5 +1,7 @@
 """MazeRunner: real mazes, honest observations, goals in order."""
 
+import copy
+
 import numpy as np
 import pytest
 from helpers.one_line import one_line
@@ -54,10 +56,9 @@ def test_free_distances_equal_a_walk() -> None:
             assert distances[maze, row, column, direction] == free
 
 
-def walk(env: MazeRunner, target: int) -> list[int]:
-    """Actions of a shortest way to a cell."""
-    walls, size = env._walls[0], env._size
-    here = int(env._cell[0])
+def walk(walls: np.ndarray, here: int, target: int) -> list[int]:
+    """Actions of a shortest way from a cell to another."""
+    size = len(walls)
     distance = reachable(walls, target)
     actions = []
     while here != target:
@@ -75,11 +76,15 @@ def test_goals_in_order_pay_and_the_last_one_ends(seed: int) -> None:
     env = MazeRunner(1, size=11, num_goals=3, episode_length=500)
     shown = env.reset(np.zeros(1, np.int64), np.asarray([seed])).leaves["desired_goal"][0].copy()
     assert len({tuple(goal) for goal in shown.tolist()}) == 3
-    total = 0.0
+    # A world is drawn from its seed, the walls first.
+    walls = random_walls(11, np.random.default_rng(seed))
+    total, here = 0.0, start_cell(11)
     for number, goal in enumerate(shown):
-        for action in walk(env, int(goal[0] * 11 + goal[1])):
+        target = int(goal[0] * 11 + goal[1])
+        for action in walk(walls, here, target):
             columns = env.step(np.asarray([action]))
             total += float(columns.rewards[0])
+        here = target
         assert total == number + 1
         assert (columns.observations.leaves["desired_goal"][0, : number + 1] == -1).all()
         assert np.array_equal(columns.observations.leaves["desired_goal"][0, number + 1 :], shown[number + 1 :])
@@ -118,11 +123,12 @@ def test_observation_is_position_distances_time() -> None:
 
 def test_actions_are_permuted_per_episode_and_in_all_ways() -> None:
     env = MazeRunner(64, size=11, permute_actions=True)
-    env.reset(np.arange(64), np.arange(64))
-    north = start_cell(11) - 11 + env._first_cell
-    moved = np.stack([env._table.reshape(64, 121, 5)[index, start_cell(11)] for index in range(64)])
-    assert ((moved == north[:, None]).sum(1) == 1).all(), "one action goes north"
-    assert len(set((moved == north[:, None]).argmax(1).tolist())) == 5, "and it is another one in other episodes"
+    goes_north = []
+    for action in range(5):
+        rows = env.reset(np.arange(64), np.arange(64)).leaves["observation"][:, 0]
+        goes_north.append(env.step(np.full(64, action)).observations.leaves["observation"][:, 0] < rows)
+    assert (np.sum(goes_north, 0) == 1).all(), "one action goes north"
+    assert len(set(np.argmax(goes_north, 0).tolist())) == 5, "and it is another one in other episodes"
 
 
 @pytest.mark.parametrize("permute", [False, True])
@@ -132,13 +138,17 @@ def test_the_mask_forbids_moves_into_walls_and_nothing_else(permute: bool) -> No
     assert env.spec.has_action_mask
     assert free.reset(np.arange(32), np.arange(32)).action_mask is None
     rng = np.random.default_rng(0)
-    mask = env.reset(np.arange(32), np.arange(32)).action_mask
+    seen = env.reset(np.arange(32), np.arange(32))
     for _ in range(50):
+        mask, here = seen.action_mask, seen.achieved_values
         assert mask is not None
-        moves = env._table.reshape(-1, 5)[env._cell] != env._cell[:, None]
+        assert here is not None
+        mask, here = mask.copy(), here.copy()
+        tried = [copy.deepcopy(env).step(np.full(32, action)).observations.achieved_values for action in range(5)]
+        moves = (np.stack(tried, 1) != here[:, None]).any(-1)
         assert (mask[moves]).all(), "every real move is allowed"
         assert ((mask & ~moves).sum(1) == 1).all(), "and staying"
-        mask = env.step(np.where(mask, rng.random(mask.shape), -1).argmax(1)).observations.action_mask
+        seen = env.step(np.where(mask, rng.random(mask.shape), -1).argmax(1)).observations
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,7 @@ from amago_ray.relabel.instruction import InstructionRelabeler
 def roll_out(actions, seed, instruction=None) -> Episode:
     """Play actions until the episode ends, for the environment's own instruction or another."""
     env = MultiGoalEnv(num_goals=3, size=8, episode_length=30)
-    observation, info = env.reset(seed=seed)
-    if instruction is not None:
-        env._goals = instruction
-        observation = env._observation()
+    observation, info = env.reset(seed=seed, options=None if instruction is None else {"instruction": instruction})
     observations, achieved, rewards = [observation], [info["achieved_goals"]], []
     terminated = False
     while not terminated:

@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers import slow_parts
 from helpers.local_runs import kill_at, replay_of, reports_of, state_of, tiny_config
 from helpers.one_line import one_line
+from helpers.stored import stored_episodes
 
 from amago_ray.api import train
 from amago_ray.config import Config
@@ -257,11 +257,11 @@ def test_an_evaluation_comes_before_further_training_and_leaves_it_alone(tmp_pat
     plain, evaluated = (make_backend(tmp_path / name) for name in ("plain", "evaluated"))
     for backend in (plain, evaluated):
         start(backend)
-        backend.advance(math.inf)
+    before = [backend.advance(math.inf).counters for backend in (plain, evaluated)]
     evaluated.request_evaluation(4)
     report = evaluated.advance(math.inf)
     (result,) = report.evaluations
-    assert report.counters == result.counters == plain._counters
+    assert report.counters == result.counters == before[0] == before[1]
     assert report.episodes == ()
     assert result.number == 4
     assert [episode.counter for episode in result.episodes] == [0, 1, 2, 3]
@@ -276,24 +276,28 @@ def test_a18_evaluation_episodes_never_reach_replay(tmp_path: Path) -> None:
     """docs/algorithm.md §14.18."""
     backend = make_backend(tmp_path)
     start(backend)
-    before = backend.advance(math.inf).metrics["replay/inserted_timesteps"]
-    backend.request_evaluation(0)
     backend.advance(math.inf)
-    assert backend._shards[0].report().inserted_transitions == before
+    before = stored_episodes(tmp_path / "replay")
+    assert before
+    backend.request_evaluation(0)
+    assert backend.advance(math.inf).evaluations
+    assert stored_episodes(tmp_path / "replay") == before
     backend.stop()
 
 
 def test_a_capture_gives_running_episodes_up_and_counts_them(tmp_path: Path) -> None:
     backend = make_backend(tmp_path)
     start(backend)
-    backend.advance(math.inf)
-    backend._runner.step()
-    running = int(np.count_nonzero(backend._runner._state.time_index))
-    assert running > 0
+    for _ in range(5):
+        # Without time it comes back after a step, here of three environments that are in their first episodes.
+        assert backend.advance(0.0).is_interim
     capture = backend.capture()
-    assert capture.counters == Counters(backend._runner.env_steps, 5, backend._episodes_total)
-    assert backend.advance(math.inf).metrics["rollout/abandoned_episodes"] == running
-    assert capture.state["runner"]["num_abandoned_episodes"] == running
+    assert capture.counters == Counters(15, 0, 0)
+    assert capture.state["runner"]["num_abandoned_episodes"] == 3
+    assert backend.capture().state["runner"]["num_abandoned_episodes"] == 3, "those that have just begun do not count"
+    report = backend.advance(math.inf)
+    assert report.metrics["rollout/abandoned_episodes"] == 3
+    assert min(episode.counter for episode in report.episodes) >= 6, "each capture gave three up"
     backend.stop()
 
 

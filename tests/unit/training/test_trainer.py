@@ -113,7 +113,7 @@ def test_a_request_to_stop_checkpoints_and_ends_without_another_evaluation(tmp_p
     config = make_config(tmp_path)
     backend = FakeBackend()
     trainer = make_trainer(config, backend)
-    backend._on_advance = lambda b: trainer.request_stop("stopped by the user") if b.counters.env_steps >= 500 else None
+    backend.on_advance = lambda b: trainer.request_stop("stopped by the user") if b.counters.env_steps >= 500 else None
     outcome = trainer.run()
     assert outcome.reason == "stopped by the user"
     assert backend.of_kind("capture")[-1] == ("capture", 50)

@@ -80,7 +80,7 @@ def test_auto_runs_without_the_compiled_kernel(monkeypatch: pytest.MonkeyPatch) 
     q, k, v = torch.randn(3, 5, 2, 8)
     layout = SequenceLayout.from_lengths([3, 2])
     expected = SdpaAttention()(q, k, v, layout)
-    native_attention._kernel.cache_clear()
+    native_attention.load_attention_kernel.cache_clear()
     monkeypatch.setattr(native_attention, "load_kernel", lambda *names: None)
     assert torch.equal(build_attention("auto")(q, k, v, layout), expected)
     with pytest.raises(ConfigError, match='"native" cannot be imported: amago_ray was installed without a C compiler'):

@@ -13,12 +13,10 @@ from amago_ray.nets.layout import SequenceLayout
 pytestmark = pytest.mark.numeric
 
 
-@pytest.mark.parametrize("lengths", [[50], [7, 50, 33, 33, 1], [40, 40]])
-@pytest.mark.parametrize("window", [1, 5, 16, 17, 32, 49])
-def test_windows_in_blocks_equal_the_naive_reference(
-    monkeypatch: pytest.MonkeyPatch, lengths: list[int], window: int
-) -> None:
-    monkeypatch.setattr(sdpa, "_SHORTEST_BLOCK", 8)
+@pytest.mark.parametrize("lengths", [[400], [56, 400, 264, 264, 8], [320, 320]])
+@pytest.mark.parametrize("window", [1, 40, 64, 128, 136, 256, 392])
+def test_windows_in_blocks_equal_the_naive_reference(lengths: list[int], window: int) -> None:
+    """Blocks have 64 rows, or as many as the window."""
     torch.manual_seed(0)
     layout = SequenceLayout.from_lengths(lengths)
     qkv, cotangent = torch.randn(layout.num_tokens, 3, 2, 4), torch.randn(layout.num_tokens, 2, 4)

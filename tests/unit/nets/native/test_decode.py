@@ -92,7 +92,7 @@ def test_transformers(
             parameter += 0.3 * torch.randn_like(parameter)
         model.layers[0].attention.qkv.gamma.mul_(3)
     native = model.make_decoder(21)
-    assert native._native is not None
+    assert native.is_compiled
     x, resets = torch.randn(50, rows, 11), {30: [0]}
     ours = run(native, x, resets)
     monkeypatch.setattr(decoding_transformer, "load_decode_kernel", lambda: None)
