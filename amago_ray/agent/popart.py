@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from amago_ray.nets.moments import moved_moments
+from amago_ray.nets.moments import SumOverLearners, moved_moments
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -34,6 +34,8 @@ class PopArt(nn.Module):
     def __init__(self, num_discounts: int, *, enabled: bool = True) -> None:
         super().__init__()
         self.enabled = enabled
+        self.sum_over_learners: SumOverLearners | None = None
+        """Where several learners train: their targets all count, in equal moments of each."""
         self.register_buffer("mean", torch.zeros(num_discounts))
         self.register_buffer("mean_square", torch.full((num_discounts,), INITIAL_MEAN_SQUARE))
         self.register_buffer("scale", torch.ones(num_discounts))
@@ -52,7 +54,8 @@ class PopArt(nn.Module):
         if not self.enabled:
             return
         self.num_updates += 1
-        moved = moved_moments(self.mean, self.mean_square, targets, weight, self.num_updates, STEP_SIZE)
+        moments, sum_over_learners = (self.mean, self.mean_square), self.sum_over_learners
+        moved = moved_moments(*moments, targets, weight, self.num_updates, STEP_SIZE, sum_over_learners)
         self.set_moments(*moved)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""`DeviceBatch`: a `SequenceBatch` as tensors where the agent lives."""
+"""`DeviceBatch`: a `SequenceBatch` as tensors where the agent lives, and what in it counts."""
 
 from __future__ import annotations
 
@@ -15,23 +15,37 @@ from amago_ray.nets.layout import SequenceLayout
 from amago_ray.nets.tokens import TokenColumns
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Tokens and transitions of batches, sequences counting by their weights."""
+
+    num_tokens: float
+    num_transitions: float
+
+    @classmethod
+    def of(cls, batch: SequenceBatch) -> Counts:
+        """Those of one batch."""
+        weight, lengths = batch.weight.astype(np.float64), np.diff(batch.cu_seqlens)
+        return cls(float(np.dot(weight, lengths)), float(np.dot(weight, lengths - 1)))
+
+
 @dataclass(frozen=True, eq=False)
 class DeviceBatch:
     """Token columns, transition columns, and where sequences lie.
 
-    token_weight `[N]` is None where all sequences count alike. num_transitions: sum of the transitions' weights.
+    token_weight `[N]` is None where all sequences count alike. counts: sums of weights.
     """
 
     tokens: TokenColumns
     layout: SequenceLayout
     transitions: Transitions
     token_weight: Tensor | None
-    num_transitions: float
+    counts: Counts
 
     @property
-    def num_tokens(self) -> int:
-        """N, weightless ones included."""
-        return self.layout.num_tokens
+    def num_transitions(self) -> float:
+        """M, without weightless ones."""
+        return self.counts.num_transitions
 
 
 def to_device_batch(batch: SequenceBatch, device: torch.device, *, n_step: int = 1) -> DeviceBatch:
@@ -62,7 +76,7 @@ def to_device_batch(batch: SequenceBatch, device: torch.device, *, n_step: int =
         layout=layout,
         transitions=transitions,
         token_weight=None if counts_alike else _copy(np.repeat(batch.weight, lengths), device),
-        num_transitions=float(np.dot(batch.weight.astype(np.float64), steps)),
+        counts=Counts.of(batch),
     )
 
 

@@ -18,9 +18,10 @@ from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import CheckpointError, TrainingError, error_line
-from amago_ray.learning.batch import DeviceBatch, to_device_batch
+from amago_ray.learning.batch import Counts, DeviceBatch, to_device_batch
+from amago_ray.learning.collective import Alone, Collective, sum_gradients, sum_scalars
 from amago_ray.learning.gradients import GradientPass, accumulate_gradients
-from amago_ray.learning.loss_metrics import detailed_metrics, loss_metrics
+from amago_ray.learning.loss_metrics import column_means, loss_sums, statistics_metrics
 from amago_ray.learning.malloc import keep_freed_memory
 from amago_ray.learning.metric_sums import MetricSums
 from amago_ray.learning.optimizer import AgentOptimizer
@@ -39,7 +40,7 @@ _DEVICE_CHECK_INTERVAL = 10
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one update trained on, counted on the host. num_transitions leaves weightless sequences out."""
+    """What one learner's update trained on, counted on the host. num_transitions leaves weightless sequences out."""
 
     learner_steps: int
     num_sequences: int
@@ -50,15 +51,27 @@ class StepReport:
 class Learner:
     """The agent, its optimizer, and everything that must survive a restart.
 
-    All randomness of update k derives from (seed, k), so the state holds no generator.
+    All randomness of update k derives from (seed, k, rank), so the state holds no generator.
+
+    Several learners, each with batches of its own, make one update by the gradient of the mean loss over all their
+    transitions, with the moments of all their rows. They stay equal bit for bit: they begin equal, and whatever moves
+    weights or statistics is a sum over all of them, which is the same for each, or follows from their equal weights.
     """
 
     learner_steps: int
 
     def __init__(
-        self, config: Config, spec: EnvSpec, *, device: str | None = None, incarnation: int = 0, seed: int = 0
+        self,
+        config: Config,
+        spec: EnvSpec,
+        *,
+        device: str | None = None,
+        incarnation: int = 0,
+        seed: int = 0,
+        collective: Collective | None = None,
     ) -> None:
-        """A fresh learner on `device` (None: a GPU where there is one)."""
+        """A fresh learner on `device` (None: a GPU where there is one), one of a `collective` or alone."""
+        self._collective = collective or Alone()
         self._config = config.learner
         self._agent_config = config.agent
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -73,56 +86,63 @@ class Learner:
         self.agent.train()
         self.objective = make_objective(config.agent, spec.action).to(self.device)
         self._optimizer = AgentOptimizer(self.agent, config.learner, config.agent.tau)
-        self._statistics = RunningStatistics(self.agent)
+        self._statistics = RunningStatistics(self.agent, self._collective)
         self._generator = torch.Generator(self.device)
         self._precision = network_dtype(config.learner.precision, self.device)
         self._fills_up = compiles_for_each_size(self.agent, self.device, self._precision)
-        self._pending: list[SequenceBatch] = []
+        self._pending: list[tuple[SequenceBatch, Counts]] = []
         self._loss_metrics, self._detailed_metrics = MetricSums(), MetricSums()
         # (in a row, in total), as floats on the device.
         self._nonfinite = torch.zeros(2, device=self.device)
         if config.learner.compile:
             self._compile()
 
-    def step(self, batch: SequenceBatch) -> StepReport | None:
+    def step(self, batch: SequenceBatch, counts: Counts | None = None) -> StepReport | None:
         """One update; with `batches_per_update` above 1, all but the last batch of an update are only kept.
 
-        An update whose loss or gradient is not finite changes nothing and is counted.
+        An update whose loss or gradient is not finite changes nothing and is counted. counts: of this step's batches of
+        all learners, as they agreed; None for a learner alone.
 
         Raises:
+            CollectiveError: see `Collective.sum_`.
             TrainingError: too many such updates in a row.
             ConfigError: an episode is longer than the sequence model has positions for.
         """
         self.agent.sequence_model.check_time_index(batch.time_index)
-        self._pending.append(batch)
+        assert counts is not None or self._collective.size == 1
+        self._pending.append((batch, Counts.of(batch) if counts is None else counts))
         if len(self._pending) < self._config.batches_per_update:
             return None
         config = self._agent_config.after(self.learner_steps)
-        num_sequences = sum(batch.num_sequences for batch in self._pending)
-        num_tokens = sum(batch.num_tokens for batch in self._pending)
-        shaped = [fill_up(batch) if self._fills_up else batch for batch in self._pending]
+        num_sequences = sum(batch.num_sequences for batch, _ in self._pending)
+        num_tokens = sum(batch.num_tokens for batch, _ in self._pending)
+        shaped = [fill_up(batch) if self._fills_up else batch for batch, _ in self._pending]
         batches = [to_device_batch(b, self.device, n_step=config.n_step) for b in shaped]
+        all_counts = [counts for _, counts in self._pending]
         self._pending = []
-        num_transitions = sum(b.num_transitions for b in batches)
+        num_transitions = sum(each.num_transitions for each in all_counts)
 
         self._optimizer.zero_grad()
         self._statistics.save()
-        passes = self._accumulate(config, batches, num_transitions)
+        passes = self._accumulate(config, batches, all_counts)
+        losses = loss_sums(passes)
+        sums = sum_gradients(self._collective, self._optimizer.parameters, list(losses.values()))
+        losses = dict(zip(losses, sums, strict=True))
         grad_norm = self._optimizer.grad_norm()
-        total_loss = torch.stack([terms.total.detach() for e in passes for terms in e.losses]).sum()
-        bad = 1.0 - torch.isfinite(grad_norm + total_loss).float()
+        bad = 1.0 - torch.isfinite(grad_norm + losses["loss/total"]).float()
         self._statistics.restore_where(bad)
         learning_rate = warmed_up(self._config.learning_rate, self.learner_steps, self._config.warmup_steps)
         self._optimizer.step(grad_norm, learning_rate, bad)
         self._nonfinite = torch.stack([(self._nonfinite[0] + 1) * bad, self._nonfinite[1] + bad])
 
-        self._loss_metrics.add(loss_metrics(passes, grad_norm), 1.0 - bad)
+        self._loss_metrics.add({**losses, "loss/grad_norm": grad_norm}, 1.0 - bad)
         if self.learner_steps % self._config.metrics_interval == 0:
-            details = detailed_metrics(self.agent, self.objective, batches, passes)
+            shares = column_means(self.agent, self.objective, batches, passes, num_transitions)
+            details = {**sum_scalars(self._collective, shares), **statistics_metrics(self.agent, passes)}
             self._detailed_metrics.add(details, 1.0 - bad)
         self.learner_steps += 1
         self._check_finite()
-        return StepReport(self.learner_steps, num_sequences, num_tokens, num_transitions)
+        return StepReport(self.learner_steps, num_sequences, num_tokens, sum(b.num_transitions for b in batches))
 
     def metrics(self) -> dict[str, float]:
         """Means since the last call; a metric without a value is left out. Waits for the device."""
@@ -173,6 +193,13 @@ class Learner:
             raise CheckpointError("learner state: expected all of it to be loaded, got differences afterwards")
         self._pending = []
 
+    @torch.no_grad()
+    def fingerprint(self) -> int:
+        """A number below 2^40 that is hardly the same for other weights or statistics. Waits for the device."""
+        held = [each for each in (*self.agent.parameters(), *self.agent.buffers()) if each.dtype == torch.float32]
+        bits = torch.stack([each.reshape(-1).view(torch.int32).sum(dtype=torch.int64) for each in held])
+        return int((bits * torch.arange(1, len(held) + 1, device=self.device)).sum()) % 2**40
+
     def save_files(self) -> dict[str, bytes]:
         """The files of a checkpoint, by name."""
         return state_to_files(self.state_dict())
@@ -186,15 +213,18 @@ class Learner:
         self.load_state_dict(state_from_files(read))
 
     def _accumulate(
-        self, config: AgentConfig, batches: list[DeviceBatch], num_transitions: float
+        self, config: AgentConfig, batches: list[DeviceBatch], all_counts: list[Counts]
     ) -> list[GradientPass]:
-        """Gradients of the mean loss over all batches; running statistics step once, by the moments of all of them."""
-        self._generator.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 1))
+        """This learner's share of the gradients of the mean loss over all batches; running statistics step once, by the
+        moments of all of them. all_counts: of each batch, over all learners.
+        """
+        num_transitions, rank = sum(counts.num_transitions for counts in all_counts), self._collective.rank
+        self._generator.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 1, rank))
         passes = []
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             # Dropout draws from torch's default generator.
-            torch.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 2))
-            for number, batch in enumerate(batches):
+            torch.manual_seed(_derived_seed(self._seed, 2 * self.learner_steps + 2, rank))
+            for number, (batch, counts) in enumerate(zip(batches, all_counts, strict=True)):
                 if number > 0:
                     self._statistics.rewind()
                 draws = self.objective.make_draws(config, len(batch.transitions), self._generator)
@@ -210,8 +240,9 @@ class Learner:
                         precision=self._precision,
                     )
                 )
+                self._statistics.average(batch.counts, counts)
                 if len(batches) > 1:
-                    self._statistics.gather(batch)
+                    self._statistics.gather(counts)
         if len(batches) > 1:
             self._statistics.step()
         return passes
@@ -234,5 +265,6 @@ class Learner:
             self.agent.get_submodule(name).compile(dynamic=True)
 
 
-def _derived_seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+def _derived_seed(seed: int, number: int, rank: int = 0) -> int:
+    key = (seed, number, rank) if rank else (seed, number)
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

@@ -14,31 +14,37 @@ from amago_ray.learning.batch import DeviceBatch
 from amago_ray.learning.gradients import GradientPass
 
 
-def loss_metrics(passes: Sequence[GradientPass], grad_norm: Tensor) -> dict[str, Tensor]:
-    """Losses and gradient norm of one update."""
+def loss_sums(passes: Sequence[GradientPass]) -> dict[str, Tensor]:
+    """Losses of one update, as far as these passes make it up."""
     losses = [terms for each in passes for terms in each.losses]
     return {
         "loss/total": torch.stack([terms.total.detach() for terms in losses]).sum(),
         "loss/critic": torch.stack([terms.critic.detach() for terms in losses]).sum(),
         "loss/policy": torch.stack([terms.policy.detach() for terms in losses]).sum(),
-        "loss/grad_norm": grad_norm,
     }
 
 
 @torch.no_grad()
-def detailed_metrics(
-    agent: ActorCritic, objective: Objective, batches: Sequence[DeviceBatch], passes: Sequence[GradientPass]
+def column_means(
+    agent: ActorCritic,
+    objective: Objective,
+    batches: Sequence[DeviceBatch],
+    passes: Sequence[GradientPass],
+    num_transitions: float,
 ) -> dict[str, Tensor]:
-    """What the acting discount's critics and policy are up to, averaged over the update's transitions."""
-    num_transitions = sum(batch.num_transitions for batch in batches)
+    """What the acting discount's critics and policy are up to, as shares of means over `num_transitions`."""
     means: dict[str, Tensor] = {}
     for batch, each in zip(batches, passes, strict=True):
         for name, column in _columns(agent, objective, each).items():
             mean = weighted_mean(column[:, -1:], batch.transitions.weight, num_transitions, 1)
             means[name] = means[name] + mean if name in means else mean
-    if agent.popart.enabled and any(each.returns is not None for each in passes):
-        means["loss/target_std"] = agent.popart.std[-1]
     return means
+
+
+def statistics_metrics(agent: ActorCritic, passes: Sequence[GradientPass]) -> dict[str, Tensor]:
+    """What the agent keeps of the targets; nothing where none were computed."""
+    has_targets = agent.popart.enabled and any(each.returns is not None for each in passes)
+    return {"loss/target_std": agent.popart.std[-1]} if has_targets else {}
 
 
 def _columns(agent: ActorCritic, objective: Objective, computed: GradientPass) -> dict[str, Tensor]:

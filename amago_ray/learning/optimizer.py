@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,11 @@ class AgentOptimizer:
         self._num_steps = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
         self._exp_avg = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
         self._exp_avg_sq = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """All trained parameters."""
+        return self._parameters
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

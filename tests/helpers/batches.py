@@ -103,8 +103,14 @@ def make_batch(
 
 def select(batch: SequenceBatch, index: int) -> SequenceBatch:
     """One sequence of a batch, alone."""
-    start, stop = batch.cu_seqlens[index : index + 2]
-    tokens, moves = slice(start, stop), slice(start - index, stop - index - 1)
+    return sequences(batch, index, index + 1)
+
+
+def sequences(batch: SequenceBatch, first: int, end: int) -> SequenceBatch:
+    """Sequences `first:end` of a batch."""
+    cu_seqlens = batch.cu_seqlens[first : end + 1]
+    start, stop = cu_seqlens[0], cu_seqlens[-1]
+    tokens, moves = slice(start, stop), slice(start - first, stop - end)
     return SequenceBatch(
         observations={name: column[tokens] for name, column in batch.observations.items()},
         prev_action=batch.prev_action[tokens],
@@ -113,11 +119,11 @@ def select(batch: SequenceBatch, index: int) -> SequenceBatch:
         action=batch.action[moves],
         reward=batch.reward[moves],
         terminated=batch.terminated[moves],
-        cu_seqlens=np.array([0, stop - start], np.int32),
-        max_seqlen=int(stop - start),
-        weight=batch.weight[index : index + 1],
-        episode_ids=batch.episode_ids[index : index + 1],
-        policy_versions=batch.policy_versions[index : index + 1],
+        cu_seqlens=cu_seqlens - start,
+        max_seqlen=int(np.diff(cu_seqlens).max()),
+        weight=batch.weight[first:end],
+        episode_ids=batch.episode_ids[first:end],
+        policy_versions=batch.policy_versions[first:end],
         action_mask=None if batch.action_mask is None else batch.action_mask[tokens],
     )
 

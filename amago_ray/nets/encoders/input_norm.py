@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from amago_ray.nets.moments import moved_moments
+from amago_ray.nets.moments import SumOverLearners, moved_moments
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -33,6 +33,8 @@ class InputNorm(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
+        self.sum_over_learners: SumOverLearners | None = None
+        """Where several learners train: their inputs all count, in equal moments of each."""
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("mean_square", torch.ones(num_features))
         self.register_buffer("num_updates", torch.ones(1))
@@ -49,7 +51,8 @@ class InputNorm(nn.Module):
     def update(self, x: Float[Tensor, "N F"], weight: Float[Tensor, " N"] | None = None) -> None:
         """Move the moments towards those of `x [N, F]`."""
         self.num_updates += 1
-        moved = moved_moments(self.mean, self.mean_square, x, weight, self.num_updates, STEP_SIZE)
+        moments, sum_over_learners = (self.mean, self.mean_square), self.sum_over_learners
+        moved = moved_moments(*moments, x, weight, self.num_updates, STEP_SIZE, sum_over_learners)
         self.mean.copy_(moved[0])
         self.mean_square.copy_(moved[1])
 
