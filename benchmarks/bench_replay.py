@@ -1,10 +1,12 @@
 """Speed of one replay shard: transitions per second added, and drawn + relabeled + sliced + packed.
 
     python benchmarks/bench_replay.py --sizes 100000 1000000 10000000 --out replay.json
+    python benchmarks/bench_replay.py --sizes 200000 --actor
 
 Episodes look like MazeRunner's (250 steps; observation float32[7], desired_goal int32[3, 2], one achieved int32[2]
 per row). Each size runs in a process of its own. Encoding happens in the env runner, so it is timed apart. The floor
-printed beside a sample is a plain copy of as many bytes as the batch holds.
+printed beside a sample is a plain copy of as many bytes as the batch holds. With --actor, batches come from
+a shard actor over Ray, too, `learner.prefetch` of them asked for at a time, as the learner does.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import platform
 import subprocess
 import tempfile
 import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,6 +87,9 @@ class Result:
     copy_floor_transitions_per_s: float
     reopen_s: float
     rss_anon_mb: float
+    actor_batches_per_s: float | None = None
+    plain_batches_per_s: float | None = None
+    """Of the shard in this process, right before."""
 
 
 def make_episode(rng: np.random.Generator, counter: int, length: int) -> Episode:
@@ -183,6 +190,66 @@ def measure(size: int, settings: Settings) -> Result:
         )
 
 
+class Control:
+    """Stands for the control actor, to which a shard reports."""
+
+    def beat_shard(self, beat: object) -> None:
+        """Hear it."""
+
+
+def measure_actor(size: int, settings: Settings) -> tuple[float, float]:
+    """Batches per second of a shard in this process, and of a shard actor as this process receives them; medians."""
+    # Imported here: the rest needs no Ray.
+    import ray
+
+    from amago_ray.config import Config
+    from amago_ray.config.env import EnvConfig
+    from amago_ray.config.model import ModelConfig
+    from amago_ray.replay.layout import shard_directory
+    from amago_ray.replay.owner import Claim
+    from amago_ray.runtime.replay_shard_actor import ReplayShardActor
+
+    base = Config(env=EnvConfig(id="maze"))
+    sequence_model = replace(base.model.sequence_model, context_length=settings.context_length)
+    config = replace(
+        base,
+        replay=ReplayConfig(capacity_timesteps=2 * size, sampling=settings.sampling),
+        relabel=InstructionRelabelConfig(strategy=settings.strategy, weighting=settings.weighting),
+        model=replace(ModelConfig(), sequence_model=sequence_model),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        shard = open_shard(shard_directory(Path(folder), 0), settings, size)
+        fill(shard, size, settings.episode_length)
+        plain = rates(lambda: shard.sample(settings.batch_size), settings)
+        shard.close()
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        control = ray.remote(num_cpus=0)(Control).options(name="control").remote()
+        actor = ray.remote(num_cpus=0, concurrency_groups={"aside": 1})(ReplayShardActor).remote(
+            config, SPEC, folder, Claim(0, "resume"), 0, 1, "control"
+        )
+        asked = deque(actor.sample.remote(settings.batch_size) for _ in range(config.learner.prefetch))
+
+        def receive() -> None:
+            asked.append(actor.sample.remote(settings.batch_size))
+            ray.get(asked.popleft())
+
+        over_ray = rates(receive, settings)
+        del control
+        ray.shutdown()
+        return plain, over_ray
+
+
+def rates(take: Callable[[], object], settings: Settings) -> float:
+    """How often per second a batch can be taken; median over repeats, the first of which is left out."""
+    found = []
+    for _ in range(settings.repeats + 1):
+        began = time.perf_counter()
+        for _ in range(settings.num_batches):
+            take()
+        found.append(settings.num_batches / (time.perf_counter() - began))
+    return float(np.median(found[1:]))
+
+
 def rss_anon_mb() -> float:
     """Anonymous resident memory of this process; mapped segments do not count."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -207,9 +274,10 @@ def main() -> None:
     parser.add_argument("--strategy", default="some")
     parser.add_argument("--weighting", default="uniform")
     parser.add_argument("--sampling", default="episodes")
+    parser.add_argument("--actor", action="store_true", help="measure a shard actor over Ray, too")
     parser.add_argument("--out", type=Path, help="write the results here as JSON")
     arguments = vars(parser.parse_args())
-    sizes, out = arguments.pop("sizes"), arguments.pop("out")
+    sizes, out, with_actor = arguments.pop("sizes"), arguments.pop("out"), arguments.pop("actor")
     settings = Settings(**arguments)
     results = []
     print("   stored      MB  encode/s     add/s   drawn/s  packed/s  spread   floor/s  reopen s  RssAnon MB")
@@ -217,6 +285,9 @@ def main() -> None:
         # A fresh process each: memory is this size's own, and nothing is warm from the last.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             result = pool.submit(measure, size, settings).result()
+            if with_actor:
+                plain, over_ray = pool.submit(measure_actor, size, settings).result()
+                result = replace(result, plain_batches_per_s=plain, actor_batches_per_s=over_ray)
         results.append(asdict(result))
         print(
             f"{result.stored_transitions:9,} {result.stored_mb:7.0f} {result.encode_transitions_per_s:9,.0f} "
@@ -224,6 +295,11 @@ def main() -> None:
             f"{result.packed_transitions_per_s:9,.0f} {result.drawn_spread:6.0%} "
             f"{result.copy_floor_transitions_per_s:9,.0f} {result.reopen_s:9.2f} {result.rss_anon_mb:11.0f}"
         )
+        if with_actor:
+            print(
+                f"batches/s of {settings.batch_size} x {settings.episode_length}: "
+                f"{result.plain_batches_per_s:.0f} in one process, {result.actor_batches_per_s:.0f} from an actor"
+            )
     if out is not None:
         context = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),

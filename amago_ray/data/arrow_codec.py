@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from amago_ray.data.arrow_schema import Column, EpisodeSchema
+from amago_ray.data.arrow_schema import REWARD, Column, EpisodeSchema
 from amago_ray.data.episode import AchievedGoals, Episode, EpisodeId, PolicyVersion, validate_episode
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DataError
@@ -25,6 +25,7 @@ from amago_ray.errors import DataError
 _EPISODE_KEY = b"amago_ray.episode"
 _CHECKSUM_KEY = b"amago_ray.crc32"
 _INT64_LIMIT = 2**63
+_GOAL_OFFSETS = Column("offsets", (), "int32")
 
 
 class EpisodeHeader(NamedTuple):
@@ -83,12 +84,18 @@ class EpisodeHeader(NamedTuple):
 
 
 class EncodedEpisode(NamedTuple):
-    """One episode in a stream: its message takes bytes `offset : offset + num_bytes`."""
+    """One episode in a stream: its message takes bytes `offset : offset + message.size`.
+
+    layout: where in the message the values of each column begin, and before those of achieved goals their offsets.
+    checksum: CRC-32 of the message.
+    """
 
     header: EpisodeHeader
-    batch: pa.RecordBatch
+    message: pa.Buffer
     offset: int
-    num_bytes: int
+    num_transitions: int
+    layout: tuple[int, ...]
+    checksum: int
 
 
 class DamagedEpisode(NamedTuple):
@@ -102,7 +109,7 @@ class _Message(NamedTuple):
     batch: pa.RecordBatch
     metadata: pa.KeyValueMetadata | None
     offset: int
-    num_bytes: int
+    content: pa.Buffer
 
 
 def encode_episodes(
@@ -141,7 +148,7 @@ def decode_episodes(group: bytes | pa.Buffer) -> list[Episode]:
         DataError: the stream is broken, or of another schema version.
     """
     schema, encoded = read_stream(group, "group of episodes")
-    return [to_episode(entry.batch, entry.header, schema) for entry in encoded]
+    return [to_episode(entry, schema) for entry in encoded]
 
 
 def read_stream(group: bytes | pa.Buffer, where: str) -> tuple[EpisodeSchema, Iterator[EncodedEpisode]]:
@@ -191,25 +198,31 @@ def to_record_batch(episode: Episode, schema: EpisodeSchema, arrow_schema: pa.Sc
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
 
 
-def to_episode(batch: pa.RecordBatch, header: EpisodeHeader, schema: EpisodeSchema) -> Episode:
-    """An episode whose columns are views on the batch's memory."""
-    num_rows = batch.num_rows
-    num_leaves = len(schema.observations)
+def to_episode(encoded: EncodedEpisode, schema: EpisodeSchema) -> Episode:
+    """An episode whose columns are views on its message."""
+    return view_episode(encoded.message, encoded.layout, encoded.num_transitions, encoded.header, schema)
+
+
+def view_episode(
+    message: pa.Buffer, layout: Sequence[int], num_transitions: int, header: EpisodeHeader, schema: EpisodeSchema
+) -> Episode:
+    """As `to_episode`, of a message that Arrow need not parse again."""
+    num_rows = num_transitions + 1
+    starts = iter(layout)
     observations = {
-        name: _view(column, batch.column(index), num_rows)
-        for index, (name, column) in enumerate(zip(schema.leaf_names, schema.observations, strict=True))
+        name: _view(column, num_rows, message, next(starts))
+        for name, column in zip(schema.leaf_names, schema.observations, strict=True)
     }
-    index = num_leaves + 2
+    actions = _view(schema.action, num_rows, message, next(starts))[:-1]
+    rewards = _view(REWARD, num_transitions, message, next(starts))
     achieved: AchievedGoals | None = None
     if schema.achieved_goals is not None:
-        buffers = batch.column(index).buffers()
-        offsets: npt.NDArray[np.int32] = np.ndarray((num_rows + 1,), np.int32, buffer=buffers[1])
-        achieved = AchievedGoals(_view_buffer(schema.achieved_goals, buffers[-1], int(offsets[-1])), offsets)
-        index += 1
+        offsets: npt.NDArray[np.int32] = _view(_GOAL_OFFSETS, num_rows + 1, message, next(starts))
+        achieved = AchievedGoals(_view(schema.achieved_goals, int(offsets[-1]), message, next(starts)), offsets)
     return Episode(
         observations=observations,
-        actions=_view(schema.action, batch.column(num_leaves), num_rows)[:-1],
-        rewards=np.ndarray((num_rows - 1,), np.float32, buffer=batch.column(num_leaves + 1).buffers()[1]),
+        actions=actions,
+        rewards=rewards,
         terminated=header.terminated,
         truncated=header.truncated,
         episode_id=header.episode_id,
@@ -218,20 +231,23 @@ def to_episode(batch: pa.RecordBatch, header: EpisodeHeader, schema: EpisodeSche
         first_policy_version=header.first_policy_version,
         last_policy_version=header.last_policy_version,
         achieved_goals=achieved,
-        action_mask=None if schema.action_mask is None else _view(schema.action_mask, batch.column(index), num_rows),
+        action_mask=None if schema.action_mask is None else _view(schema.action_mask, num_rows, message, next(starts)),
     )
 
 
 def _open_stream(group: bytes | pa.Buffer, where: str) -> tuple[EpisodeSchema, Iterator[_Message]]:
-    source = pa.BufferReader(group)
+    content = pa.py_buffer(group)
+    source = pa.BufferReader(content)
     try:
         reader = pa.ipc.open_stream(source)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{where}: expected an Arrow IPC stream ({error})") from error
-    return EpisodeSchema.from_arrow(reader.schema, where), _read_messages(reader, source, where)
+    return EpisodeSchema.from_arrow(reader.schema, where), _read_messages(reader, source, content, where)
 
 
-def _read_messages(reader: pa.RecordBatchStreamReader, source: pa.BufferReader, where: str) -> Iterator[_Message]:
+def _read_messages(
+    reader: pa.RecordBatchStreamReader, source: pa.BufferReader, content: pa.Buffer, where: str
+) -> Iterator[_Message]:
     while True:
         offset = source.tell()
         try:
@@ -240,7 +256,7 @@ def _read_messages(reader: pa.RecordBatchStreamReader, source: pa.BufferReader, 
             return
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{where}: broken at byte {offset} ({error})") from error
-        yield _Message(batch, metadata, offset, source.tell() - offset)
+        yield _Message(batch, metadata, offset, content.slice(offset, source.tell() - offset))
 
 
 def _decode(message: _Message, schema: EpisodeSchema, where: str) -> EncodedEpisode:
@@ -253,12 +269,25 @@ def _decode(message: _Message, schema: EpisodeSchema, where: str) -> EncodedEpis
         if offsets[0] != 0 or offsets[-1] != len(goals.values) or (offsets[1:] < offsets[:-1]).any():
             raise DataError(f"{where}: achieved goals: offsets do not span the goals")
     header = EpisodeHeader.from_metadata(message.metadata, where)
-    return EncodedEpisode(header, batch, message.offset, message.num_bytes)
+    content = message.content
+    layout = _layout(batch, content, schema, where)
+    return EncodedEpisode(header, content, message.offset, batch.num_rows - 1, layout, zlib.crc32(content))
+
+
+def _layout(batch: pa.RecordBatch, content: pa.Buffer, schema: EpisodeSchema, where: str) -> tuple[int, ...]:
+    starts: list[int] = []
+    for column, array in zip(schema.columns, batch.columns, strict=True):
+        buffers = array.buffers()
+        for buffer in [buffers[1], buffers[-1]] if column is schema.achieved_goals else [buffers[-1]]:
+            starts.append(0 if buffer is None or not buffer.size else buffer.address - content.address)
+    if not all(0 <= start < content.size for start in starts):
+        raise DataError(f"{where}: expected columns as they lie in memory, got compressed ones")
+    return tuple(starts)
 
 
 def _examine(message: _Message, schema: EpisodeSchema, where: str) -> EncodedEpisode | DamagedEpisode:
     metadata = message.metadata
-    damaged = DamagedEpisode(message.offset, message.num_bytes)
+    damaged = DamagedEpisode(message.offset, message.content.size)
     if metadata is None or _EPISODE_KEY not in metadata or _CHECKSUM_KEY not in metadata:
         return damaged
     if metadata[_CHECKSUM_KEY] != b"%08x" % _checksum(metadata[_EPISODE_KEY], message.batch):
@@ -283,17 +312,13 @@ def _to_arrow(arrow_type: pa.DataType, values: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(arrow_type, len(values), [None], children=[flat])
 
 
-def _view(column: Column, array: pa.Array, num_rows: int) -> npt.NDArray[Any]:
-    return _view_buffer(column, array.buffers()[-1], num_rows)
-
-
-def _view_buffer(column: Column, buffer: pa.Buffer | None, num_rows: int) -> npt.NDArray[Any]:
+def _view(column: Column, num_rows: int, message: pa.Buffer, start: int) -> npt.NDArray[Any]:
     shape = (num_rows, *column.shape)
-    if buffer is None or buffer.size == 0:
-        empty: npt.NDArray[Any] = np.empty(shape, column.dtype)
-        empty.flags.writeable = False
-        return empty
-    return np.ndarray(shape, column.dtype, buffer=buffer)
+    if 0 not in shape:
+        return np.ndarray(shape, column.dtype, buffer=message, offset=start)
+    empty: npt.NDArray[Any] = np.empty(shape, column.dtype)
+    empty.flags.writeable = False
+    return empty
 
 
 def _fill_last_row(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -38,6 +38,9 @@ class Column(NamedTuple):
         return f"{self.dtype}{list(self.shape)}"
 
 
+REWARD = Column("reward", (), "float32")
+
+
 @dataclass(frozen=True)
 class EpisodeSchema:
     """The columns of an episode; leaves are sorted by name, so that no part depends on the order of a dict.
@@ -116,7 +119,7 @@ class EpisodeSchema:
     def columns(self) -> tuple[Column, ...]:
         """All columns in the order in which they are written."""
         optional = (column for column in (self.achieved_goals, self.action_mask) if column is not None)
-        return (*self.observations, self.action, Column("reward", (), "float32"), *optional)
+        return (*self.observations, self.action, REWARD, *optional)
 
     @cached_property
     def arrow_types(self) -> tuple[pa.DataType, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,3 +55,36 @@ class SequenceBatch:
     def num_transitions(self) -> int:
         """M."""
         return self.num_tokens - self.num_sequences
+
+    def __reduce__(self) -> tuple[Callable[..., SequenceBatch], tuple[Any, ...]]:
+        """Pickle as one buffer, out of band where the protocol can: each buffer more costs a transfer its own upkeep.
+
+        What is unpickled are views on that buffer, read-only where it is.
+        """
+        columns = {f"{_LEAF}{name}": leaf for name, leaf in self.observations.items()}
+        columns.update((name, value) for name, value in vars(self).items() if isinstance(value, np.ndarray))
+        places, size = [], 0
+        for name, column in columns.items():
+            places.append((name, column.dtype.str, column.shape, size))
+            size += -(-column.nbytes // _ALIGNMENT) * _ALIGNMENT
+        arena = np.empty(size, np.uint8)
+        for column, view in zip(columns.values(), _views(places, arena).values(), strict=True):
+            view[...] = column
+        return _from_arena, (places, self.max_seqlen, arena)
+
+
+_Places = list[tuple[str, str, tuple[int, ...], int]]
+"""Name, dtype, shape and offset of each column in an arena."""
+_LEAF = "observations/"
+_ALIGNMENT = 64
+"""Of a column in bytes: that of a cache line."""
+
+
+def _views(places: _Places, arena: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.ndarray(shape, dtype, buffer=arena, offset=offset) for name, dtype, shape, offset in places}
+
+
+def _from_arena(places: _Places, max_seqlen: int, arena: npt.NDArray[np.uint8]) -> SequenceBatch:
+    views = _views(places, arena)
+    observations = {name.removeprefix(_LEAF): views.pop(name) for name in list(views) if name.startswith(_LEAF)}
+    return SequenceBatch(observations=observations, max_seqlen=max_seqlen, **views)

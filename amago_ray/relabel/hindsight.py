@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,13 +45,18 @@ def replay_with(episode: Episode, instruction: npt.NDArray[Any], rule: GoalRule)
     observations[DESIRED_GOAL] = goals.reshape(end + 1, *shown.shape[1:])
     achieved = achieved_goals(episode)
     offsets = achieved.offsets[: end + 2]
-    return replace(
-        episode,
+    # Written out: `dataclasses.replace` takes as long as the rest of this function.
+    return Episode(
         observations=observations,
         actions=episode.actions[:end],
         rewards=replay.rewards[:end],
         terminated=episode.terminated or replay.terminates,
         truncated=episode.truncated and not replay.terminates,
+        episode_id=episode.episode_id,
+        env_name=episode.env_name,
+        seed=episode.seed,
+        first_policy_version=episode.first_policy_version,
+        last_policy_version=episode.last_policy_version,
         achieved_goals=AchievedGoals(achieved.values[: int(offsets[-1])], offsets),
         action_mask=None if episode.action_mask is None else episode.action_mask[: end + 1],
     )

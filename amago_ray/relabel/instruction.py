@@ -112,22 +112,24 @@ class InstructionRelabeler(Relabeler):
         proportion to its weight. Sorting exponential draws over weights gives just such draws without replacement.
         """
         achieved = achieved_goals(episode)
-        first = int(achieved.offsets[1])
-        entries = np.arange(first, len(achieved.values))
-        rows = row_of_entries(achieved, entries)
+        offsets, first = achieved.offsets, int(achieved.offsets[1])
+        keys = rng.standard_exponential(len(achieved.values) - first)
         if self._frequencies is None:
-            weights = 1.0 / np.diff(achieved.offsets)[rows]
+            num_goals = np.diff(offsets[1:])
+            keys /= 1.0 / np.repeat(num_goals, num_goals)
         else:
             rarity = self._frequencies.rarity(achieved.values[first:])
             # Goals met at every step have weight 0: they are taken last, and in random order, not never.
-            weights = np.maximum(rarity**self._config.rarity_exponent, 1e-12)
-        keys = rng.standard_exponential(len(entries)) / weights
+            keys /= np.maximum(rarity**self._config.rarity_exponent, 1e-12)
         taken = set(completed)
         chosen: list[int] = []
-        for index in np.argsort(keys).tolist():
+        # A few smallest keys of many: looking for each is faster than sorting all.
+        for _ in range(len(keys)):
             if len(chosen) == num_new:
                 break
-            row = int(rows[index])
+            index = int(keys.argmin())
+            keys[index] = np.inf
+            row = int(offsets.searchsorted(first + index, side="right")) - 1
             if row not in taken:
                 taken.add(row)
                 chosen.append(first + index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,29 +28,33 @@ _ROW = np.dtype(
         ("first_learner_steps", np.int64),
         ("last_incarnation", np.int64),
         ("last_learner_steps", np.int64),
+        ("checksum", np.uint32),
     ]
 )
 
 
 class StoredEpisode(NamedTuple):
-    """Where an episode lies and what its header says."""
+    """Where an episode lies, what its header says, and layout and checksum of its message; all layouts are as long."""
 
     segment: int
     offset: int
     num_bytes: int
     num_transitions: int
     header: EpisodeHeader
+    layout: tuple[int, ...]
+    checksum: int
 
 
 class EpisodeTable:
     """Stored episodes, oldest first. Positions count from the oldest one: `0 .. len - 1`.
 
     Episodes come at one end and go at the other, so running totals of transitions make draws in proportion to length
-    a binary search. Rows are packed into arrays: about 110 bytes each, whatever an episode's length.
+    a binary search. Rows are packed into arrays: about 150 bytes each, whatever an episode's length.
     """
 
     def __init__(self) -> None:
         self._rows = np.zeros(1024, _ROW)
+        self._layouts = np.zeros((1024, 0), np.uint32)
         self._totals = np.zeros(1024, np.int64)
         """Transitions ever appended up to and with each row."""
         self._head = 0
@@ -86,6 +90,7 @@ class EpisodeTable:
             first_learner_steps,
             last_incarnation,
             last_learner_steps,
+            checksum,
         ) = self._rows[self._head + position].item()
         header = EpisodeHeader(
             EpisodeId(run, runner, incarnation, counter),
@@ -96,7 +101,8 @@ class EpisodeTable:
             PolicyVersion(first_incarnation, first_learner_steps),
             PolicyVersion(last_incarnation, last_learner_steps),
         )
-        return StoredEpisode(segment, offset, num_bytes, num_transitions, header)
+        layout = tuple(self._layouts[self._head + position].tolist())
+        return StoredEpisode(segment, offset, num_bytes, num_transitions, header, layout, checksum)
 
     @property
     def num_transitions(self) -> int:
@@ -120,7 +126,11 @@ class EpisodeTable:
             header.seed,
             *header.first_policy_version,
             *header.last_policy_version,
+            episode.checksum,
         )
+        if self._layouts.shape[1] != len(episode.layout):
+            self._layouts = np.zeros((len(self._rows), len(episode.layout)), np.uint32)
+        self._layouts[self._tail] = episode.layout
         self._totals[self._tail] = self._total_at(self._tail) + episode.num_transitions
         self._tail += 1
         self._ids.add(header.episode_id)
@@ -161,11 +171,17 @@ class EpisodeTable:
     def _make_room(self) -> None:
         """Move rows to the front, into larger arrays where they fill more than half."""
         capacity = len(self._rows) * (2 if len(self) > len(self._rows) // 2 else 1)
-        rows, totals = np.zeros(capacity, _ROW), np.zeros(capacity, np.int64)
-        rows[: len(self)] = self._rows[self._head : self._tail]
-        totals[: len(self)] = self._totals[self._head : self._tail]
-        self._rows, self._totals = rows, totals
+        kept = slice(self._head, self._tail)
+        self._rows = _moved(self._rows[kept], capacity)
+        self._layouts = _moved(self._layouts[kept], capacity)
+        self._totals = _moved(self._totals[kept], capacity)
         self._head, self._tail = 0, len(self)
+
+
+def _moved(rows: npt.NDArray[Any], capacity: int) -> npt.NDArray[Any]:
+    moved = np.zeros((capacity, *rows.shape[1:]), rows.dtype)
+    moved[: len(rows)] = rows
+    return moved
 
 
 class EpisodeIdSet:

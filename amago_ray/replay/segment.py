@@ -109,12 +109,13 @@ class Segment:
                 return
             if encoded is None:
                 return
-            self.num_bytes = encoded.offset + encoded.num_bytes
             if isinstance(encoded, DamagedEpisode):
+                self.num_bytes = encoded.offset + encoded.num_bytes
                 self.damaged.append(encoded.offset)
                 continue
+            self.num_bytes = encoded.offset + encoded.message.size
             self.num_episodes += 1
-            self.num_transitions += encoded.batch.num_rows - 1
+            self.num_transitions += encoded.num_transitions
             yield encoded
 
     def append(self, chunks: Sequence[pa.Buffer], *, num_episodes: int, num_transitions: int) -> int:
@@ -138,11 +139,7 @@ class Segment:
         self.num_transitions += num_transitions
         return start
 
-    def read(self, offset: int, num_bytes: int) -> pa.RecordBatch:
-        """One episode's batch, as views on the mapped file."""
-        return pa.ipc.read_record_batch(self.read_message(offset, num_bytes), self._arrow_schema)
-
-    def read_message(self, offset: int, num_bytes: int) -> pa.Buffer:
+    def read(self, offset: int, num_bytes: int) -> pa.Buffer:
         """One episode as it was appended, as a view on the mapped file."""
         if self._mapped is None or self._mapped.size < offset + num_bytes:
             self._mapped = _map(self.path)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from amago_ray.config.replay import MIN_SEGMENTS, ReplayConfig
-from amago_ray.data.arrow_codec import EncodedEpisode, EpisodeHeader, encode_episodes, read_stream, to_episode
+from amago_ray.data.arrow_codec import EncodedEpisode, encode_episodes, read_stream, to_episode, view_episode
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.episode import Episode, EpisodeId
 from amago_ray.data.packing import EpisodeSlice, pack_sequences
@@ -108,14 +108,13 @@ class ReplayShard:
         """
         if not isinstance(group, bytes | bytearray | memoryview | pa.Buffer):
             group = encode_episodes(group)
-        content = pa.py_buffer(group)
-        schema, episodes = read_stream(content, "add")
+        schema, episodes = read_stream(group, "add")
         expected = self._store.schema or self._expected_schema
         if expected is not None:
             expected.require(schema, "add")
         new, num_duplicates = self._split_duplicates(list(episodes))
         self._num_duplicates += num_duplicates
-        self._append(new, [content.slice(encoded.offset, encoded.num_bytes) for encoded in new], schema)
+        self._append(new, schema)
         return AddReport(
             num_episodes=len(new),
             num_transitions=_num_transitions(new),
@@ -147,10 +146,9 @@ class ReplayShard:
             expected = self._store.schema or self._expected_schema
             if expected is not None:
                 expected.require(schema, str(directory))
-            for sequence, group in groupby(other.recover(), key=itemgetter(0)):
+            for _, group in groupby(other.recover(), key=itemgetter(0)):
                 new, _ = self._split_duplicates([encoded for _, encoded in group])
-                messages = [other.read_message(sequence, encoded.offset, encoded.num_bytes) for encoded in new]
-                self._append(new, messages, schema)
+                self._append(new, schema)
                 num_new += len(new)
             self._store.sync()
         other.close()
@@ -260,25 +258,29 @@ class ReplayShard:
         stored = self._table[position]
         schema = self._store.schema
         assert schema is not None, "a stored episode has a schema"
-        return to_episode(self._store.read(stored.segment, stored.offset, stored.num_bytes), stored.header, schema)
+        message = self._store.read(stored.segment, stored.offset, stored.num_bytes)
+        return view_episode(message, stored.layout, stored.num_transitions, stored.header, schema)
 
-    def _append(self, new: Sequence[EncodedEpisode], messages: Sequence[pa.Buffer], schema: EpisodeSchema) -> None:
+    def _append(self, new: Sequence[EncodedEpisode], schema: EpisodeSchema) -> None:
         """Store episodes that are not stored yet, and evict the oldest segments when over capacity."""
         if not new:
             return
         sequence, offset = self._store.append(
-            messages, schema, num_episodes=len(new), num_transitions=_num_transitions(new)
+            [encoded.message for encoded in new],
+            schema,
+            num_episodes=len(new),
+            num_transitions=_num_transitions(new),
         )
         for encoded in new:
             self._insert(sequence, offset, encoded, schema)
-            offset += encoded.num_bytes
+            offset += encoded.message.size
         self._evict()
 
     def _insert(self, sequence: int, offset: int, encoded: EncodedEpisode, schema: EpisodeSchema) -> None:
-        header: EpisodeHeader = encoded.header
-        self._table.append(StoredEpisode(sequence, offset, encoded.num_bytes, encoded.batch.num_rows - 1, header))
+        header, message, _, num_transitions, layout, checksum = encoded
+        self._table.append(StoredEpisode(sequence, offset, message.size, num_transitions, header, layout, checksum))
         if self._relabeler.watches_storage:
-            self._relabeler.observe(to_episode(encoded.batch, header, schema))
+            self._relabeler.observe(to_episode(encoded, schema))
 
     def _split_duplicates(self, episodes: Sequence[EncodedEpisode]) -> tuple[list[EncodedEpisode], int]:
         """Those that are not stored yet, and how many are, or come twice in the group."""
@@ -305,7 +307,7 @@ class ReplayShard:
 
 
 def _num_transitions(episodes: Sequence[EncodedEpisode]) -> int:
-    return sum(encoded.batch.num_rows - 1 for encoded in episodes)
+    return sum(encoded.num_transitions for encoded in episodes)
 
 
 def draw_window(num_transitions: int, context_length: int, rng: np.random.Generator) -> tuple[int, int]:

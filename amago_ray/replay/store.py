@@ -152,8 +152,8 @@ class SegmentStore:
         self._owner.check()
         return segment.sequence, offset
 
-    def read(self, sequence: int, offset: int, num_bytes: int) -> pa.RecordBatch:
-        """One episode's batch, as views on its mapped segment."""
+    def read(self, sequence: int, offset: int, num_bytes: int) -> pa.Buffer:
+        """One episode as it was appended, as a view on its mapped segment."""
         if sequence in self._mapped:
             self._mapped.move_to_end(sequence)
         else:
@@ -161,10 +161,6 @@ class SegmentStore:
             if len(self._mapped) > MAX_MAPPED:
                 self._segments[self._mapped.popitem(last=False)[0]].unmap()
         return self._segments[sequence].read(offset, num_bytes)
-
-    def read_message(self, sequence: int, offset: int, num_bytes: int) -> pa.Buffer:
-        """One episode as it was appended, as a view on its segment."""
-        return self._segments[sequence].read_message(offset, num_bytes)
 
     def evict_oldest(self) -> None:
         """Take the oldest segment out of use, and delete its file unless a watermark may need it."""

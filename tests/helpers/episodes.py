@@ -250,5 +250,5 @@ def stored_episodes(directory: Path) -> list[Episode]:
     episodes = []
     for path in find_segments(directory):
         schema, encoded = read_stream(path.read_bytes(), str(path))
-        episodes += [to_episode(each.batch, each.header, schema) for each in encoded]
+        episodes += [to_episode(each, schema) for each in encoded]
     return episodes

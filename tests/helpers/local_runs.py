@@ -10,7 +10,7 @@ import pytest
 
 from amago_ray.config import Config
 from amago_ray.config.load import config_from_dict
-from amago_ray.data.arrow_codec import read_stream
+from amago_ray.data.arrow_codec import read_stream, to_episode
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.learning.learner import Learner, StepReport
 from amago_ray.training.checkpoints import Checkpoints
@@ -87,11 +87,15 @@ def replay_of(run: Path) -> dict[str, tuple[int, list[tuple[Any, ...]]]]:
 
 def _episodes_of(path: Path) -> tuple[int, list[tuple[Any, ...]]]:
     content = path.read_bytes()
-    _, episodes = read_stream(content, str(path))
+    schema, episodes = read_stream(content, str(path))
     stored = []
-    for episode in episodes:
-        columns = [column.to_pylist() for column in episode.batch.columns]
-        stored.append((episode.header._replace(episode_id=episode.header.episode_id._replace(run=0)), columns))
+    for encoded in episodes:
+        episode = to_episode(encoded, schema)
+        achieved = episode.achieved_goals
+        columns = [*episode.observations.values(), episode.actions, episode.rewards, episode.action_mask]
+        columns += [] if achieved is None else [achieved.values, achieved.offsets]
+        header = encoded.header._replace(episode_id=encoded.header.episode_id._replace(run=0))
+        stored.append((header, [None if column is None else column.tolist() for column in columns]))
     return len(content), stored
 
 

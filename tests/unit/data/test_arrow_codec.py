@@ -146,16 +146,17 @@ def test_no_flipped_byte_makes_another_episode():
     schema, entries = scan_stream(bytes(group), "test")
     (whole,) = entries
     assert isinstance(whole, EncodedEpisode)
-    body = sum(buffer.size for column in whole.batch.columns for buffer in column.buffers() if buffer is not None)
+    (batch,) = pa.ipc.open_stream(bytes(group))
+    body = sum(buffer.size for column in batch.columns for buffer in column.buffers() if buffer is not None)
     num_damaged = 0
-    for position in range(whole.offset, whole.offset + whole.num_bytes):
+    for position in range(whole.offset, whole.offset + whole.message.size):
         group[position] ^= 0x10
         with suppress(DataError):
             for entry in scan_stream(bytes(group), "test")[1]:
                 if isinstance(entry, DamagedEpisode):
                     num_damaged += 1
                 else:
-                    assert_equal_episodes(to_episode(entry.batch, entry.header, schema), episode)
+                    assert_equal_episodes(to_episode(entry, schema), episode)
         group[position] ^= 0x10
     assert num_damaged >= body
 

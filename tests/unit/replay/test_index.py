@@ -22,7 +22,8 @@ def stored(counter, num_transitions=5, segment=0):
         PolicyVersion(0, counter),
         PolicyVersion(1, counter + 1),
     )
-    return StoredEpisode(segment, counter * 100, 100, num_transitions, header)
+    layout = (counter, 2**32 - 1, 7)
+    return StoredEpisode(segment, counter * 100, 100, num_transitions, header, layout, 2**32 - 1 - counter)
 
 
 OPERATIONS = st.lists(

@@ -37,18 +37,19 @@ def append(segment, episodes):
     group = encode_episodes(episodes)
     _, encoded = read_stream(group, "test")
     entries = list(encoded)
-    chunks = [group.slice(entry.offset, entry.num_bytes) for entry in entries]
+    chunks = [entry.message for entry in entries]
     lengths = [len(episode) for episode in episodes]
     offset = segment.append(chunks, num_episodes=len(entries), num_transitions=sum(lengths))
     places = []
     for entry in entries:
-        places.append((offset, entry.num_bytes, entry.header))
-        offset += entry.num_bytes
+        places.append((offset, entry.message.size, entry))
+        offset += entry.message.size
     return places
 
 
 def read(segment, place):
-    return to_episode(segment.read(place[0], place[1]), place[2], SCHEMA)
+    offset, num_bytes, entry = place
+    return to_episode(entry._replace(message=segment.read(offset, num_bytes)), SCHEMA)
 
 
 def test_episodes_can_be_read_while_the_segment_grows(tmp_path):
@@ -82,7 +83,7 @@ def test_reopening_finds_everything(tmp_path):
     assert (found.sequence, found.incarnation) == (4, 2)
     assert (found.inserted_episodes_before, found.inserted_transitions_before) == (10, 70)
     for encoded, expected in zip(found.scan(), EPISODES, strict=True):
-        assert_equal_episodes(to_episode(encoded.batch, encoded.header, found.schema), expected)
+        assert_equal_episodes(to_episode(encoded, found.schema), expected)
     assert (found.num_bytes, found.num_episodes, found.num_transitions) == (
         segment.num_bytes,
         segment.num_episodes,

@@ -28,8 +28,7 @@ def append(store, counter, num_transitions=5):
     group = encode_episodes([make_episode(num_transitions, counter=counter, grid=1000)])
     _, encoded = read_stream(group, "test")
     (entry,) = encoded
-    chunk = group.slice(entry.offset, entry.num_bytes)
-    sequence, offset = store.append([chunk], SCHEMA, num_episodes=1, num_transitions=num_transitions)
+    sequence, offset = store.append([entry.message], SCHEMA, num_episodes=1, num_transitions=num_transitions)
     return sequence, offset, entry
 
 
@@ -117,9 +116,11 @@ def test_few_segments_are_mapped_at_once(tmp_path):
     places = [append(store, counter) for counter in range(MAX_MAPPED + 20)]
     for _ in range(2):
         for counter, (sequence, offset, entry) in enumerate(places):
-            batch = store.read(sequence, offset, entry.num_bytes)
-            assert to_episode(batch, entry.header, SCHEMA).episode_id.counter == counter
-    del batch
+            message = store.read(sequence, offset, entry.message.size)
+            assert message.equals(entry.message)
+            episode = to_episode(entry._replace(message=message), SCHEMA)
+            assert episode.episode_id.counter == counter
+    del message, episode
     assert sum(str(tmp_path) in line for line in MAPS.read_text().splitlines()) == MAX_MAPPED
 
 
