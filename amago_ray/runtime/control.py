@@ -1,4 +1,4 @@
-"""`ControlActor`: where every process of a run reports, and waits for its turn."""
+"""`ControlActor`: where every process of a run reports, and learns what to do."""
 
 from __future__ import annotations
 
@@ -14,20 +14,28 @@ from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.replay.reports import ShardReport
-from amago_ray.runtime.ledger import Ledger, LedgerState, Reporter
+from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Reporter
 from amago_ray.runtime.liveness import Liveness
 from amago_ray.runtime.messages import (
+    NO_TABLE,
     NO_VERSION,
-    STOP,
     ControlReport,
     ControlState,
     LearnerBeat,
+    NotYet,
+    OrdersOfRunners,
+    Reserved,
     RunnerBeat,
+    RunnerBeats,
     RunnerOrders,
     ShardBeat,
+    gather,
 )
+from amago_ray.runtime.pace import Pace
 from amago_ray.runtime.ray_metrics import RayMetrics
+from amago_ray.runtime.runner_ledger import News, RunnerTotals
 from amago_ray.runtime.step_quota import StepQuota
+from amago_ray.runtime.untold import Untold
 from amago_ray.runtime.weight_board import WeightBoard
 from amago_ray.telemetry.bottleneck import Side
 from amago_ray.telemetry.metrics import RateMeter
@@ -37,13 +45,19 @@ from amago_ray.training.replay_metrics import replay_metrics
 if TYPE_CHECKING:
     from amago_ray.data.snapshot import Snapshot
 
-# A caller that waits is answered at the latest after this time and asks again, so that a lost answer does no harm.
+# A learner that waits is answered at the latest after this time and asks again, so that a lost answer does no harm.
 _LONGEST_WAIT_S = 2.0
+# What is kept for a driver that does not ask for it.
+_MOST_EPISODES = 10_000
+_MOST_WARNINGS = 1_000
+_MOST_FAILURE_KINDS = 1_000
+_ENV_STEPS, _EPISODES = (RunnerTotals._fields.index(name) for name in ("env_steps", "episodes"))
 # Reports over which shares of time are taken: long updates and pauses are reported when they end.
 _REPORTS_PER_WINDOW = 4
+_TOLD_OF_RUNNERS = ("stored_episodes", "dropped_episodes", "env_failures", "isolated_envs")
 # Where the time of the processes of a role goes, by part of the bottleneck's verdict.
 _SIDES = {
-    "env_runner": ("acting", "environment", "replay", "broadcast", "governor"),
+    RUNNERS: ("acting", "environment", "replay", "broadcast", "governor"),
     "learner": ("learner", "replay", "broadcast", "governor"),
 }
 
@@ -51,8 +65,9 @@ _SIDES = {
 class ControlActor:
     """A shell over ledger, weight board, governor, quota of env steps and liveness, which know nothing of processes.
 
-    An asyncio actor: its methods run on one event loop, none blocks it. It starts empty, also when it is started again,
-    and lets everyone wait until it is filled; what was under way is then sent to it again.
+    An asyncio actor: its methods run on one event loop, none blocks it, and of those whom there may be many, env
+    runners and shards, none is kept waiting. It starts empty, also when it is started again; until it is filled,
+    learners wait and others are told to come again. What was under way is sent to it again.
     """
 
     def __init__(
@@ -80,9 +95,15 @@ class ControlActor:
         self._governor = Governor(config.replay)
         self._quota = StepQuota(config.stop.env_steps, step_size=config.rollout.num_envs_per_env_runner)
         self._rng = np.random.default_rng()
+        self._pace = Pace()
+        self._table: Any = None
+        self._early: dict[int, ShardBeat] = {}
+        """The newest of each shard, before this actor was filled."""
         self._shards: dict[int, ShardReport] = {}
-        self._episodes: list[EpisodeStats] = []
-        self._warnings: list[str] = []
+        self._episodes: Untold[EpisodeStats] = Untold(_MOST_EPISODES)
+        self._num_untold_episodes = 0
+        """Finished episodes whose statistics no beat carried."""
+        self._warnings: Untold[str] = Untold(_MOST_WARNINGS)
         self._metrics: dict[str, float] = {}
         self._shares = {role: RateMeter(_REPORTS_PER_WINDOW * config.report.interval_s) for role in _SIDES}
         self._collected_at = time.monotonic()
@@ -97,6 +118,8 @@ class ControlActor:
         self._collected = self._progress()
         self._collected_at = time.monotonic()
         self._filled.set()
+        for beat in self._early.values():
+            await self.beat_shard(beat)
 
     async def watch(self) -> bool:
         """Answers when the trainer should look: asked to stop, at the run's end; or, with True, to be filled.
@@ -122,40 +145,49 @@ class ControlActor:
         """One reference to the newest snapshot, in a list, or the first as soon as there is one."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._board.version > NO_VERSION)
-        return self._board.newer_than(NO_VERSION)
+        return self._board.newest()
 
-    async def beat_runner(self, beat: RunnerBeat) -> RunnerOrders:
-        """An env runner's news; answers at once."""
-        await self._filled.wait()
+    async def set_table(self, table: Any) -> None:
+        """Everyone whose shard table is older gets this one with the next answer."""
+        if table.version > self._table_version:
+            self._table = table
+
+    async def beat_runner(self, beat: RunnerBeat) -> RunnerOrders | NotYet:
+        """An env runner's news."""
+        orders = await self.beat_runners(gather([beat]))
+        return orders if isinstance(orders, NotYet) else orders.of(0, beat)
+
+    async def beat_runners(self, beats: RunnerBeats) -> OrdersOfRunners | NotYet:
+        """News of many env runners."""
+        self._pace.heard(beats.runners)
+        if not self._filled.is_set():
+            return NotYet(self._pace.runner_in_s())
         now = time.monotonic()
-        reporter = Reporter("env_runner", beat.runner, beat.incarnation)
-        known = set(self._ledger.sums("failures"))
-        self._warnings.extend(
-            f"env runner {beat.runner}: environment failed and was rebuilt: {kind}"
-            for kind in self._ledger.report(reporter._replace(role="failures"), beat.failures)
-            if kind not in known
-        )
-        new = self._ledger.report(reporter, beat.totals)
-        if num_new := int(new.get("episodes", 0)):
-            self._episodes.extend(beat.episodes[-num_new:])
-        self._liveness.heard(f"env_runner_{beat.runner}", now)
-        if (stuck := self._board.seen(beat.runner, beat.policy_version, now)) is not None:
-            self._warnings.append(stuck)
+        news = self._ledger.runners.report(beats.runners, beats.incarnations, beats.totals)
+        self._quota.free(beats.runners[news.is_another])
+        runners, is_newest = beats.runners[~news.is_late], ~news.is_late
+        self._liveness.heard_runners(runners, now)
+        self._warnings.extend(self._board.seen(runners, beats.versions[is_newest], now))
+        self._take_failures(beats)
+        self._take_episodes(beats, news)
         if self._reasons_to_look() > self._called_for:
             await self._notify()
-        return self._orders(beat)
+        return self._orders(beats, news)
 
-    async def wait_turn(self, beat: RunnerBeat) -> RunnerOrders:
-        """What a paused runner calls: news, answered when it may act again, or after a while."""
-        orders = await self.beat_runner(beat)
-        if orders.stop or orders.may_act:
-            return orders
-        await self._wait(lambda: self._stopping or self._orders(beat).may_act)
-        return self._orders(beat)
+    async def runner_gone(self, runner: int, incarnation: int) -> None:
+        """An env runner's process is known to be dead: what it was granted is there for others."""
+        await self._filled.wait()
+        if self._ledger.runners.gone(runner, incarnation):
+            self._quota.free(np.array([runner]))
+            self._board.gone(runner)
+            self._pace.gone(runner)
+            self._liveness.gone(runner)
 
     async def beat_shard(self, beat: ShardBeat) -> None:
         """A shard's newest counts."""
-        await self._filled.wait()
+        if not self._filled.is_set():
+            self._early[beat.shard] = beat
+            return
         report = beat.report
         self._liveness.heard(f"replay_shard_{beat.shard}", time.monotonic())
         counts = {"duplicate_episodes": report.num_duplicates, "torn_bytes": report.torn_bytes}
@@ -166,22 +198,21 @@ class ControlActor:
             self._shards[beat.shard] = report
             await self._notify()
 
-    async def reserve(self, transitions: int, update: int) -> int | None:
-        """Credit for one batch of an update, and the shard to ask, drawn in proportion to the newest reported sizes.
+    async def reserve(self, transitions: int, num_batches: int, table_version: int = NO_TABLE) -> Reserved:
+        """Credit for up to `num_batches` batches of about `transitions` each, and the shard to ask for each of them.
 
-        None: no credit came within a while, ask again. STOP: training is over.
+        Shards are drawn in proportion to the newest reported sizes. Waits a while for the first credit; who asks for
+        no batch waits for the end of training.
         """
         await self._filled.wait()
-        last = self._config.stop.learner_steps
-        is_wanted = last is None or update <= last
-        await self._wait(lambda: self._stopping or (is_wanted and self._governor.may_train()))
+        await self._wait(lambda: self._stopping or (num_batches > 0 and self._governor.may_train()))
+        table = self._table if self._table_version > table_version else None
         if self._stopping:
-            return STOP
-        if not is_wanted or not self._governor.reserve(transitions):
-            return None
-        numbers = sorted(self._shards)
-        sizes = np.array([self._shards[number].stored_transitions for number in numbers], np.float64)
-        return int(self._rng.choice(numbers, p=sizes / sizes.sum()))
+            return Reserved(stop=True, table=table)
+        num_reserved = 0
+        while num_reserved < num_batches and self._governor.reserve(transitions):
+            num_reserved += 1
+        return Reserved(shards=self._draw(num_reserved), table=table)
 
     async def beat_learner(self, beat: LearnerBeat) -> None:
         """A learner's news after a batch."""
@@ -215,6 +246,7 @@ class ControlActor:
         now = time.monotonic()
         elapsed = max(now - self._collected_at, 1e-6)
         ledger = self._ledger
+        runners = ledger.sums(RUNNERS)
         env_steps, updates = (new - old for new, old in zip(self._progress(), self._collected, strict=True))
         metrics = {
             **self._metrics,
@@ -222,27 +254,27 @@ class ControlActor:
             **self._replay_metrics(),
             "time/env_steps_per_s": env_steps / elapsed,
             "time/learner_steps_per_s": updates / elapsed,
-            "time/oldest_beat_s": max(self._liveness.ages_s(now).values(), default=0.0),
-            "rollout/dropped_episodes": float(ledger.total("env_runner", "dropped_episodes")),
-            "rollout/isolated_envs": float(ledger.total("env_runner", "isolated_envs")),
-            "rollout/stored_episodes": float(ledger.total("env_runner", "stored_episodes")),
+            "time/oldest_beat_s": self._liveness.oldest_s(now),
+            **{f"rollout/{name}": runners[name] for name in _TOLD_OF_RUNNERS},
+            "rollout/untold_episodes": float(self._num_untold_episodes + self._episodes.num_forgotten),
+            "report/untold_warnings": float(self._warnings.num_forgotten),
         }
         if (lag := self._board.largest_lag()) is not None:
             metrics["time/runner_lag_max"] = float(lag)
         report = ControlReport(
             ledger=ledger.state(),
-            env_steps=ledger.total("env_runner", "env_steps"),
+            env_steps=ledger.total(RUNNERS, "env_steps"),
             learner_steps=ledger.learner_steps,
-            num_episodes=ledger.total("env_runner", "episodes"),
-            episodes=self._episodes,
+            num_episodes=ledger.total(RUNNERS, "episodes"),
+            episodes=self._episodes.take(),
             metrics=metrics,
             sides=self._sides(now),
-            warnings=self._warnings,
+            warnings=self._warnings.take(),
             stop_requested=self._stop_requested,
         )
         self._publish({**metrics, "env_steps": report.env_steps, "learner_steps": report.learner_steps})
         self._collected, self._collected_at = self._progress(), now
-        self._episodes, self._warnings, self._metrics = [], [], {}
+        self._metrics = {}
         return report
 
     def _take_learner(self, version: PolicyVersion) -> None:
@@ -252,7 +284,7 @@ class ControlActor:
 
     def _progress(self) -> tuple[int, int]:
         """Env steps and updates that only grow, whatever is started again."""
-        return self._ledger.total("env_runner", "env_steps"), self._ledger.total("learner", "updates")
+        return self._ledger.total(RUNNERS, "env_steps"), self._ledger.total("learner", "updates")
 
     def _reasons_to_look(self) -> set[str]:
         stop = self._config.stop
@@ -270,7 +302,7 @@ class ControlActor:
         for role, parts in _SIDES.items():
             sums = self._ledger.sums(role)
             self._shares[role].update(now, {part: sums.get(f"{part}_s", 0.0) for part in parts})
-            processes = self._board.num_runners if role == "env_runner" else 1
+            processes = self._ledger.runners.num_runners if role == RUNNERS else 1
             shares = self._shares[role].per_s()
             sides.append({part: share / max(processes, 1) for part, share in shares.items()})
         return sides if sides[0] else []
@@ -283,15 +315,59 @@ class ControlActor:
         sums = {f"replay/{name}": float(total) for name, total in self._ledger.sums("replay_shard").items()}
         return {**replay_metrics(list(self._shards.values()), self._config.replay), **sums}
 
-    def _orders(self, beat: RunnerBeat) -> RunnerOrders:
-        env_steps, made = self._ledger.total("env_runner", "env_steps"), int(beat.totals["env_steps"])
-        allowed = self._quota.allow(beat.runner, beat.incarnation, made, env_steps)
-        return RunnerOrders(
+    def _take_failures(self, beats: RunnerBeats) -> None:
+        """Tell of each kind of failure once, whoever has it."""
+        known = self._ledger.sums("failures")
+        for runner, kind in beats.failures:
+            if kind in known or len(known) >= _MOST_FAILURE_KINDS:
+                continue
+            self._ledger.report(Reporter("failures", 0, 0), {kind: 1})
+            self._warnings.extend([f"env runner {runner}: environment failed and was rebuilt: {kind}"])
+            known = self._ledger.sums("failures")
+
+    def _take_episodes(self, beats: RunnerBeats, news: News) -> None:
+        num_new = news.new[:, _EPISODES]
+        told = [
+            stats
+            for row, episodes in beats.episodes.items()
+            if num_new[row]
+            for stats in episodes[-int(num_new[row]) :]
+        ]
+        self._num_untold_episodes += int(num_new.sum()) - len(told)
+        self._episodes.extend(told)
+
+    def _draw(self, num_batches: int) -> Sequence[int]:
+        """A shard for each batch, in proportion to their newest reported sizes."""
+        if not num_batches:
+            return ()
+        numbers = sorted(self._shards)
+        sizes = np.array([self._shards[number].stored_transitions for number in numbers], np.float64)
+        drawn: list[int] = self._rng.choice(numbers, num_batches, p=sizes / sizes.sum()).tolist()
+        return drawn
+
+    @property
+    def _table_version(self) -> int:
+        return NO_TABLE if self._table is None else self._table.version
+
+    def _orders(self, beats: RunnerBeats, news: News) -> OrdersOfRunners:
+        env_steps = self._ledger.total(RUNNERS, "env_steps")
+        made = beats.totals[:, _ENV_STEPS].astype(np.int64)
+        is_newest, allowed = ~news.is_late, None
+        granted = self._quota.allow(beats.runners[is_newest], made[is_newest], env_steps)
+        if granted is not None:
+            allowed = made
+            allowed[is_newest] = granted
+        return OrdersOfRunners(
             stop=self._stopping,
-            may_act=self._governor.may_act() and (allowed is None or allowed > made),
+            may_act=self._governor.may_act(),
             global_env_steps=env_steps,
+            beat_in_s=self._pace.runner_in_s(),
+            is_replaced=news.is_late,
             allowed_env_steps=allowed,
-            weights=self._board.newer_than(beat.policy_version),
+            version=self._board.version,
+            weights=self._board.newest() if self._board.is_older(beats.versions).any() else (),
+            table_version=self._table_version,
+            table=self._table if (beats.table_versions < self._table_version).any() else None,
         )
 
     async def _wait(self, ready: Callable[[], bool]) -> None:

@@ -10,14 +10,18 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
-from amago_ray.runtime.actors import get, is_ready
+from amago_ray.runtime.actors import get
+from amago_ray.runtime.control_link import ControlLink
 from amago_ray.runtime.episode_sender import EpisodeSender
 from amago_ray.runtime.messages import RunnerBeat, RunnerOrders
+from amago_ray.runtime.runner_ledger import RunnerTotals
 
-# A beat is sent with every group of episodes, and at least every so many seconds; each brings new orders and weights.
+# Seconds between beats, unless the control actor wants fewer; each brings new orders and weights.
 _BEAT_INTERVAL_S = 0.1
 # Steps between looks at the clock and at what has arrived.
 _STEPS_PER_CHECK = 4
+# Statistics of episodes that a beat carries at most.
+_MOST_STATS = 200
 
 
 class EnvRunnerActor:
@@ -31,7 +35,7 @@ class EnvRunnerActor:
     ) -> None:
         self._config = config
         self._run_id, self._number, self._incarnation = run_id, runner, incarnation
-        self._control = control
+        self._link = ControlLink(control)
         self._sender = EpisodeSender(
             shards,
             first_shard=runner,
@@ -39,7 +43,7 @@ class EnvRunnerActor:
             max_unacknowledged_adds=config.rollout.max_unacknowledged_adds,
         )
         self._stats: list[EpisodeStats] = []
-        """Of the newest episodes: those in no beat that was answered."""
+        """Of the newest episodes: those in no beat that was answered, but not more than a beat carries."""
         self._num_beaten = 0
         """Of `_stats`, how many are in the beat under way."""
         self._num_episodes = 0
@@ -60,45 +64,51 @@ class EnvRunnerActor:
 
     def run(self) -> None:
         """Step the environments until training stops."""
-        orders = self._apply(get(self._beat()))
-        pending: Any = None
-        beaten_at = time.monotonic()
-        while not orders.stop:
-            has_sent = False
+        orders: RunnerOrders | None = None
+        while orders is None or not orders.stop:
+            may_act = orders is not None and orders.may_act
             for _ in range(_STEPS_PER_CHECK):
                 if not self._may_step(orders):
                     break
-                finished = self._runner.step()
-                if finished:
-                    self._sender.put(self._runner.take_episodes())
-                    self._stats.extend(finished)
-                    self._num_episodes += len(finished)
-                has_sent |= self._sender.send()
-            now = time.monotonic()
-            must_ask = not self._may_step(orders)
-            if pending is None and (has_sent or must_ask or now - beaten_at > _BEAT_INTERVAL_S):
+                self._step()
+            # Who has used up its env steps asks for more at once.
+            after_s = 0.0 if may_act and not self._may_step(orders) else _BEAT_INTERVAL_S
+            if self._link.is_due(after_s):
                 self._sender.send(force=True)
-                pending, beaten_at = self._beat(), now
-            if pending is None or not (must_ask or is_ready(pending)):
-                continue
-            orders, pending = self._apply(get(pending)), None
-            while not orders.may_act and not orders.stop:
+                self._link.beat(self._news())
+            if not self._may_step(orders):
                 began = time.monotonic()
-                orders = get(self._control.wait_turn.remote(self._news()))
-                self._paused_time_s += time.monotonic() - began
-                orders = self._apply(orders)
+                self._link.rest(after_s)
+                if orders is not None and not may_act:
+                    self._paused_time_s += time.monotonic() - began
+            if (newer := self._link.orders()) is not None:
+                orders = newer
+                self._apply(newer)
         self._sender.finish()
-        get(self._beat())
+        self._link.finish(self._news())
         self._runner.close()
 
     def __repr__(self) -> str:
         """The name in logs and in the Ray dashboard."""
         return f"EnvRunner({self._number})"
 
-    def _may_step(self, orders: RunnerOrders) -> bool:
+    def _may_step(self, orders: RunnerOrders | None) -> bool:
+        if orders is None or not orders.may_act:
+            return False
         return orders.allowed_env_steps is None or self._runner.env_steps < orders.allowed_env_steps
 
-    def _apply(self, orders: RunnerOrders) -> RunnerOrders:
+    def _step(self) -> None:
+        finished = self._runner.step()
+        if finished:
+            self._sender.put(self._runner.take_episodes())
+            self._num_episodes += len(finished)
+            self._stats.extend(finished)
+            num_over = max(len(self._stats) - _MOST_STATS, 0)
+            del self._stats[:num_over]
+            self._num_beaten = max(self._num_beaten - num_over, 0)
+        self._sender.send()
+
+    def _apply(self, orders: RunnerOrders) -> None:
         del self._stats[: self._num_beaten]
         self._num_beaten = 0
         self._runner.global_env_steps = orders.global_env_steps
@@ -106,7 +116,6 @@ class EnvRunnerActor:
             began = time.monotonic()
             self._take_weights(orders.weights[0])
             self._weights_time_s += time.monotonic() - began
-        return orders
 
     def _take_weights(self, reference: Any) -> None:
         try:
@@ -124,21 +133,19 @@ class EnvRunnerActor:
             runner=self._number,
             incarnation=self._incarnation,
             policy_version=runner.policy.version,
-            totals={
-                "env_steps": runner.env_steps,
-                "episodes": self._num_episodes,
-                "stored_episodes": self._sender.num_stored,
-                "dropped_episodes": runner.num_dropped_episodes,
-                "isolated_envs": runner.num_isolated_envs,
-                "acting_s": runner.policy_time_s,
-                "environment_s": runner.env_time_s,
-                "replay_s": self._sender.time_s,
-                "broadcast_s": self._weights_time_s,
-                "governor_s": self._paused_time_s,
-            },
-            failures=dict(runner.failures),
+            totals=RunnerTotals(
+                env_steps=runner.env_steps,
+                episodes=self._num_episodes,
+                stored_episodes=self._sender.num_stored,
+                dropped_episodes=runner.num_dropped_episodes,
+                env_failures=sum(runner.failures.values()),
+                isolated_envs=runner.num_isolated_envs,
+                acting_s=runner.policy_time_s,
+                environment_s=runner.env_time_s,
+                replay_s=self._sender.time_s,
+                broadcast_s=self._weights_time_s,
+                governor_s=self._paused_time_s,
+            ),
+            failures=list(runner.failures),
             episodes=list(self._stats),
         )
-
-    def _beat(self) -> Any:
-        return self._control.beat_runner.remote(self._news())

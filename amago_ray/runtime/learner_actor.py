@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
 from amago_ray.learning.process import prepare_process
 from amago_ray.runtime.actors import ASIDE, get
-from amago_ray.runtime.messages import STOP, LearnerBeat
+from amago_ray.runtime.messages import LearnerBeat
 
 _RESTART_PAUSE_S = 0.1
 
@@ -23,8 +24,9 @@ _RESTART_PAUSE_S = 0.1
 class LearnerActor:
     """A thin shell around `Learner`: `run` trains until the control actor says stop.
 
-    A thread keeps `learner.prefetch` sample requests outstanding; each has its credit from the governor and goes to
-    the shard that the control actor drew for it. Requests are consumed in the order in which they were issued.
+    A thread keeps `learner.prefetch` sample requests outstanding; each has its credit from the governor, which is
+    reserved for as many at once, and goes to the shard that the control actor drew for it. Requests are consumed in the
+    order in which they were issued.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class LearnerActor:
         self._requests: queue.Queue[tuple[Any, int] | Exception | None] = queue.Queue(maxsize=config.learner.prefetch)
         self._num_requested = 0
         """Batches asked for, without those that were lost."""
+        self._credits: deque[tuple[int, int]] = deque()
+        """Batches reserved and not asked for yet: each one's shard and credit."""
         self._request_lock = threading.Lock()
         self._totals = dict.fromkeys(
             (
@@ -155,17 +159,25 @@ class LearnerActor:
 
     def _request(self) -> tuple[Any, int] | None:
         """The next batch asked for, with its credit; None when training is over."""
-        while True:
+        while not self._credits:
             estimate = self._estimate
-            with self._request_lock:
-                update = self._first_update + self._num_requested // self._config.learner.batches_per_update
-            shard = get(self._control.reserve.remote(estimate, update))
-            if shard == STOP:
+            reserved = get(self._control.reserve.remote(estimate, self._num_wanted()))
+            if reserved.stop:
                 return None
-            if shard is not None:
-                with self._request_lock:
-                    self._num_requested += 1
-                return self._shards[shard].sample.remote(self._config.learner.batch_size), estimate
+            self._credits.extend((shard, estimate) for shard in reserved.shards)
+        shard, estimate = self._credits.popleft()
+        with self._request_lock:
+            self._num_requested += 1
+        return self._shards[shard].sample.remote(self._config.learner.batch_size), estimate
+
+    def _num_wanted(self) -> int:
+        """Batches to reserve credit for: not more than the run's last update needs."""
+        last = self._config.stop.learner_steps
+        if last is None:
+            return self._config.learner.prefetch
+        with self._request_lock:
+            num_left = (last + 1 - self._first_update) * self._config.learner.batches_per_update - self._num_requested
+        return max(min(self._config.learner.prefetch, num_left), 0)
 
     def _broadcast(self) -> Any:
         with self._lock:

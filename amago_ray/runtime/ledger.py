@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.runtime.runner_ledger import RunnerLedger, RunnerLedgerState
 
 Totals = Mapping[str, float]
 """Numbers by name that only grow while a process lives."""
+
+RUNNERS = "env_runner"
+"""The role of which there are many: its totals are kept in columns."""
 
 
 class Reporter(NamedTuple):
@@ -23,38 +27,53 @@ class Reporter(NamedTuple):
 
 @dataclass(frozen=True)
 class LedgerState:
-    """What a ledger goes on from: totals of earlier sessions by role, of every reporter of this one, learner's age."""
+    """What a ledger goes on from.
+
+    base: sums by role of all that is not in `reported`. reported: totals of the newest process in each place. runners:
+    those of env runners, whose `base` is in it; None before the first ledger. learner: how far it is.
+    """
 
     base: Mapping[str, Totals] = field(default_factory=dict)
     reported: Mapping[Reporter, Totals] = field(default_factory=dict)
+    runners: RunnerLedgerState | None = None
     learner: PolicyVersion = field(default_factory=lambda: PolicyVersion(-1, 0))
 
 
 class Ledger:
     """Sums by role, monotone: a report that is lost, comes twice, late or in another order does no harm.
 
-    Invariant: the sum of a name over a role is its base and, for each reporter ever heard, the most it has said.
+    Invariant: the sum of a name over a role is its base and, for each process ever heard, the most it said while it was
+    the newest in its place. So what is remembered grows with the places, not with the processes.
     """
 
     def __init__(self, state: LedgerState) -> None:
-        self._base = state.base
-        self._reported: dict[Reporter, Counter[str]] = {}
-        self._sums: dict[str, Counter[str]] = {role: Counter(totals) for role, totals in state.base.items()}
+        self._base = {role: Counter(totals) for role, totals in state.base.items()}
+        self._reported: dict[tuple[str, int], tuple[int, Counter[str]]] = {}
+        self._sums = {role: Counter(totals) for role, totals in state.base.items()}
         self._learner = state.learner
+        self.runners = RunnerLedger(state.base.get(RUNNERS, {}), state.runners)
+        """Totals of env runners."""
         for reporter, totals in state.reported.items():
             self.report(reporter, totals)
 
     def report(self, reporter: Reporter, totals: Totals) -> Totals:
         """Take in a process's totals; returns what of them is new, by name."""
-        known = self._reported.setdefault(reporter, Counter())
+        role, number, incarnation = reporter
+        newest, known = self._reported.get((role, number), (incarnation, Counter[str]()))
+        if incarnation < newest:
+            return {}
+        if incarnation > newest:
+            self._base.setdefault(role, Counter()).update(known)
+            known = Counter()
+        self._reported[role, number] = incarnation, known
         new = {name: total - known[name] for name, total in totals.items() if total > known[name]}
         known.update(new)
-        self._sums.setdefault(reporter.role, Counter()).update(new)
+        self._sums.setdefault(role, Counter()).update(new)
         return new
 
     def sums(self, role: str) -> Totals:
         """Totals over all processes of a role, dead ones and earlier sessions included; 0 for names never heard."""
-        return self._sums.get(role, Counter())
+        return self.runners.sums() if role == RUNNERS else self._sums.get(role, Counter())
 
     def total(self, role: str, name: str) -> int:
         """One count among `sums`."""
@@ -73,5 +92,11 @@ class Ledger:
 
     def state(self) -> LedgerState:
         """What another ledger goes on from, as plain data."""
-        reported = {reporter: dict(totals) for reporter, totals in self._reported.items()}
-        return LedgerState(self._base, reported, self._learner)
+        return LedgerState(
+            base={role: dict(totals) for role, totals in self._base.items()},
+            reported={
+                Reporter(*place, incarnation): dict(totals) for place, (incarnation, totals) in self._reported.items()
+            },
+            runners=self.runners.state(),
+            learner=self._learner,
+        )

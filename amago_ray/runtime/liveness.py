@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amago_ray.runtime.runner_rows import with_rows_for
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 
 class Liveness:
@@ -10,11 +18,32 @@ class Liveness:
 
     def __init__(self) -> None:
         self._heard_at_s: dict[str, float] = {}
+        self._runners_heard_at_s = np.zeros(0)
+        """NaN where there is no runner."""
 
     def heard(self, name: str, now_s: float) -> None:
         """A process has just spoken."""
         self._heard_at_s[name] = now_s
 
-    def ages_s(self, now_s: float) -> Mapping[str, float]:
-        """Seconds since each process spoke last."""
-        return {name: now_s - heard_at_s for name, heard_at_s in self._heard_at_s.items()}
+    def heard_runners(self, runners: Int[np.ndarray, " R"], now_s: float) -> None:
+        """Env runners have just spoken."""
+        self._runners_heard_at_s = with_rows_for(runners, self._runners_heard_at_s, np.nan)
+        self._runners_heard_at_s[runners] = now_s
+
+    def gone(self, runner: int) -> None:
+        """An env runner has left."""
+        if runner < len(self._runners_heard_at_s):
+            self._runners_heard_at_s[runner] = np.nan
+
+    def ages_s(self, now_s: float, *, above_s: float = -np.inf) -> Mapping[str, float]:
+        """Seconds since each process spoke last, of those where it is more than `above_s`."""
+        ages = {name: now_s - heard_at_s for name, heard_at_s in self._heard_at_s.items()}
+        # NaN is above nothing.
+        late = np.flatnonzero(now_s - self._runners_heard_at_s > above_s)
+        runners = {f"env_runner_{runner}": now_s - self._runners_heard_at_s[runner] for runner in late.tolist()}
+        return {name: float(age_s) for name, age_s in {**ages, **runners}.items() if age_s > above_s}
+
+    def oldest_s(self, now_s: float) -> float:
+        """The largest of the ages; 0 where nobody spoke."""
+        first_heard_at_s = min(self._heard_at_s.values(), default=now_s)
+        return max(now_s - first_heard_at_s, float(np.fmax.reduce(now_s - self._runners_heard_at_s, initial=0.0)))

@@ -7,50 +7,130 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.ledger import LedgerState, Totals
+from amago_ray.runtime.runner_ledger import RunnerTotals
 from amago_ray.telemetry.bottleneck import Side
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
 NO_VERSION = PolicyVersion(-1, -1)
-STOP = -1
-"""Instead of a shard's number: training is over."""
+NO_TABLE = -1
+"""Version of the shard table of who has none."""
 
 
 @dataclass(frozen=True)
 class RunnerBeat:
     """An env runner's news; it also says that the runner lives.
 
-    totals: `env_steps`; `episodes` (finished), `stored_episodes` (acknowledged by replay), `dropped_episodes`;
-    `isolated_envs`; and seconds by part of `telemetry.bottleneck`: `acting_s`, `environment_s`, `replay_s` (encoding
-    and handing over episodes, waiting for acknowledgements), `broadcast_s` (taking new weights), `governor_s` (paused).
-    failures: of environments, by kind. episodes: the newest ones, up to the last of those counted.
+    failures: kinds of failures of its environments. episodes: the newest ones, up to the last of those counted in
+    `totals`. table_version: of the shard table that it knows.
     """
 
     runner: int
     incarnation: int
     policy_version: PolicyVersion
-    totals: Totals
-    failures: Totals = field(default_factory=dict)
+    totals: RunnerTotals
+    failures: Sequence[str] = ()
     episodes: Sequence[EpisodeStats] = ()
+    table_version: int = NO_TABLE
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """The answer of a control actor that knows nothing of the run yet: it has taken in nothing, beat again then."""
+
+    beat_in_s: float
 
 
 @dataclass(frozen=True)
 class RunnerOrders:
     """The answer to a beat.
 
-    allowed_env_steps: how many this incarnation may make in all, None for any number.
-    weights: one reference to a newer snapshot, or none.
+    stop: training is over, or another incarnation has taken this one's place. beat_in_s: when to beat again, acting
+    or not. allowed_env_steps: how many this incarnation may make in all, None for any number. weights: one reference to
+    a newer snapshot, or none. table: the newest shard table where the runner's is older.
     """
 
     stop: bool
     may_act: bool
     global_env_steps: int
+    beat_in_s: float
     allowed_env_steps: int | None = None
     weights: Sequence[Any] = ()
+    table: Any = None
+
+
+@dataclass(frozen=True)
+class RunnerBeats:
+    """Beats of R different env runners, as columns.
+
+    totals: columns of `RunnerTotals`. episodes: of rows that have some.
+    """
+
+    runners: Int[np.ndarray, " R"]
+    incarnations: Int[np.ndarray, " R"]
+    versions: Int[np.ndarray, "R 2"]
+    totals: Float[np.ndarray, "R _"]
+    table_versions: Int[np.ndarray, " R"]
+    failures: Sequence[tuple[int, str]] = ()
+    """Kinds of failures of environments, each with a runner that had it."""
+    episodes: Mapping[int, Sequence[EpisodeStats]] = field(default_factory=dict)
+
+
+def gather(beats: Sequence[RunnerBeat]) -> RunnerBeats:
+    """The beats of different env runners as one message."""
+    kinds = {kind: beat.runner for beat in beats for kind in beat.failures}
+    return RunnerBeats(
+        runners=np.array([beat.runner for beat in beats], np.int64),
+        incarnations=np.array([beat.incarnation for beat in beats], np.int64),
+        versions=np.array([beat.policy_version for beat in beats], np.int64).reshape(-1, 2),
+        totals=np.array([beat.totals for beat in beats], np.float64).reshape(-1, len(RunnerTotals._fields)),
+        table_versions=np.array([beat.table_version for beat in beats], np.int64),
+        failures=[(runner, kind) for kind, runner in kinds.items()],
+        episodes={row: beat.episodes for row, beat in enumerate(beats) if beat.episodes},
+    )
+
+
+@dataclass(frozen=True)
+class OrdersOfRunners:
+    """The answer to `RunnerBeats`: what is common to all of them, and what is each one's own.
+
+    is_replaced: another incarnation has taken its place. allowed_env_steps: None for any number. weights: one reference
+    to the newest snapshot, of `version`, where one of the runners lacks it. table: the newest shard table, of
+    `table_version`, where one of the runners lacks it.
+    """
+
+    stop: bool
+    may_act: bool
+    global_env_steps: int
+    beat_in_s: float
+    is_replaced: Bool[np.ndarray, " R"]
+    allowed_env_steps: Int[np.ndarray, " R"] | None = None
+    version: PolicyVersion = NO_VERSION
+    weights: Sequence[Any] = ()
+    table_version: int = NO_TABLE
+    table: Any = None
+
+    def of(self, row: int, beat: RunnerBeat) -> RunnerOrders:
+        """The orders of the runner whose beat stood in a row."""
+        allowed = None if self.allowed_env_steps is None else int(self.allowed_env_steps[row])
+        return RunnerOrders(
+            stop=self.stop or bool(self.is_replaced[row]),
+            may_act=self.may_act and (allowed is None or allowed > beat.totals.env_steps),
+            global_env_steps=self.global_env_steps,
+            beat_in_s=self.beat_in_s,
+            allowed_env_steps=allowed,
+            weights=self.weights if self.version > beat.policy_version else (),
+            table=self.table if self.table_version > beat.table_version else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +145,19 @@ class LearnerBeat:
     version: PolicyVersion
     totals: Totals
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """The answer to a learner that asks for batches.
+
+    stop: training is over. shards: numbers of those to ask, one for each batch that has got credit; fewer than were
+    asked for, or none, where there is no more. table: the newest shard table where the learner's is older.
+    """
+
+    stop: bool = False
+    shards: Sequence[int] = ()
+    table: Any = None
 
 
 @dataclass(frozen=True)

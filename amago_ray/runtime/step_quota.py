@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+import numpy as np
 
-class _Grant(NamedTuple):
-    incarnation: int
-    made: int
-    allowed: int
+from amago_ray.runtime.runner_rows import with_rows_for
 
-    @property
-    def outstanding(self) -> int:
-        """Env steps granted and not made yet."""
-        return self.allowed - self.made
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 
 class StepQuota:
@@ -28,26 +24,32 @@ class StepQuota:
         """limit: the run's env steps, None for any number. step_size: E, those of one vector step."""
         self._limit = limit
         self._step_size = step_size
-        self._grants: dict[int, _Grant] = {}
-        self._num_outstanding = 0
+        self._made = np.zeros(0, np.int64)
+        """-1 where there is no runner."""
+        self._allowed = np.zeros(0, np.int64)
 
-    def allow(self, runner: int, incarnation: int, made: int, total: int) -> int | None:
-        """How many env steps this incarnation, which has made `made` of the run's `total`, may make in all."""
+    def allow(
+        self, runners: Int[np.ndarray, " R"], made: Int[np.ndarray, " R"], total: int
+    ) -> Int[np.ndarray, " R"] | None:
+        """How many env steps each of the runners, which have made `made` of the run's `total`, may make in all."""
         if self._limit is None:
             return None
-        before = self._grants.get(runner)
-        allowed = made
-        if before is not None:
-            if incarnation < before.incarnation:
-                return made
-            self._num_outstanding -= before.outstanding
-            # What was granted to a former incarnation is free again.
-            if incarnation == before.incarnation:
-                made = max(made, before.made)
-                allowed = max(made, before.allowed)
-        free = self._limit - total - self._num_outstanding - (allowed - made)
-        wanted = max(free // (2 * (len(self._grants) + (before is None))), self._step_size)
-        allowed += max(min(wanted - (allowed - made), free), 0)
-        self._grants[runner] = _Grant(incarnation, made, allowed)
-        self._num_outstanding += allowed - made
+        self._made = with_rows_for(runners, self._made, -1)
+        self._allowed = with_rows_for(runners, self._allowed, -1)
+        self._made[runners] = made = np.maximum(made, self._made[runners])
+        allowed: np.ndarray = np.maximum(made, self._allowed[runners])
+        self._allowed[runners] = allowed
+        free = max(self._limit - total - int((self._allowed - self._made).sum()), 0)
+        share = max(free // (2 * int((self._made >= 0).sum())), self._step_size)
+        wanted = np.maximum(share - (allowed - made), 0)
+        # The last ones go to those who come first.
+        allowed = allowed + np.diff(np.minimum(wanted.cumsum(), free), prepend=0)
+        self._allowed[runners] = allowed
         return allowed
+
+    def free(self, runners: Int[np.ndarray, " R"]) -> None:
+        """What these were granted and have not reported is there for others: their processes are gone."""
+        if self._limit is not None:
+            self._made = with_rows_for(runners, self._made, -1)
+            self._allowed = with_rows_for(runners, self._allowed, -1)
+            self._made[runners] = self._allowed[runners] = -1

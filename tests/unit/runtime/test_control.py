@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pytest
 
 from amago_ray.config import Config
 from amago_ray.config.load import load_config
@@ -16,7 +17,8 @@ from amago_ray.data.snapshot import Snapshot
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.ledger import LedgerState
-from amago_ray.runtime.messages import NO_VERSION, STOP, ControlState, LearnerBeat, RunnerBeat, ShardBeat
+from amago_ray.runtime.messages import NO_VERSION, ControlState, LearnerBeat, NotYet, RunnerBeat, ShardBeat, gather
+from amago_ray.runtime.runner_ledger import RunnerTotals
 
 BASE = LedgerState({"env_runner": {"env_steps": 1000, "episodes": 20}}, learner=PolicyVersion(-1, 10))
 
@@ -39,7 +41,7 @@ async def filled(config: Config, state: LedgerState = BASE) -> ControlActor:
 def runner_beat(
     env_steps: int = 50, version: PolicyVersion = NO_VERSION, runner: int = 0, incarnation: int = 1, **changes: Any
 ) -> RunnerBeat:
-    totals = {"env_steps": env_steps, "episodes": len(changes.get("episodes", [])), "acting_s": 0.1}
+    totals = RunnerTotals(env_steps, episodes=len(changes.get("episodes", [])), acting_s=0.1)
     beat = RunnerBeat(runner, incarnation, version, totals)
     return dataclasses.replace(beat, **changes)
 
@@ -98,13 +100,13 @@ def test_credit_comes_with_inserts_and_is_given_back_by_confirmation() -> None:
     async def scene() -> None:
         control = await filled(config())
         await control.beat_shard(shard_beat(0, 0))
-        assert await control.reserve(100, 1) is None, "nothing is stored"
+        assert not (await control.reserve(100, 1)).shards, "nothing is stored"
         await control.beat_shard(shard_beat(0, 100))
-        assert await control.reserve(150, 1) == 0
-        assert await control.reserve(150, 1) == 0
-        assert await control.reserve(150, 1) is None, "200 transitions of credit are reserved"
+        assert (await control.reserve(150, 1)).shards == [0]
+        assert (await control.reserve(150, 1)).shards == [0]
+        assert not (await control.reserve(150, 1)).shards, "200 transitions of credit are reserved"
         await control.beat_learner(learner_beat(1, 1, settled=150))
-        assert await control.reserve(150, 1) == 0, "a lost batch gives its credit back"
+        assert (await control.reserve(150, 1)).shards == [0], "a lost batch gives its credit back"
 
     run(scene())
 
@@ -116,7 +118,7 @@ def test_a_waiting_learner_is_woken_by_an_insert() -> None:
         waiting = asyncio.create_task(control.reserve(10, 1))
         await asyncio.sleep(0)
         await control.beat_shard(shard_beat(0, 50))
-        assert await waiting == 0
+        assert (await waiting).shards == [0]
 
     run(scene())
 
@@ -126,7 +128,7 @@ def test_shards_are_drawn_in_proportion_to_their_newest_sizes() -> None:
         control = await filled(config("replay.num_shards=2", "replay.samples_per_insert=null"))
         await control.beat_shard(shard_beat(0, 1000))
         await control.beat_shard(shard_beat(1, 3000))
-        return [await control.reserve(1, 1) for _ in range(2000)]
+        return [shard for _ in range(200) for shard in (await control.reserve(1, 10)).shards]
 
     drawn = np.array(run(scene()))
     assert abs((drawn == 1).mean() - 0.75) < 0.05
@@ -139,10 +141,8 @@ def test_runners_ahead_are_paused_until_the_learner_catches_up() -> None:
         for inserted in range(100, 1100, 100):
             await control.beat_shard(shard_beat(0, inserted))
         assert not (await control.beat_runner(runner_beat())).may_act
-        waiting = asyncio.create_task(control.wait_turn(runner_beat()))
-        await asyncio.sleep(0)
         await control.beat_learner(learner_beat(1, 1, trained=1800))
-        assert (await waiting).may_act
+        assert (await control.beat_runner(runner_beat())).may_act
 
     run(scene())
 
@@ -153,7 +153,7 @@ def test_stop_reaches_everyone() -> None:
         waiting = asyncio.create_task(control.reserve(10, 1))
         await asyncio.sleep(0)
         await control.stop()
-        assert await waiting == STOP
+        assert (await waiting).stop
         assert (await control.beat_runner(runner_beat())).stop
 
     run(scene())
@@ -164,7 +164,7 @@ def test_a_report_sums_the_run_and_starts_afresh() -> None:
         control = await filled(config())
         stats = EpisodeStats("maze", 1.0, 50, 0, NO_VERSION, 1.0)
         beat = runner_beat(episodes=[stats])
-        beat = dataclasses.replace(beat, totals={**beat.totals, "dropped_episodes": 1, "stored_episodes": 1})
+        beat = dataclasses.replace(beat, totals=beat.totals._replace(dropped_episodes=1, stored_episodes=1))
         await control.beat_shard(shard_beat(0, 500, stored=400))
         await control.beat_runner(beat)
         await control.beat_learner(learner_beat(1, 12, trained=100))
@@ -216,11 +216,11 @@ def test_what_a_dead_learner_had_reserved_is_void() -> None:
         await control.push_weights(snapshot(1, 0))
         await control.beat_shard(shard_beat(0, 0))
         await control.beat_shard(shard_beat(0, 100))
-        assert await control.reserve(1000, 1) == 0
-        assert await control.reserve(1000, 2) is None
+        assert (await control.reserve(1000, 1)).shards == [0]
+        assert not (await control.reserve(1000, 1)).shards
         await control.push_weights(snapshot(2, 0))
         await control.beat_shard(shard_beat(0, 110))
-        assert await control.reserve(1000, 1) == 0
+        assert (await control.reserve(1000, 1)).shards == [0]
 
     run(scene())
 
@@ -267,9 +267,9 @@ def test_a_runner_stuck_on_old_weights_raises_an_alarm() -> None:
 def test_environment_failures_are_told_once_per_kind() -> None:
     async def scene() -> None:
         control = await filled(config())
-        for number in range(1, 4):
-            await control.beat_runner(runner_beat(failures={"ValueError: broken": number}))
-        await control.beat_runner(runner_beat(runner=1, failures={"ValueError: broken": 1, "OSError: gone": 1}))
+        for _ in range(3):
+            await control.beat_runner(runner_beat(failures=["ValueError: broken"]))
+        await control.beat_runner(runner_beat(runner=1, failures=["ValueError: broken", "OSError: gone"]))
         first, second = (await control.collect()).warnings
         assert first == "env runner 0: environment failed and was rebuilt: ValueError: broken"
         assert second == "env runner 1: environment failed and was rebuilt: OSError: gone"
@@ -281,14 +281,14 @@ def test_a_control_actor_that_starts_again_gives_credit_for_new_inserts_only() -
     async def scene() -> None:
         control = await filled(config())
         await control.beat_shard(shard_beat(0, 100_000))
-        assert await control.reserve(100, 1) is None, "what was inserted before is no new credit"
+        assert not (await control.reserve(100, 1)).shards, "what was inserted before is no new credit"
         await control.beat_shard(shard_beat(0, 100_100))
-        assert await control.reserve(100, 1) == 0
+        assert (await control.reserve(100, 1)).shards == [0]
 
     run(scene())
 
 
-def test_everyone_waits_for_a_control_actor_that_has_to_be_filled() -> None:
+def test_a_control_actor_that_has_to_be_filled_takes_nothing_in() -> None:
     async def scene() -> None:
         control = await filled(config())
         await control.beat_runner(runner_beat(env_steps=300))
@@ -297,12 +297,14 @@ def test_everyone_waits_for_a_control_actor_that_has_to_be_filled() -> None:
         successor = ControlActor(config(), put=lambda value: value, publish=lambda metrics: None, longest_wait_s=0.05)
         assert await successor.collect() is None
         assert await successor.watch(), "who watches is told to fill it"
-        beat = asyncio.create_task(successor.beat_runner(runner_beat(env_steps=340)))
+        assert isinstance(await successor.beat_runner(runner_beat(env_steps=340)), NotYet)
+        reserving = asyncio.create_task(successor.reserve(10, 1))
         await asyncio.sleep(0.01)
-        assert not beat.done()
+        assert not reserving.done()
         await successor.fill(ControlState(state, stopping=True))
         await successor.fill(ControlState(LedgerState()))
-        orders = await beat
+        assert (await reserving).stop
+        orders = await successor.beat_runner(runner_beat(env_steps=340))
         assert orders.global_env_steps == 1340, "no count falls, and what came meanwhile is counted"
         assert orders.stop
         assert (await successor.collect()).env_steps == 1340
@@ -333,7 +335,7 @@ def test_acting_ends_at_the_last_env_step_and_the_trainer_is_called() -> None:
             orders = await control.beat_runner(runner_beat(env_steps=made))
         assert made == 100
         assert not await watching
-        assert not (await control.wait_turn(runner_beat(env_steps=made))).may_act
+        assert not (await control.beat_runner(runner_beat(env_steps=made))).may_act
         again = asyncio.create_task(control.watch())
         await control.beat_runner(runner_beat(env_steps=made))
         await asyncio.sleep(0.01)
@@ -343,12 +345,16 @@ def test_acting_ends_at_the_last_env_step_and_the_trainer_is_called() -> None:
     run(scene())
 
 
-def test_no_batch_is_reserved_for_an_update_beyond_the_last() -> None:
+def test_who_wants_no_batch_waits_for_the_end() -> None:
     async def scene() -> None:
-        control = await filled(config("stop.learner_steps=20", "replay.samples_per_insert=null"))
+        control = await filled(config("replay.samples_per_insert=null"))
         await control.beat_shard(shard_beat(0, 100))
-        assert await control.reserve(10, update=20) == 0
-        assert await control.reserve(10, update=21) is None
+        reserved = await control.reserve(10, num_batches=0)
+        assert (reserved.stop, list(reserved.shards)) == (False, [])
+        waiting = asyncio.create_task(control.reserve(10, num_batches=0))
+        await asyncio.sleep(0)
+        await control.stop()
+        assert (await waiting).stop
 
     run(scene())
 
@@ -361,5 +367,96 @@ def test_a_wish_to_stop_is_told_at_once() -> None:
         await control.request_stop()
         assert not await watching
         assert (await control.collect()).stop_requested
+
+    run(scene())
+
+
+def test_several_batches_are_reserved_at_once_as_far_as_there_is_credit() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.beat_shard(shard_beat(0, 0))
+        await control.beat_shard(shard_beat(0, 100))
+        assert (await control.reserve(90, 5)).shards == [0, 0, 0], "200 of credit: the last batch may go beyond it"
+
+    run(scene())
+
+
+class Table:
+    version = 3
+
+
+def test_who_knows_an_older_shard_table_gets_the_newest() -> None:
+    async def scene() -> None:
+        control = await filled(config("replay.samples_per_insert=null"))
+        assert (await control.beat_runner(runner_beat())).table is None
+        table = Table()
+        await control.set_table(table)
+        assert (await control.beat_runner(runner_beat(table_version=2))).table is table
+        assert (await control.beat_runner(runner_beat(table_version=3))).table is None
+        assert (await control.reserve(1, 0, table_version=2)).table is table
+        assert (await control.reserve(1, 0, table_version=3)).table is None
+        both = gather([runner_beat(table_version=2), runner_beat(runner=1, table_version=3)])
+        assert (await control.beat_runners(both)).table is table
+
+    run(scene())
+
+
+def test_a_thousand_paused_runners_keep_nobody_waiting() -> None:
+    async def scene() -> None:
+        control = await filled(config("replay.samples_per_insert_tolerance=0.1"))
+        for inserted in range(0, 1100, 100):
+            await control.beat_shard(shard_beat(0, inserted))
+        answers = [control.beat_runner(runner_beat(runner=number)) for number in range(1000)]
+        for answer in answers:
+            # Ends at its first step: no call of theirs stays under way.
+            with pytest.raises(StopIteration) as ended:
+                answer.send(None)
+            assert not ended.value.value.may_act
+        assert ended.value.value.beat_in_s >= 1000 / 300, "all together beat at most 300 times a second"
+        assert (await control.reserve(100, 1)).shards == [0]
+
+    run(scene())
+
+
+def test_a_dead_runners_grant_goes_to_others_at_once() -> None:
+    async def scene() -> None:
+        control = await filled(config("stop.env_steps=1100", "rollout.num_envs_per_env_runner=10"))
+        assert (await control.beat_runner(runner_beat(env_steps=0))).allowed_env_steps == 50
+        await control.runner_gone(0, 1)
+        orders = await control.beat_runner(runner_beat(env_steps=0, runner=1))
+        assert orders.allowed_env_steps == 50, "half of all that is left, as there is one runner"
+
+    run(scene())
+
+
+def test_a_replaced_incarnation_is_stopped_and_counts_for_nothing() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.beat_runner(runner_beat(env_steps=300, incarnation=1))
+        assert not (await control.beat_runner(runner_beat(env_steps=10, incarnation=2))).stop
+        orders = await control.beat_runner(runner_beat(env_steps=400, incarnation=1))
+        assert orders.stop
+        assert orders.global_env_steps == 1310
+        assert not (await control.beat_runner(runner_beat(env_steps=10, incarnation=2))).stop
+
+    run(scene())
+
+
+def test_what_nobody_collects_is_bounded_and_counted() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        stats = [EpisodeStats("maze", 1.0, 50, number, NO_VERSION, 1.0) for number in range(100)]
+        for number in range(1, 201):
+            totals = RunnerTotals(env_steps=1, episodes=150 * number)
+            kinds = [f"ValueError: {number} {kind}" for kind in range(10)]
+            await control.beat_runner(runner_beat(totals=totals, episodes=stats, failures=kinds))
+        report = await control.collect()
+        assert report.num_episodes == 20 + 150 * 200, "every episode counts"
+        assert len(report.episodes) + report.metrics["rollout/untold_episodes"] == 150 * 200
+        assert len(report.episodes) == 10_000
+        assert len(report.warnings) == 1_000
+        again = await control.collect()
+        assert not again.episodes
+        assert again.metrics["rollout/untold_episodes"] == 20_000
 
     run(scene())
