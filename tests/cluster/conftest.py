@@ -36,7 +36,7 @@ def fault() -> Fault:
     return noted
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[NodeCluster]:
     """Three nodes: the head has room for a shard and the learner, the others for the rest."""
     cluster = NodeCluster(2, 3, 3)

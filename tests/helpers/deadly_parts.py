@@ -175,10 +175,10 @@ class DeadlyRun(WatchedRun):
         """Where the shards' directories are."""
         return self.path / "replay"
 
-    def dies_of(self, part: str, kind: str, count: int) -> None:
+    def dies_of(self, part: str, kind: str, count: int, deed: str = "die") -> None:
         """Let a part kill its process, and wait for another one in its place that works."""
         before = {actor.pid for actor in self.actors(kind)}
-        command(self.commands, part, "die")
+        command(self.commands, part, deed)
         self.wait_until(lambda: is_done(self.commands, part))
         self.wait_until(lambda: (now := self.actors(kind)) and len(now) == count and {a.pid for a in now} - before)
         self.goes_on()
