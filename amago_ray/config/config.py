@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from amago_ray.config.agent import ActorCriticConfig, AgentConfig
+from amago_ray.config.cluster import ClusterConfig
 from amago_ray.config.env import EnvConfig
 from amago_ray.config.exploration import BilevelConfig, ExplorationConfig
 from amago_ray.config.learner import LearnerConfig
@@ -16,7 +17,6 @@ from amago_ray.config.replay import ReplayConfig
 from amago_ray.config.rollout import RolloutConfig
 from amago_ray.config.training import (
     CheckpointConfig,
-    ClusterConfig,
     EvaluationConfig,
     ReportConfig,
     StopConfig,

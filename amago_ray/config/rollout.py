@@ -13,7 +13,13 @@ class RolloutConfig:
     """Env runners: processes that step a batch of environments with one forward per step."""
 
     num_env_runners: Annotated[int, POSITIVE_INTEGER] = 1
-    """Processes; under `--local` one runner in the driver's process."""
+    """Processes when the run starts; under `--local` one runner in the driver's process. `amago-ray scale` changes it
+    while the run goes on."""
+    min_env_runners: Annotated[int, POSITIVE_INTEGER] | None = None
+    """Fewest with which the run starts; the others join when the cluster has room for them. None takes
+    num_env_runners."""
+    max_env_runners: Annotated[int, POSITIVE_INTEGER] | None = None
+    """Most that `amago-ray scale` may ask for; None takes num_env_runners."""
     num_envs_per_env_runner: Annotated[int, POSITIVE_INTEGER] = 16
     """E, environments stepped together by one runner."""
     num_cpus_per_env_runner: Annotated[float, NON_NEGATIVE] = 1.0
@@ -31,3 +37,13 @@ class RolloutConfig:
     """A runner waits when this many groups are not acknowledged yet."""
     stuck_policy_alarm_s: Annotated[float, POSITIVE_OR_INFINITE] = 120.0
     """Warn when a runner has not taken newer weights for this long though there are some."""
+
+    @property
+    def fewest_env_runners(self) -> int:
+        """`min_env_runners` as it holds."""
+        return self.num_env_runners if self.min_env_runners is None else self.min_env_runners
+
+    @property
+    def most_env_runners(self) -> int:
+        """`max_env_runners` as it holds."""
+        return self.num_env_runners if self.max_env_runners is None else self.max_env_runners

@@ -9,7 +9,6 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.config.ranges import (
     COUNT,
     FINITE,
-    NOT_EMPTY,
     POSITIVE,
     POSITIVE_INTEGER,
     POSITIVE_OR_INFINITE,
@@ -73,18 +72,3 @@ class ReportConfig:
     """Seconds between reports."""
     loggers: tuple[Literal["console", "jsonl", "tensorboard"], ...] = ("console", "jsonl", "tensorboard")
     """Where metrics go."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """How the run uses Ray."""
-
-    address: Annotated[str, NOT_EMPTY] | None = None
-    """Address of a running cluster ("auto" finds a local one); None starts Ray on this machine for the run."""
-    num_cpus: Annotated[int, POSITIVE_INTEGER] | None = None
-    """Logical CPUs of the embedded local Ray; None takes the machine's."""
-    dashboard: bool = True
-    """Start the Ray dashboard with an embedded Ray."""
-    spread: bool = True
-    """Spread env runners and replay shards over nodes; without, shards start on the command's node and Ray packs the
-    runners."""

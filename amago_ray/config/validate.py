@@ -35,6 +35,17 @@ def validate(config: Config) -> None:
             f"cluster.num_cpus: expected null, as Ray at {show(config.cluster.address)} has its own, "
             f"got {config.cluster.num_cpus}"
         )
+    rollout = config.rollout
+    if rollout.fewest_env_runners > rollout.num_env_runners:
+        raise ConfigError(
+            f"rollout.min_env_runners: expected at most num_env_runners ({rollout.num_env_runners}), "
+            f"got {rollout.min_env_runners}"
+        )
+    if rollout.most_env_runners < rollout.num_env_runners:
+        raise ConfigError(
+            f"rollout.max_env_runners: expected at least num_env_runners ({rollout.num_env_runners}), "
+            f"got {rollout.max_env_runners}"
+        )
     stop = config.stop
     if all(getattr(stop, criterion.name) is None for criterion in fields(stop)):
         names = ", ".join(criterion.name for criterion in fields(stop))

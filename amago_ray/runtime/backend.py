@@ -26,6 +26,7 @@ from amago_ray.runtime.messages import ControlReport, ControlState
 from amago_ray.runtime.placement import (
     alive_nodes,
     gpus_per_learner,
+    nodes_for,
     place_shards,
     shard_hosts,
 )
@@ -84,7 +85,9 @@ class RayBackend:
             )
             files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
             self._hosts_before = shard_hosts(checkpoint.metadata.get("state", {}))
-        places = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before=self._hosts_before)
+        candidates = nodes_for("replay_shard", config, nodes)
+        spread = config.cluster.spread
+        places = place_shards(config.replay.num_shards, candidates, spread=spread, before=self._hosts_before)
         self._first_env_steps = self._counters.env_steps
         base: dict[str, Totals] = {
             "env_runner": {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}

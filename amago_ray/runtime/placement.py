@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amago_ray.config import Config
+from amago_ray.config.cluster import matches
+from amago_ray.config.plain import show
 from amago_ray.errors import TrainingError
 
 _PRECISION = 1e-4
 """Ray counts resources in steps of this size."""
+_RAYS_OWN_LABELS = "ray.io/"
+
+Role = Literal["env_runner", "replay_shard", "learner"]
+"""Processes that `cluster.labels` has a place for."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Node:
     host: str
     num_cpus: float
     num_gpus: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,30 @@ def alive_nodes() -> list[Node]:
             node["NodeManagerAddress"],
             node["Resources"].get("CPU", 0.0),
             node["Resources"].get("GPU", 0.0),
+            node["Labels"],
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
     return sorted(nodes, key=lambda node: (node.node_id != here, node.host, node.node_id))
+
+
+def nodes_for(role: Role, config: Config, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes where processes of a role may live, by `cluster.labels`.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    wanted: Mapping[str, str] = getattr(config.cluster.labels, role)
+    found = [node for node in nodes if matches(node.labels, wanted)]
+    if not found:
+        there = ", ".join(f"{_shown(node.labels)} on {node.host}" for node in nodes)
+        raise TrainingError(f"cluster.labels.{role}: expected a node with {_shown(wanted)}, got {there}")
+    return found
+
+
+def _shown(labels: Mapping[str, str]) -> str:
+    return show({key: value for key, value in labels.items() if not key.startswith(_RAYS_OWN_LABELS)})
 
 
 def place_shards(
@@ -85,10 +111,15 @@ def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
-def required_cpus(config: Config) -> float:
-    """Logical CPUs that the run's actors reserve together."""
+def on_drivers_node() -> NodeAffinitySchedulingStrategy:
+    """Keeps an actor on the node of this process, without which there is no run: no other node's end can harm it."""
+    return on_node(ray.get_runtime_context().get_node_id())
+
+
+def required_cpus(config: Config, num_env_runners: int) -> float:
+    """Logical CPUs that the run's actors reserve together, of which so many are env runners."""
     return (
-        config.rollout.num_env_runners * config.rollout.num_cpus_per_env_runner
+        num_env_runners * config.rollout.num_cpus_per_env_runner
         + config.replay.num_shards * config.replay.num_cpus_per_shard
         + config.learner.num_cpus_per_learner
     )
@@ -102,12 +133,13 @@ def gpus_per_learner(config: Config, nodes: Sequence[Node]) -> float:
 
 
 def require_room(config: Config, nodes: Sequence[Node], shards: Sequence[ShardPlace]) -> None:
-    """See that all actors of the run find a place at once: each on one node, shares of a GPU on one GPU each.
+    """See that all actors find a place without which the run does not start: each on one node, shares of a GPU on one.
 
     Raises:
         TrainingError: they do not; some would wait for ever.
     """
     rollout, learner = config.rollout, config.learner
+    num_runners = rollout.fewest_env_runners
     gpus = gpus_per_learner(config, nodes)
     for setting, number in (
         ("rollout.num_gpus_per_env_runner", rollout.num_gpus_per_env_runner),
@@ -116,14 +148,12 @@ def require_room(config: Config, nodes: Sequence[Node], shards: Sequence[ShardPl
         if number > 1 and number != math.floor(number):
             raise TrainingError(f"{setting}: expected a share of one GPU or a whole number of GPUs, got {number:g}")
     have_cpus, have_gpus = (sum(node.num_cpus for node in nodes), sum(node.num_gpus for node in nodes))
-    want_gpus = rollout.num_env_runners * rollout.num_gpus_per_env_runner + gpus
-    if have_cpus < required_cpus(config) - _PRECISION:
-        raise TrainingError(
-            f"the cluster is too small: the run reserves {required_cpus(config):g} CPUs, it has {have_cpus:g}"
-        )
+    want_cpus, want_gpus = required_cpus(config, num_runners), num_runners * rollout.num_gpus_per_env_runner + gpus
+    if have_cpus < want_cpus - _PRECISION:
+        raise TrainingError(f"the cluster is too small: the run reserves {want_cpus:g} CPUs, it has {have_cpus:g}")
     is_implicit = learner.num_gpus_per_learner is None and gpus > 0
     learners = f"{gpus:g} for the learner" + (" (learner.num_gpus_per_learner is not set)" if is_implicit else "")
-    reserves = f"{rollout.num_gpus_per_env_runner:g} for each of {rollout.num_env_runners} env runners and {learners}"
+    reserves = f"{rollout.num_gpus_per_env_runner:g} for each of {num_runners} env runners and {learners}"
     if have_gpus < want_gpus - _PRECISION:
         raise TrainingError(
             f"the cluster is too small: the run reserves {want_gpus:g} GPUs ({reserves}), it has {have_gpus:g}"
@@ -136,20 +166,21 @@ def require_room(config: Config, nodes: Sequence[Node], shards: Sequence[ShardPl
                 f"the cluster is too small: replay shard {place.number} reserves {config.replay.num_cpus_per_shard:g} "
                 f"CPUs on {place.host}, where too few are left"
             )
-    for node_id in free:
+    runner_nodes = nodes_for("env_runner", config, nodes)
+    for candidate in nodes_for("learner", config, nodes):
         rest = {other: each.copy() for other, each in free.items()}
-        if not rest[node_id].take(learner.num_cpus_per_learner, gpus):
+        if not rest[candidate.node_id].take(learner.num_cpus_per_learner, gpus):
             continue
         fitting = sum(
-            each.count(rollout.num_cpus_per_env_runner, rollout.num_gpus_per_env_runner, rollout.num_env_runners)
-            for each in rest.values()
+            rest[node.node_id].count(rollout.num_cpus_per_env_runner, rollout.num_gpus_per_env_runner, num_runners)
+            for node in runner_nodes
         )
-        if fitting >= rollout.num_env_runners:
+        if fitting >= num_runners:
             return
     gpu_part = f"; GPUs: {reserves}" if want_gpus else ""
     raise TrainingError(
-        "the cluster's nodes are too small: each process needs its CPUs and GPUs on one node "
-        f"({rollout.num_cpus_per_env_runner:g} CPUs for each of {rollout.num_env_runners} env runners, "
+        "the cluster's nodes are too small: each process needs its CPUs and GPUs on one node that takes it "
+        f"({rollout.num_cpus_per_env_runner:g} CPUs for each of {num_runners} env runners, "
         f"{config.replay.num_cpus_per_shard:g} for each of {len(shards)} replay shards, "
         f"{learner.num_cpus_per_learner:g} for the learner{gpu_part}); found "
         + ", ".join(f"{node.num_cpus:g} CPUs and {node.num_gpus:g} GPUs on {node.host}" for node in nodes)

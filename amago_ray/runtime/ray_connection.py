@@ -15,7 +15,7 @@ from amago_ray.config import Config
 from amago_ray.envs.foreign import kept_signal_handlers
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import short_line
-from amago_ray.runtime.placement import alive_nodes, place_shards, require_room, required_cpus
+from amago_ray.runtime.placement import alive_nodes, nodes_for, place_shards, require_room, required_cpus
 from amago_ray.runtime.reachability import require_cluster, require_joined, require_temporary_directory
 
 NAMESPACE = "amago_ray"
@@ -32,8 +32,8 @@ logging.getLogger("ray._private.authentication.authentication_token_setup").setL
 def ray_connection(config: Config) -> Iterator[None]:
     """Join the cluster at `cluster.address`, or start Ray on this machine, and leave it at the end.
 
-    An embedded Ray gets as many logical CPUs as the run reserves, also where the machine has fewer: its processes then
-    share them.
+    An embedded Ray gets as many logical CPUs as the run may come to reserve, also where the machine has fewer: its
+    processes then share them.
 
     Raises:
         TrainingError: the cluster cannot be reached or is too small, or this process has joined another one.
@@ -50,7 +50,8 @@ def ray_connection(config: Config) -> Iterator[None]:
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     # Nothing but this run's actors is started here: idle workers for tasks would only cost start-up time.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    num_cpus = config.cluster.num_cpus or max(os.cpu_count() or 1, math.ceil(required_cpus(config)))
+    reserved = required_cpus(config, config.rollout.most_env_runners)
+    num_cpus = config.cluster.num_cpus or max(os.cpu_count() or 1, math.ceil(reserved))
     if address is not None:
         require_cluster(address)
     elif num_cpus > _MOST_CPUS:
@@ -83,5 +84,6 @@ def ray_connection(config: Config) -> Iterator[None]:
 
 def _require_room(config: Config) -> None:
     nodes = alive_nodes()
-    shards = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before={})
+    candidates = nodes_for("replay_shard", config, nodes)
+    shards = place_shards(config.replay.num_shards, candidates, spread=config.cluster.spread, before={})
     require_room(config, nodes, shards)

@@ -16,7 +16,7 @@ from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.evaluator_actor import EvaluatorActor
 from amago_ray.runtime.learner_actor import LearnerActor
-from amago_ray.runtime.placement import ShardPlace, on_node
+from amago_ray.runtime.placement import ShardPlace, on_drivers_node, on_node
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
 
 # Incarnations of a later session are above all of an earlier one's.
@@ -40,7 +40,15 @@ class RunActors:
 
     def start_control(self) -> Any:
         """The control actor. Calls that are under way when it dies are sent to its successor: all may be repeated."""
-        return self._start("control", ControlActor, self._config, num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        return self._start(
+            "control",
+            ControlActor,
+            self._config,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy=on_drivers_node(),
+        )
 
     def start_shard(self, place: ShardPlace) -> Any:
         """A replay shard, which Ray restarts on its node."""
@@ -77,6 +85,7 @@ class RunActors:
             num_cpus=config.num_cpus_per_env_runner,
             num_gpus=config.num_gpus_per_env_runner,
             scheduling_strategy="SPREAD" if self._config.cluster.spread else "DEFAULT",
+            label_selector=self._config.cluster.labels.env_runner,
         )
 
     def start_learner(
@@ -96,12 +105,20 @@ class RunActors:
             incarnation=incarnation,
             num_cpus=self._config.learner.num_cpus_per_learner,
             num_gpus=num_gpus,
+            label_selector=self._config.cluster.labels.learner,
             **WITH_ASIDE,
         )
 
     def start_evaluator(self) -> Any:
         """An evaluator, which takes the processors that others leave."""
-        return self._start("evaluator", EvaluatorActor, self._config, incarnation=self._next_incarnation(), num_cpus=0)
+        return self._start(
+            "evaluator",
+            EvaluatorActor,
+            self._config,
+            incarnation=self._next_incarnation(),
+            num_cpus=0,
+            scheduling_strategy=on_drivers_node(),
+        )
 
     def kill_supervised(self) -> None:
         """End the processes of env runners, learner and evaluator, whatever they do."""

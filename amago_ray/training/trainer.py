@@ -297,5 +297,5 @@ class Trainer:
 
 def _patience(config: Config, spec: EnvSpec) -> int:
     """Env steps in which every environment could have ended an episode."""
-    num_envs = config.rollout.num_env_runners * config.rollout.num_envs_per_env_runner
+    num_envs = config.rollout.most_env_runners * config.rollout.num_envs_per_env_runner
     return num_envs * max(_LONG_EPISODE, 2 * (spec.horizon or 0))

@@ -59,6 +59,8 @@ def test_every_numeric_setting_has_a_range_and_nan_is_in_none(path: str) -> None
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        ("rollout.min_env_runners", 2, "rollout.min_env_runners: expected at most num_env_runners (1), got 2"),
+        ("rollout.max_env_runners", 0, "rollout.max_env_runners: expected a positive integer, got 0"),
         ("replay.capacity_timesteps", 0, "replay.capacity_timesteps: expected a positive integer, got 0"),
         ("agent.acting_discount", 1.0, "agent.acting_discount: expected a discount above 0 and below 1, got 1.0"),
         (
@@ -238,3 +240,13 @@ def test_every_segment_must_hold_a_row() -> None:
             validate_storage(config("replay", {**sections, "capacity_bytes": least - 1}), 10, "A-v0")
         assert '"A-v0"' in one_line(error)
     validate_storage(config(), 10**9, "A-v0")
+
+
+def test_the_most_env_runners_are_at_least_those_to_begin_with() -> None:
+    expected = r"^rollout\.max_env_runners: expected at least num_env_runners \(4\), got 3"
+    with pytest.raises(ConfigError, match=expected):
+        config("rollout", {"num_env_runners": 4, "max_env_runners": 3})
+    rollout = config("rollout", {"num_env_runners": 4}).rollout
+    assert (rollout.fewest_env_runners, rollout.most_env_runners) == (4, 4)
+    rollout = config("rollout", {"num_env_runners": 4, "min_env_runners": 1, "max_env_runners": 9}).rollout
+    assert (rollout.fewest_env_runners, rollout.most_env_runners) == (1, 9)

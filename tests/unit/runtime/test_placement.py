@@ -8,14 +8,15 @@ import pytest
 
 from amago_ray.config.load import load_config
 from amago_ray.errors import TrainingError
-from amago_ray.runtime.placement import Node, place_shards, require_room, share_out
+from amago_ray.runtime.placement import Node, nodes_for, place_shards, require_room, share_out
 
 A, B, C = (Node(letter, f"host_{letter}", num_cpus=4) for letter in "abc")
 
 
 def require(nodes: Sequence[Node], *overrides: str) -> None:
     config = load_config("quickstart", list(overrides))
-    places = place_shards(config.replay.num_shards, nodes, spread=config.cluster.spread, before={})
+    candidates = nodes_for("replay_shard", config, nodes)
+    places = place_shards(config.replay.num_shards, candidates, spread=config.cluster.spread, before={})
     require_room(config, nodes, places)
 
 
@@ -56,6 +57,13 @@ def test_each_shard_that_is_no_longer_is_taken_over_once_where_it_is_seen(
 
 ONE_GPU = [Node("a", "host", num_cpus=8, num_gpus=1)]
 TWO_GPUS = [Node("a", "host", num_cpus=16, num_gpus=2)]
+SPOT = Node("a", "host_a", num_cpus=2, labels={"market": "spot", "ray.io/node-id": "a"})
+DEMAND = Node("b", "host_b", num_cpus=2, labels={"market": "demand"})
+BY_MARKET = [
+    "cluster.labels.env_runner={market: spot}",
+    "cluster.labels.replay_shard={market: '!spot'}",
+    "cluster.labels.learner={market: demand}",
+]
 APART = [Node("a", "host_a", num_cpus=8, num_gpus=1), Node("b", "host_b", num_cpus=8, num_gpus=1)]
 
 
@@ -79,6 +87,8 @@ APART = [Node("a", "host_a", num_cpus=8, num_gpus=1), Node("b", "host_b", num_cp
             ["rollout.num_env_runners=4", "rollout.num_gpus_per_env_runner=0.4", "learner.num_gpus_per_learner=0.2"],
         ),
         (APART, ["rollout.num_env_runners=12"]),
+        ([A], ["rollout.num_env_runners=50", "rollout.min_env_runners=2"]),
+        ([SPOT, DEMAND], ["rollout.num_env_runners=2", *BY_MARKET]),
         ([Node("a", "host", num_cpus=1.5), Node("b", "other", num_cpus=1)], ["rollout.num_env_runners=1"]),
     ],
 )
@@ -110,6 +120,14 @@ def test_what_fits_is_accepted(nodes: Sequence[Node], overrides: Sequence[str]) 
         # CPUs that are enough in sum, but lie on two nodes.
         ([A, B], ["rollout.num_env_runners=1", "rollout.num_cpus_per_env_runner=5"], "nodes are too small"),
         ([A, B], ["learner.num_cpus_per_learner=4.5"], "nodes are too small"),
+        ([A], ["rollout.num_env_runners=50", "rollout.min_env_runners=4"], "the run reserves"),
+        # Room enough, but not where the labels are.
+        ([SPOT, DEMAND, C], ["rollout.num_env_runners=3", *BY_MARKET], "nodes are too small"),
+        (
+            [SPOT, A],
+            BY_MARKET,
+            'cluster.labels.learner: expected a node with {market: "demand"}, got {market: "spot"} on host_a, {} on',
+        ),
         ([A, B], ["replay.num_shards=10", "cluster.spread=false"], "replay shard 8"),
     ],
 )
