@@ -5,6 +5,7 @@
     ├── EnvError            an environment cannot be made, or breaks its contract
     ├── SpaceError          a space that the agent cannot act in or read
     ├── DataError           stored or exchanged data is unreadable or of another schema
+    │   └── ReplacedError   another process writes this one's files by now
     ├── CheckpointError     a checkpoint is missing, broken, or does not fit the agent
     ├── RunDirectoryError   the run directory is taken, missing, or cannot be written
     └── TrainingError       training cannot go on (non-finite loss, lost processes)
@@ -31,6 +32,10 @@ class SpaceError(EnvError):
 
 class DataError(AmagoRayError):
     """Stored or exchanged data is unreadable, or of another schema."""
+
+
+class ReplacedError(DataError):
+    """Another process has taken this one's place, and writes its files."""
 
 
 class CheckpointError(AmagoRayError):

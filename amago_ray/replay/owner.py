@@ -12,7 +12,7 @@ from typing import Literal
 from uuid import uuid4
 
 from amago_ray.data.files import missing_folders
-from amago_ray.errors import DataError
+from amago_ray.errors import DataError, ReplacedError
 from amago_ray.replay.layout import OWNER_FILE, find_segments, find_unfinished, remove_shard
 
 
@@ -34,12 +34,13 @@ NO_RUN = Claim(0, "new")
 
 @dataclass(frozen=True)
 class _Owner:
-    """What a directory's owner file says; no `run_id` in those of earlier versions."""
+    """What a directory's owner file says; no `run_id` and no `epoch` in those of earlier versions."""
 
     shard: int
     incarnation: int
     token: str
     run_id: int | None = None
+    epoch: int = 0
 
 
 class DirectoryOwner:
@@ -54,7 +55,8 @@ class DirectoryOwner:
         """Claim `directory`, which is created where missing.
 
         Raises:
-            DataError: it belongs to a newer incarnation, to another shard or to another run, or is not a shard's.
+            ReplacedError: it belongs to a newer incarnation.
+            DataError: it belongs to another shard or to another run, or is not a shard's.
         """
         self._directory = directory
         self._path = directory / OWNER_FILE
@@ -66,6 +68,8 @@ class DirectoryOwner:
         self._stamp = (0, 0)
         self._is_fresh = False
         self._made: list[Path] = []
+        self.epoch = incarnation
+        """The incarnation that began these files, whichever goes on with them: what names them wherever they are."""
         self._replaces = examine(directory, claim)
         if not self._replaces:
             self._write()
@@ -96,7 +100,8 @@ class DirectoryOwner:
         """Make sure that the directory is still ours; cheap while nobody else claimed it.
 
         Raises:
-            DataError: another process has claimed it, or the directory is gone.
+            ReplacedError: another process has claimed it.
+            DataError: the directory is gone.
         """
         try:
             stamp = self._read_stamp()
@@ -108,7 +113,7 @@ class DirectoryOwner:
         if owner is not None:
             self._refuse_newer(owner)
             if owner.token != self._token:
-                raise DataError(f"{self._directory}: claimed by another process of incarnation {self._incarnation}")
+                raise ReplacedError(f"{self._directory}: claimed by another process of incarnation {self._incarnation}")
         self._stamp = stamp
 
     def close(self) -> None:
@@ -136,7 +141,8 @@ class DirectoryOwner:
                     raise DataError(
                         f"{self._directory}: expected the files of shard {self._shard}, got shard {owner.shard}"
                     )
-            ours = _Owner(self._shard, self._incarnation, self._token, self._claim.run_id)
+                self.epoch = owner.epoch
+            ours = _Owner(self._shard, self._incarnation, self._token, self._claim.run_id, self.epoch)
             temporary.write_text(json.dumps(asdict(ours)))
             # Held while this process lives: by it other runs see that the directory is in use.
             self._descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
@@ -151,13 +157,18 @@ class DirectoryOwner:
 
     def _refuse_newer(self, owner: _Owner) -> None:
         if owner.incarnation > self._incarnation:
-            raise DataError(
+            raise ReplacedError(
                 f"{self._directory}: belongs to incarnation {owner.incarnation} of this shard, "
                 f"got the older incarnation {self._incarnation}"
             )
 
     def _read_stamp(self) -> tuple[int, int]:
-        status = os.stat(self._path)
+        # Opened, not only looked at: network file systems answer `stat` from a cache, and ask the server at `open`.
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
         return status.st_ino, status.st_mtime_ns
 
 

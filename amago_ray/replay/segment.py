@@ -6,7 +6,7 @@ import errno
 import json
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,11 +50,22 @@ class Segment:
         self.num_bytes = num_bytes
         self.num_episodes = 0
         self.num_transitions = 0
+        self._repeated_episodes = self._repeated_transitions = 0
         self.damaged: list[int] = []
         """Where episodes begin that `scan` found damaged."""
         self._arrow_schema = arrow_schema
         self._descriptor: int | None = None
         self._mapped: pa.Buffer | None = None
+
+    @property
+    def inserted_episodes(self) -> int:
+        """Episodes inserted into the directory up to this segment's end."""
+        return self.inserted_episodes_before + self.num_episodes + self._repeated_episodes
+
+    @property
+    def inserted_transitions(self) -> int:
+        """Transitions inserted into the directory up to this segment's end."""
+        return self.inserted_transitions_before + self.num_transitions + self._repeated_transitions
 
     @classmethod
     def create(
@@ -99,8 +110,11 @@ class Segment:
         source = pa.BufferReader(content)
         return cls(path, schema, pa.ipc.open_stream(source).schema, num_bytes=source.tell())
 
-    def scan(self) -> Iterator[EncodedEpisode]:
-        """Yield the sound episodes of an opened segment up to where it breaks off, counting them in."""
+    def scan(self, is_known: Callable[[EncodedEpisode], bool] = lambda encoded: False) -> Iterator[EncodedEpisode]:
+        """Yield the sound episodes of an opened segment up to where it breaks off, counting them in.
+
+        Those that are known already are passed over; they count as inserted here all the same.
+        """
         _, episodes = scan_stream(_map(self.path), str(self.path))
         while True:
             try:
@@ -114,6 +128,10 @@ class Segment:
                 self.damaged.append(encoded.offset)
                 continue
             self.num_bytes = encoded.offset + encoded.message.size
+            if is_known(encoded):
+                self._repeated_episodes += 1
+                self._repeated_transitions += encoded.num_transitions
+                continue
             self.num_episodes += 1
             self.num_transitions += encoded.num_transitions
             yield encoded

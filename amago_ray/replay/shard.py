@@ -87,8 +87,15 @@ class ReplayShard:
         if self._store.schema is not None:
             if self._expected_schema is not None:
                 self._expected_schema.require(self._store.schema, str(directory))
-            for sequence, encoded in self._store.recover():
+            # An older copy may have written one to its segment after a newer copy had read it; not acknowledged, that
+            # episode came again.
+            for sequence, encoded in self._store.recover(lambda found: found.header.episode_id in self._table):
                 self._insert(sequence, encoded.offset, encoded, self._store.schema)
+
+    @property
+    def epoch(self) -> int:
+        """The incarnation that began these files, whichever goes on with them."""
+        return self._store.epoch
 
     def begin(self) -> None:
         """Training begins: remove what another run left in the directory, if this one was told to overwrite it.
@@ -104,7 +111,8 @@ class ReplayShard:
         Evicts the oldest segments when over capacity.
 
         Raises:
-            DataError: the group is malformed or of another schema, the disk is full, or this shard was replaced.
+            ReplacedError: another process has this shard's directory now.
+            DataError: the group is malformed or of another schema, or the disk is full.
         """
         if not isinstance(group, bytes | bytearray | memoryview | pa.Buffer):
             group = encode_episodes(group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,13 +98,18 @@ class SegmentStore:
     def inserted_episodes(self) -> int:
         """Episodes ever stored in this directory."""
         newest = self._newest
-        return 0 if newest is None else newest.inserted_episodes_before + newest.num_episodes
+        return 0 if newest is None else newest.inserted_episodes
 
     @property
     def inserted_transitions(self) -> int:
         """Transitions ever stored in this directory."""
         newest = self._newest
-        return 0 if newest is None else newest.inserted_transitions_before + newest.num_transitions
+        return 0 if newest is None else newest.inserted_transitions
+
+    @property
+    def epoch(self) -> int:
+        """The incarnation that began these files, whichever goes on with them."""
+        return self._owner.epoch
 
     @property
     def oldest(self) -> Segment:
@@ -119,13 +124,15 @@ class SegmentStore:
         """
         self._owner.begin()
 
-    def recover(self) -> Iterator[tuple[int, EncodedEpisode]]:
-        """Yield each sound episode with its segment's sequence, oldest first.
+    def recover(
+        self, is_known: Callable[[EncodedEpisode], bool] = lambda encoded: False
+    ) -> Iterator[tuple[int, EncodedEpisode]]:
+        """Yield each sound episode with its segment's sequence, oldest first, but those that are known already.
 
         What is torn is cut, what is damaged passed over and named in a warning; both are counted.
         """
         for sequence, segment in self._segments.items():
-            for encoded in segment.scan():
+            for encoded in segment.scan(is_known):
                 yield sequence, encoded
             self.num_damaged += len(segment.damaged)
             for offset in segment.damaged:
@@ -140,7 +147,8 @@ class SegmentStore:
         """Append messages to one segment; returns its sequence and where the first begins.
 
         Raises:
-            DataError: another process owns the directory now, or the disk is full; nothing is stored then.
+            ReplacedError: another process owns the directory now; nothing is stored then.
+            DataError: the disk is full; nothing is stored then.
         """
         self._owner.begin()
         self._owner.check()
@@ -163,7 +171,12 @@ class SegmentStore:
         return self._segments[sequence].read(offset, num_bytes)
 
     def evict_oldest(self) -> None:
-        """Take the oldest segment out of use, and delete its file unless a watermark may need it."""
+        """Take the oldest segment out of use, and delete its file unless a watermark may need it.
+
+        Raises:
+            ReplacedError: another process owns the directory now, and may use the segment.
+        """
+        self._owner.check()
         sequence, segment = self._segments.popitem(last=False)
         self._mapped.pop(sequence, None)
         if self._retain:

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 from helpers.one_line import one_line
 
-from amago_ray.errors import DataError
+from amago_ray.errors import DataError, ReplacedError
 from amago_ray.replay.layout import find_shards, remove_shard
 from amago_ray.replay.owner import NO_RUN, Claim, DirectoryOwner
 
@@ -53,7 +53,7 @@ def test_newer_incarnations_take_over_and_older_ones_are_fenced(tmp_path: Path) 
     first.check()
     second = claim(tmp_path, incarnation=1)
     second.check()
-    with pytest.raises(DataError, match="belongs to incarnation 1 of this shard, got the older incarnation 0"):
+    with pytest.raises(ReplacedError, match="belongs to incarnation 1 of this shard, got the older incarnation 0"):
         first.check()
     with pytest.raises(DataError, match="belongs to incarnation 1"):
         claim(tmp_path)
@@ -64,8 +64,21 @@ def test_of_equal_incarnations_the_later_claim_writes(tmp_path: Path) -> None:
     first = claim(tmp_path)
     second = claim(tmp_path)
     second.check()
-    with pytest.raises(DataError, match="claimed by another process of incarnation 0"):
+    with pytest.raises(ReplacedError, match="claimed by another process of incarnation 0"):
         first.check()
+
+
+def test_files_are_known_by_the_incarnation_that_began_them(tmp_path: Path) -> None:
+    assert claim(tmp_path / "a", incarnation=3).epoch == 3
+    assert claim(tmp_path / "a", incarnation=5).epoch == 3
+    assert claim(tmp_path / "b", incarnation=5).epoch == 5
+    occupied(tmp_path / "other")
+    replacing = claim(tmp_path / "other", mode="overwrite", incarnation=7)
+    replacing.begin()
+    assert replacing.epoch == 7
+    # As earlier versions wrote it.
+    (tmp_path / "a" / "owner.json").write_text(json.dumps({"shard": 0, "incarnation": 5, "token": "x", "run_id": RUN}))
+    assert claim(tmp_path / "a", incarnation=6).epoch == 0
 
 
 def test_other_shards_files_are_refused(tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from helpers.episodes import goal_spec, make_episode, stored_episodes
 from amago_ray.config.relabel import InstructionRelabelConfig
 from amago_ray.config.replay import ReplayConfig
 from amago_ray.data.arrow_codec import encode_episodes
-from amago_ray.errors import DataError
+from amago_ray.errors import DataError, ReplacedError
 from amago_ray.relabel import NoRelabeler, Relabeler, make_relabeler
 from amago_ray.replay import ReplayShard
 from amago_ray.replay.layout import find_segments
 from amago_ray.replay.owner import Claim
+from amago_ray.replay.segment import Segment
 from amago_ray.replay.shard import draw_window
 
 
@@ -380,10 +381,48 @@ def test_an_older_copy_cannot_write_beside_a_newer_one(tmp_path):
     old.add([long_episode(0)])
     new = open_shard(tmp_path, incarnation=1)
     new.add([long_episode(1)])
-    with pytest.raises(DataError, match="belongs to incarnation 1"):
+    with pytest.raises(ReplacedError, match="belongs to incarnation 1"):
         old.add([long_episode(2)])
     assert counters(new) == {0, 1}
     assert counters(old) == {0}
+
+
+def test_an_older_copy_deletes_nothing_that_a_newer_one_uses(tmp_path):
+    config = ReplayConfig(capacity_timesteps=160)
+    old = open_shard(tmp_path, config=config, incarnation=0)
+    for counter in range(16):
+        old.add([long_episode(counter)])
+    new = open_shard(tmp_path, config=config, incarnation=1)
+    before = find_segments(tmp_path)
+    for counter in range(16, 20):
+        with pytest.raises(ReplacedError):
+            old.add([long_episode(counter)])
+    assert find_segments(tmp_path) == before
+    assert counters(new) == set(range(16))
+
+
+def test_what_an_older_copy_wrote_too_late_is_not_stored_twice(tmp_path, monkeypatch):
+    old = open_shard(tmp_path, incarnation=0)
+    old.add([long_episode(0)])
+    original = Segment.append
+
+    def claimed_before_the_write(self, *args, **settings):
+        monkeypatch.setattr(Segment, "append", original)
+        newer = open_shard(tmp_path, incarnation=1)
+        written = original(self, *args, **settings)
+        # Not acknowledged by the old copy, it comes to the new one.
+        assert newer.add([long_episode(1)]).num_episodes == 1
+        newer.close()
+        return written
+
+    monkeypatch.setattr(Segment, "append", claimed_before_the_write)
+    with pytest.raises(ReplacedError):
+        old.add([long_episode(1)])
+    newest = open_shard(tmp_path, incarnation=2)
+    assert newest.report().stored_episodes == 2
+    assert newest.report().inserted_episodes == 2
+    assert newest.report().evicted_episodes == 0
+    assert counters(newest) == {0, 1}
 
 
 def play(shard, steps, *, first):
