@@ -21,7 +21,7 @@ from amago_ray.runtime.actors import ending, get, is_ready, wait_any, was_made
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.evaluations import Evaluations
 from amago_ray.runtime.learners import Learners
-from amago_ray.runtime.ledger import LedgerState, Totals
+from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Totals
 from amago_ray.runtime.messages import ControlReport, ControlState
 from amago_ray.runtime.placement import (
     alive_nodes,
@@ -78,20 +78,23 @@ class RayBackend:
         config = self._config
         nodes = alive_nodes()
         files = None
+        base: dict[str, Totals] = {}
         if checkpoint is not None:
             self._is_resumed = True
             self._counters = Counters(
                 *(int(checkpoint.metadata[name]) for name in ("env_steps", "learner_steps", "episodes"))
             )
             files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
-            self._hosts_before = shard_hosts(checkpoint.metadata.get("state", {}))
+            state = checkpoint.metadata.get("state", {})
+            self._hosts_before = shard_hosts(state)
+            # Earlier versions saved no totals.
+            base = dict(state.get("totals", {}))
         candidates = nodes_for("replay_shard", config, nodes)
         spread = config.cluster.spread
         places = place_shards(config.replay.num_shards, candidates, spread=spread, before=self._hosts_before)
         self._first_env_steps = self._counters.env_steps
-        base: dict[str, Totals] = {
-            "env_runner": {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}
-        }
+        counted = {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}
+        base[RUNNERS] = {**base.get(RUNNERS, {}), **counted}
         self._ledger = LedgerState(base, learner=PolicyVersion(-1, self._counters.learner_steps))
         self._control = self._actors.start_control()
         self._shards.start(places)
@@ -151,7 +154,7 @@ class RayBackend:
         """
         learner_steps, files = self._learners.capture()
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
-        return Capture(counters, files, {"shard_hosts": self._shards.hosts})
+        return Capture(counters, files, {"shard_hosts": self._shards.hosts, "totals": Ledger(self._ledger).totals()})
 
     def finish(self) -> None:
         """Tell env runners and learner to stop; finished episodes are handed over, the last weights broadcast.

@@ -79,6 +79,11 @@ class Ledger:
         """One count among `sums`."""
         return int(self.sums(role).get(name, 0))
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """`sums` of every role, as plain data: the base of a later session's ledger."""
+        roles = {*self._sums, RUNNERS}
+        return {role: {name: float(total) for name, total in self.sums(role).items()} for role in sorted(roles)}
+
     @property
     def learner_steps(self) -> int:
         """Updates in the newest learner: one that starts again counts on from its checkpoint."""

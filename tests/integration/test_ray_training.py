@@ -57,6 +57,10 @@ def test_ctrl_c_checkpoints_and_resume_goes_on(small_run: SmallRun) -> None:
     assert later["learner_steps"] > saved["learner_steps"]
     assert later["env_steps"] >= saved["env_steps"] + 1000
     assert later["episodes"] > saved["episodes"]
+    stored = [
+        report["rollout/stored_episodes"] for report in small_run.metrics() if "rollout/stored_episodes" in report
+    ]
+    assert stored == sorted(stored), "a count fell"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

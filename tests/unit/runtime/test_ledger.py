@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.runtime.ledger import Ledger, LedgerState, Reporter
+from amago_ray.runtime.runner_ledger import RunnerTotals
 
 SHARD = Reporter("replay_shard", 0, 1)
 
@@ -83,3 +87,17 @@ def test_what_is_remembered_grows_with_places_and_not_with_processes() -> None:
     assert ledger.total("replay_shard", "inserted") == 200
     assert ledger.report(SHARD._replace(incarnation=98), {"inserted": 50}) == {}, "another has its place"
     assert Ledger(ledger.state()).total("replay_shard", "inserted") == 200
+
+
+def test_a_later_session_counts_on_from_the_totals_of_every_role() -> None:
+    first = Ledger(LedgerState({"env_runner": {"env_steps": 100}}))
+    first.runners.report(np.array([0]), np.array([7]), np.array([RunnerTotals(env_steps=50, stored_episodes=3)]))
+    first.report(SHARD, {"torn_bytes": 12})
+    saved = json.loads(json.dumps(first.totals()))
+    later = Ledger(LedgerState(saved))
+    assert later.total("env_runner", "env_steps") == 150
+    assert later.total("env_runner", "stored_episodes") == 3
+    assert later.total("replay_shard", "torn_bytes") == 12
+    later.report(SHARD._replace(incarnation=9), {"torn_bytes": 1})
+    assert later.total("replay_shard", "torn_bytes") == 13
+    assert first.totals()["replay_shard"] == {"torn_bytes": 12}
