@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,41 @@ def test_an_owner_file_that_is_empty(tmp_path: Path) -> None:
     owner = Path(config.runs_dir) / config.name / "replay" / "shard_0" / "owner.json"
     owner.write_text("")
     assert str(owner) in reason(tiny_config(tmp_path, stop=LONG), resume=True)
+
+
+FREE: dict[str, Any] = {"env": {"id": "CartPole-v1"}, "relabel": {"kind": "none"}}
+SCRATCH = {"max_episode_steps": 50, "id": "helpers.scratch:Env"}
+WITHOUT_ROOM: dict[str, dict[str, Any]] = {
+    "env runner": {"env": SCRATCH},
+    "evaluator": {"evaluation": {"num_episodes": 2, "env": SCRATCH}},
+    "replay shard": {"relabel": {"kind": "helpers.scratch:Relabeler"}},
+    "learner": {"agent": {"advantage_filter": {"kind": "helpers.scratch:Filter"}}},
+}
+
+
+@pytest.mark.parametrize("part", WITHOUT_ROOM)
+def test_a_part_that_finds_a_full_disk(part: str, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, **{**FREE, **WITHOUT_ROOM[part]}, stop=LONG)
+    assert "No space left on device" in reason(config)
+    # The evaluator is made for the first evaluation: the run has begun by then.
+    assert [path.name for path in tmp_path.iterdir()] == (["tiny"] if part == "evaluator" else [])
+
+
+def test_a_replay_directory_on_a_full_disk(tmp_path: Path) -> None:
+    """Where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False).returncode
+    ):
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        with pytest.raises(OSError, match="No space left"), (disk / "full").open("wb") as file:
+            file.write(bytes(10**6))
+        config = tiny_config(tmp_path / "runs", **FREE, replay={"directory": str(disk / "replay")}, stop=LONG)
+        assert reason(config).endswith("cannot write there (No space left on device)")
+        assert [path.name for path in disk.iterdir()] == ["full"]
+        assert list((tmp_path / "runs").rglob("*")) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
