@@ -41,6 +41,9 @@ CheckpointOption = Annotated[
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 
+_INTERRUPTED = 130
+"""What Typer exits with, without a word, where a KeyboardInterrupt ended a command."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. An error made by the user's input is one line on stderr, and exit code 2."""
@@ -51,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_streams()
     try:
         app(args=arguments, prog_name="amago-ray")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            with suppress(OSError):
+                sys.stderr.write("stopped by the user\n")
+        raise
     except Exception as error:
         if "--debug" in arguments:
             raise

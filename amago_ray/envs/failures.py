@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from amago_ray.envs.env_batch import EnvFailure
 from amago_ray.envs.returned import ReturnedError
-from amago_ray.errors import error_line, raised_at
+from amago_ray.errors import Interrupted, error_line, raised_at
 
 OTHER_KINDS = "other failures"
 """Stands for all kinds beyond the first `_MAX_KINDS`."""
@@ -138,7 +138,9 @@ def _place(error: BaseException) -> str:
 def is_interrupt(error: BaseException) -> bool:
     """Whether this is the user's Ctrl-C. An environment may raise a KeyboardInterrupt too: that is a failure.
 
-    Only Python's own handler raises it; the handler under which a run goes on takes note and raises nothing.
+    Only Python's own handler raises one like it; the handler under which a run goes on takes note and raises nothing.
     """
+    if isinstance(error, Interrupted):
+        return True
     handler = signal.getsignal(signal.SIGINT)
     return isinstance(error, KeyboardInterrupt) and handler is signal.default_int_handler

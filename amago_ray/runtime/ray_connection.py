@@ -13,7 +13,7 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.envs.foreign import kept_signal_handlers
-from amago_ray.errors import TrainingError
+from amago_ray.errors import Interrupted, TrainingError
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.placement import alive_nodes, nodes_for, place_shards, require_room, required_cpus
 from amago_ray.runtime.reachability import require_cluster, require_joined, require_temporary_directory
@@ -72,7 +72,13 @@ def ray_connection(config: Config) -> Iterator[None]:
                 )
             else:
                 ray.init(address=address, namespace=NAMESPACE, **quiet)
-    except Exception as error:
+    except BaseException as error:
+        ray.shutdown()
+        if isinstance(error, SystemExit):
+            # By Ray's handler of SIGTERM, before ours was back.
+            raise Interrupted from error
+        if not isinstance(error, Exception):
+            raise
         where = "on this machine" if address is None else f'at "{address}"'
         raise TrainingError(f"Ray cannot be started {where}: {short_line(error)}") from error
     try:

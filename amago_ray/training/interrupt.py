@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from amago_ray.errors import Interrupted
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -31,7 +33,7 @@ def stop_on_interrupt() -> Iterator[Callable[[Callable[[str], None]], None]]:
             # A shell's background job ignores Ctrl-C: who has sent one signal to it means the second one, too.
             signal.signal(each, signal.default_int_handler)
         if not requests:
-            raise KeyboardInterrupt
+            raise Interrupted
         requests[-1]("stopped by the user")
 
     for number in before:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.processes import descendants
 
 if TYPE_CHECKING:
     from helpers.small_run import SmallRun
@@ -73,6 +74,18 @@ def test_other_signals_checkpoint_as_ctrl_c_does(small_run: SmallRun, number: si
     assert process.returncode == 0, output
     assert "stopped by the user" in output
     assert checkpoint_metadata(small_run.path)["learner_steps"] > 20
+
+
+def test_a_signal_while_ray_starts_ends_in_one_line_and_leaves_nothing(small_run: SmallRun) -> None:
+    """Ray's handler of SIGTERM holds until it has started."""
+    process = small_run.start()
+    small_run.wait_until(lambda: any("raylet" in title for title in descendants(process.pid).values()), process)
+    process.send_signal(signal.SIGTERM)
+    # What Ray has started holds the other end of what the process prints into, until it ends.
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.strip() == "stopped by the user"
+    assert not small_run.path.exists()
 
 
 def test_killed_driver_resumes_with_its_replay(small_run: SmallRun) -> None:

@@ -92,6 +92,18 @@ def test_what_a_part_of_ones_own_raises_is_one_line_with_its_place(
     assert "broken_part.py:7; --debug shows the way there)" in error
 
 
+def test_ctrl_c_is_one_line_and_the_exit_code_of_a_shell(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amago_ray.config.load.load_config", interrupted)
+
+    assert run("config", "quickstart") == 130
+    assert capsys.readouterr().err == "stopped by the user\n"
+
+
 def test_debug_shows_the_traceback() -> None:
     with pytest.raises(ConfigError, match="lerner: unknown key"):
         main(["train", "quickstart", "lerner.batch_size=3", "--debug"])

@@ -20,6 +20,7 @@ from amago_ray.envs.gymnasium_batch import GymnasiumBatch
 from amago_ray.envs.returned import describe
 from amago_ray.errors import EnvError, SpaceError
 from amago_ray.testing.env_batch import collect
+from amago_ray.training.interrupt import stop_on_interrupt
 
 
 def test_a2_the_final_observation_is_true_and_buffers_do_not_alias() -> None:
@@ -237,6 +238,16 @@ def test_a_keyboard_interrupt_is_the_users_only_where_ctrl_c_raises_one() -> Non
             failures_of(lambda: Raises(KeyboardInterrupt), 2)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_is_made_is_no_failure_of_it(number: signal.Signals) -> None:
+    def make() -> FragileEnv:
+        signal.raise_signal(number)
+        return FragileEnv()
+
+    with pytest.raises(KeyboardInterrupt), stop_on_interrupt():
+        GymnasiumBatch(make, 1, name="slow")
 
 
 def test_a_hung_step_is_noticed() -> None:
