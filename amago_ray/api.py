@@ -16,7 +16,7 @@ from amago_ray.config.load import checked
 from amago_ray.config.paths import local_path
 from amago_ray.errors import ConfigError, EnvError, error_line
 from amago_ray.telemetry.console import RunOutcome
-from amago_ray.telemetry.output_log import OutputLog
+from amago_ray.telemetry.output_log import OutputLog, unclosed
 
 if TYPE_CHECKING:
     from amago_ray.acting.policy import Policy
@@ -171,7 +171,7 @@ _FRESH_WORLDS = 1_000_000_000
 @contextmanager
 def _surroundings_kept() -> Iterator[None]:
     """Environments may change the process's working folder and its standard streams; afterwards they are as before."""
-    with chdir("."), redirect_stdout(sys.stdout), redirect_stderr(sys.stderr):
+    with chdir("."), redirect_stdout(unclosed(sys.stdout)), redirect_stderr(unclosed(sys.stderr)):
         yield
 
 

@@ -11,6 +11,7 @@ from amago_ray.acting.exploration import make_exploration
 from amago_ray.acting.torch_settings import kept_torch_settings
 from amago_ray.config import Config
 from amago_ray.config.load import checked
+from amago_ray.config.model import CustomEncoderConfig
 from amago_ray.config.validate import validate_horizon, validate_storage
 from amago_ray.data.specs import EnvSpec, difference, require_spaces
 from amago_ray.envs.make import make_spec
@@ -28,6 +29,10 @@ from amago_ray.training.state import TrainerState
 from amago_ray.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
+
+
+_MANY_CATEGORIES = 10_000
+"""Values of an observation from which on one column for each takes more time than all else."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def launch(
 
 def _check_parts(config: Config, spec: EnvSpec) -> None:
     """Raise what the run's parts would, before anything is written: a wrong setting leaves no run directory behind."""
+    _warn_of_categories(config, spec)
     validate_horizon(config, spec.horizon, spec.name)
     validate_storage(config, spec.row_bytes, spec.name)
     make_exploration(config.exploration, spec, config.rollout.num_envs_per_env_runner)
@@ -86,6 +92,26 @@ def _check_parts(config: Config, spec: EnvSpec) -> None:
     if config.evaluation.num_episodes and config.evaluation.env is not None:
         for env in config.evaluation_envs:
             require_spaces(spec, make_spec([env]))
+
+
+def _warn_of_categories(config: Config, spec: EnvSpec) -> None:
+    encoder = config.model.timestep_encoder
+    if isinstance(encoder, CustomEncoderConfig):
+        return
+    for name, leaf in spec.observations.items():
+        width = sum(leaf.num_categories)
+        if width < _MANY_CATEGORIES or name in encoder.token_keys:
+            continue
+        remedy = (
+            "let the environment show its digits (MultiDiscrete), or give model.timestep_encoder.kind one of your own "
+            "that embeds it"
+            if leaf.kind == "discrete"
+            else f'name "{name}" in model.timestep_encoder.token_keys'
+        )
+        _log.warning(
+            "env '%s': observation '%s': %s is read as %s columns, one for each value, which is slow: %s",
+            *(spec.name, name, leaf, f"{width:,}", remedy),
+        )
 
 
 def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Backend:

@@ -19,6 +19,7 @@ from amago_ray.acting.torch_settings import kept_torch_settings
 from amago_ray.config import Config
 from amago_ray.data.episode import Episode, EpisodeId, PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.data.specs import EnvSpec, require_alike
 from amago_ray.envs.env_batch import EnvBatch, EnvFailure
 from amago_ray.envs.make import make_env_batch
 from amago_ray.errors import EnvError
@@ -285,11 +286,16 @@ def _episode_seed(seed: int, episode_id: EpisodeId) -> int:
     return int(np.random.SeedSequence((seed, *episode_id[1:])).generate_state(1)[0] >> 1)
 
 
-def make_env_runner(config: Config, *, run_id: int, runner: int, incarnation: int, device: str = "cpu") -> EnvRunner:
+def make_env_runner(
+    config: Config, *, run_id: int, runner: int, incarnation: int, device: str = "cpu", spec: EnvSpec | None = None
+) -> EnvRunner:
     """The runner number `runner` of a run, with its environments and an untrained policy.
+
+    spec: of the environments as the run knows them, from which these must not differ.
 
     Raises:
         EnvError: the environments cannot be made.
+        SpaceError: their spaces are not those of `spec`.
         ConfigError: settings do not fit them.
     """
     with kept_torch_settings():
@@ -297,6 +303,8 @@ def make_env_runner(config: Config, *, run_id: int, runner: int, incarnation: in
     cache_dtype = {"float16": torch.float16, "float32": torch.float32}[config.rollout.kv_cache_dtype]
     with ExitStack() as failing:
         failing.callback(env_batch.close)
+        if spec is not None:
+            require_alike(spec, env_batch.spec, f"that of env runner {runner}")
         made = EnvRunner(
             env_batch,
             Policy(config, env_batch.spec, device=device, cache_dtype=cache_dtype),

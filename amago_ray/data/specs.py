@@ -161,6 +161,17 @@ def require_spaces(trained: EnvSpec, found: EnvSpec) -> None:
         raise SpaceError(f"env '{found.name}': does not fit the policy, trained in '{trained.name}': {unlike}")
 
 
+def require_alike(first: EnvSpec, found: EnvSpec, who: str) -> None:
+    """Refuse environments that one setting makes unlike each other.
+
+    Raises:
+        SpaceError: `found`, of the environments of `who`, is not as `first`, which was made before.
+    """
+    unlike = difference(first, found)
+    if unlike:
+        raise SpaceError(f"env '{found.name}': {who} is made with other spaces than the first one: {unlike}")
+
+
 def difference(expected: EnvSpec, found: EnvSpec) -> str:
     """As `space_difference`, for environments whose episodes are stored together: goals and masks count, too."""
     for field in ("goal_dim", "goal_dtype", "goal_rule", "has_action_mask"):

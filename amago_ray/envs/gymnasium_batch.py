@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from amago_ray.data.space_specs import read_action_space, read_observation_space
 from amago_ray.data.spaces import ActionAdapter, ObservationAdapter, goal_rows
-from amago_ray.data.specs import ACHIEVED_GOAL, ACTION_MASK, EnvSpec
+from amago_ray.data.specs import ACHIEVED_GOAL, ACTION_MASK, EnvSpec, space_difference
 from amago_ray.envs.columns import Array, ObservationColumns, read_leaves
 from amago_ray.envs.declared import declared_goal_rule, declared_horizon, declared_space
 from amago_ray.envs.env_batch import EnvEvent, Observations, StepColumns
@@ -78,6 +79,8 @@ class GymnasiumBatch:
             self._observation = ObservationAdapter(self._space.leaves)
             self._action = ActionAdapter(read_action_space(declared_space(first, "action_space", name)))
             self.spec = self._read_spec(first, _reset(self._envs[0], 0)[1])
+            for number, other in enumerate(self._envs[1:], 1):
+                self._require_alike(number, other.build())
         except BaseException as error:
             self.close()
             if isinstance(error, SpaceError):
@@ -187,6 +190,17 @@ class GymnasiumBatch:
     def _env_action(self, stored: Any) -> Any:
         action = self._action.to_space(np.asarray(stored))
         return int(action) if action.ndim == 0 and self.spec.action.kind == "discrete" else action
+
+    def _require_alike(self, number: int, env: Env) -> None:
+        """Refuse an environment that shows or takes other things than the first."""
+        found = dataclasses.replace(
+            self.spec,
+            observations=read_observation_space(declared_space(env, "observation_space", self._name)).leaves,
+            action=read_action_space(declared_space(env, "action_space", self._name)),
+        )
+        unlike = space_difference(self.spec, found)
+        if unlike:
+            raise SpaceError(f"environment {number} is made with other spaces than the first one: {unlike}")
 
     def _read_spec(self, env: Env, info: Mapping[str, Any]) -> EnvSpec:
         """The spec; the first reset's `info` shows which optional entries there are."""

@@ -10,6 +10,7 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.data.specs import EnvSpec
 from amago_ray.runtime.actors import get
 from amago_ray.runtime.control_link import ControlLink
 from amago_ray.runtime.episode_sender import EpisodeSender
@@ -31,9 +32,17 @@ class EnvRunnerActor:
     """
 
     def __init__(
-        self, config: Config, run_id: int, runner: int, incarnation: int, control: Any, shards: Sequence[Any]
+        self,
+        config: Config,
+        spec: EnvSpec,
+        run_id: int,
+        runner: int,
+        incarnation: int,
+        control: Any,
+        shards: Sequence[Any],
     ) -> None:
         self._config = config
+        self._spec = spec
         self._run_id, self._number, self._incarnation = run_id, runner, incarnation
         self._link = ControlLink(control)
         self._sender = EpisodeSender(
@@ -59,7 +68,12 @@ class EnvRunnerActor:
         torch.set_num_threads(1)
         device = "cuda" if self._config.rollout.num_gpus_per_env_runner > 0 else "cpu"
         self._runner = make_env_runner(
-            self._config, run_id=self._run_id, runner=self._number, incarnation=self._incarnation, device=device
+            self._config,
+            run_id=self._run_id,
+            runner=self._number,
+            incarnation=self._incarnation,
+            device=device,
+            spec=self._spec,
         )
 
     def run(self) -> None:

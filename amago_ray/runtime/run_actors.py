@@ -76,6 +76,7 @@ class RunActors:
             f"env_runner_{number}",
             EnvRunnerActor,
             self._config,
+            self._spec,
             self._claim.run_id,
             number,
             incarnation,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, cast
 
 from amago_ray.errors import RunDirectoryError
 
@@ -104,6 +104,25 @@ class _Unclosed(io.TextIOWrapper):
     def close(self) -> None:
         with suppress(OSError, ValueError):
             self.flush()
+
+
+class _Guarded:
+    """As `_Unclosed`, for a stream of any kind, which lives on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def unclosed(stream: TextIO) -> TextIO:
+    """The stream, to be handed to foreign code, which cannot close it."""
+    return cast(TextIO, _Guarded(stream))
 
 
 class _WarningsElsewhere(logging.StreamHandler[TextIO]):

@@ -54,7 +54,7 @@ class LocalBackend:
     def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path, claim: Claim) -> None:
         self._config = config
         self._learner = Learner(config, spec, device="cpu", seed=config.seed)
-        self._runner = make_env_runner(config, run_id=claim.run_id, runner=0, incarnation=0)
+        self._runner = make_env_runner(config, run_id=claim.run_id, runner=0, incarnation=0, spec=spec)
         self._spec = spec
         self._replay_directory = replay_directory
         self._claim = claim

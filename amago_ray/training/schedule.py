@@ -72,9 +72,9 @@ class Schedule:
         """Which stop criterion is met, and where the run stands; None: none yet."""
         stop, counters = self._stop, state.counters
         if stop.env_steps is not None and counters.env_steps >= stop.env_steps:
-            return _reached(stop.env_steps, counters.env_steps, "env steps")
+            return _reached(stop.env_steps, counters.env_steps, "env step")
         if stop.learner_steps is not None and counters.learner_steps >= stop.learner_steps:
-            return _reached(stop.learner_steps, counters.learner_steps, "learner steps")
+            return _reached(stop.learner_steps, counters.learner_steps, "learner step")
         if stop.time_s is not None and self.elapsed_s >= stop.time_s:
             # Nothing ends at a point of time: within a second, it was reached.
             is_late = self.elapsed_s >= stop.time_s + 1
@@ -111,4 +111,5 @@ class Schedule:
 
 
 def _reached(asked: int, found: int, unit: str) -> str:
+    unit = unit if found == 1 else f"{unit}s"
     return f"reached {asked:,} {unit}" if found == asked else f"ended at {found:,} {unit} (asked: {asked:,})"

@@ -91,6 +91,48 @@ class Silences(Peculiar):
         sys.stdout = sys.stderr = io.StringIO()
 
 
+class Closes(Peculiar):
+    """Closes what this process prints to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sys.stdout.close()
+        sys.stderr.close()
+
+
+class Grows(Peculiar):
+    """Each that is made in this process shows one number more than the one before."""
+
+    num_made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Grows.num_made += 1
+        self.observation_space = spaces.Box(-1, 1, (Grows.num_made,), np.float32)
+
+    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**settings)
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, ...]:
+        return np.zeros(self.observation_space.shape, np.float32), *super().step(action)[1:]
+
+
+class Counts(Peculiar):
+    """Shows one number of so many, or several."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.observation_space = spaces.Discrete(sizes[0]) if len(sizes) == 1 else spaces.MultiDiscrete(sizes)
+
+    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**settings)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, ...]:
+        return self.observation_space.sample(), *super().step(action)[1:]
+
+
 class PeculiarVector(VectorEnv[Any, Any, Any]):
     """Three environments, episodes of three steps; each keyword `(index, value)` or `value` replaces an entry.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,33 @@ def run_ids(replay: Path) -> set[int]:
     """Those of all stored episodes."""
     streams = (read_stream(path.read_bytes(), str(path))[1] for path in replay.rglob("*.arrows"))
     return {episode.header.episode_id.run for episodes in streams for episode in episodes}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "encoder", "remedy"),
+    [
+        ([10_000], {}, "let the environment show its digits (MultiDiscrete)"),
+        ([6000, 6000], {}, 'name "observation" in model.timestep_encoder.token_keys'),
+        ([6000, 6000], {"token_keys": ["observation"]}, None),
+        ([9999], {}, None),
+    ],
+)
+def test_observations_of_very_many_values_are_warned_of_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sizes: list[int], encoder: dict[str, Any], remedy: str | None
+) -> None:
+    config = tiny_config(
+        tmp_path,
+        env={"id": "helpers.peculiar_envs:Counts", "kwargs": {"sizes": sizes}},
+        model={"timestep_encoder": encoder},
+        relabel={"kind": "none"},
+        exploration={"kind": "epsilon_greedy"},
+        stop={"learner_steps": 1},
+        evaluation={"num_episodes": 0},
+    )
+    with caplog.at_level(logging.WARNING):
+        amago_ray.train(config, local=True)
+    assert (" columns, one for each value, which is slow: " in caplog.text) == (remedy is not None)
+    assert (remedy or "") in caplog.text
 
 
 def test_environments_that_change_the_folder_move_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

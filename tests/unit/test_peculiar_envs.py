@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from helpers.local_runs import tiny_config
 from helpers.one_line import one_line
 
 import amago_ray
-from amago_ray.errors import EnvError
+from amago_ray.errors import EnvError, SpaceError
 from amago_ray.telemetry.console import RunOutcome
 
 
-def train(folder: Path, name: str, loggers: tuple[str, ...] = ("jsonl",), **kwargs: Any) -> RunOutcome:
+def train(
+    folder: Path, name: str, loggers: tuple[str, ...] = ("jsonl",), num_envs: int = 3, **kwargs: Any
+) -> RunOutcome:
     config = tiny_config(
         folder,
         env={"id": f"helpers.peculiar_envs:{name}", "kwargs": kwargs},
         stop={"learner_steps": 10},
+        rollout={"num_envs_per_env_runner": num_envs},
         exploration={"kind": "epsilon_greedy"},
         relabel={"kind": "none"},
         evaluation={"num_episodes": 2, "num_envs": 2, "at_start": False},
@@ -57,6 +61,19 @@ def test_a_run_ends_with_one_line_when_every_environment_goes_on_failing(tmp_pat
     )
 
 
+@pytest.mark.parametrize(("num_envs", "who"), [(1, "that of env runner 0"), (3, "environment 1")])
+def test_environments_that_differ_from_each_other_are_refused_before_anything_begins(
+    tmp_path: Path, num_envs: int, who: str
+) -> None:
+    with pytest.raises(SpaceError) as error:
+        train(tmp_path, "Grows", num_envs=num_envs)
+    assert f"env 'helpers.peculiar_envs:Grows': {who} is made with other spaces than the first one: " in one_line(error)
+    assert re.search(
+        r"observation 'observation': expected Box\(-1, 1, \[\d+\], float32\), got Box\(-1", str(error.value)
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_that_sets_torch_does_not_take_the_run_along(tmp_path: Path) -> None:
     run = train(tmp_path, "SetsTorch").run_directory
     assert amago_ray.record(run, tmp_path / "x.gif").exists()
@@ -64,12 +81,20 @@ def test_one_that_sets_torch_does_not_take_the_run_along(tmp_path: Path) -> None
     assert torch.is_grad_enabled()
 
 
-def test_one_that_takes_the_standard_streams_does_not_keep_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Silences", "Closes"])
+def test_one_that_takes_or_closes_the_standard_streams_leaves_them_to_us(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     streams = sys.stdout, sys.stderr
-    run = train(tmp_path, "Silences").run_directory
+    run = train(tmp_path, name).run_directory
     assert (sys.stdout, sys.stderr) == streams
     amago_ray.evaluate(run, num_episodes=1)
     assert (sys.stdout, sys.stderr) == streams
+    print("printed as before")
+    print("said as before", file=sys.stderr)
+    shown = capsys.readouterr()
+    assert shown.out.endswith("printed as before\n")
+    assert shown.err.endswith("said as before\n")
 
 
 def test_one_that_wanders_does_not_take_the_run_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

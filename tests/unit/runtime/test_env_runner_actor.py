@@ -5,6 +5,7 @@ import torch
 from helpers.local_runs import tiny_config
 
 from amago_ray.acting import env_runner
+from amago_ray.envs.make import make_spec
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 
 
@@ -15,5 +16,5 @@ def test_a_runner_with_a_share_of_a_gpu_acts_there(tmp_path, monkeypatch, num_gp
     made = []
     monkeypatch.setattr(env_runner, "make_env_runner", lambda *args, **options: made.append(options["device"]))
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    EnvRunnerActor(config, 7, 0, 0, control=None, shards=[None]).make()
+    EnvRunnerActor(config, make_spec(config.envs), 7, 0, 0, control=None, shards=[None]).make()
     assert made == [device]

@@ -88,7 +88,7 @@ def test_progress_is_that_of_the_nearest_criterion() -> None:
         (StopConfig(env_steps=2000), state_at(1999), None),
         (StopConfig(env_steps=2000), state_at(2000), "reached 2,000 env steps"),
         (StopConfig(env_steps=2000), state_at(2016), "ended at 2,016 env steps (asked: 2,000)"),
-        (StopConfig(learner_steps=1), state_at(9, 1), "reached 1 learner steps"),
+        (StopConfig(learner_steps=1), state_at(9, 1), "reached 1 learner step"),
         (StopConfig(learner_steps=1), state_at(9, 20), "ended at 20 learner steps (asked: 1)"),
         (StopConfig(eval_return=0.5), state_at(after={"eval/return_mean": 0.5}), "evaluation reached the goal"),
     ],
