@@ -23,6 +23,6 @@ os.environ["RAY_AUTH_TOKEN_PATH"] = str(_private / "token")
 
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 
-# The same examples on every machine, and nothing written beside the tests, where the checkout may be read-only.
-settings.register_profile("repeatable", derandomize=True, database=None)
+# The same examples on every machine, however slow; nothing written beside the tests: the checkout may be read-only.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")

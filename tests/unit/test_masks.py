@@ -75,7 +75,7 @@ class Judges:
             params.register_hook(self.gradients.append)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     agent=st.sampled_from(["actor_critic", "multi_task"]),
     kind=st.sampled_from(["discrete", "multi_discrete"]),

@@ -116,7 +116,7 @@ def test_a9_actions_are_stored_in_the_dtype_of_their_spec(action: ActionSpec, va
     assert np.array_equal(stored[0], value)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_ragged_goals_of_none_to_three_per_row_are_kept_by_environment(data: st.DataObject) -> None:
     """Any number of goals in any row, with environments that begin anew at different times, over several chunks."""
@@ -152,7 +152,7 @@ def test_ragged_goals_of_none_to_three_per_row_are_kept_by_environment(data: st.
         assert [row.tolist() for row in rows] == [row.tolist() for row in expected[index]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_the_context_is_the_end_of_the_episode_with_what_led_to_each_row(data: st.DataObject) -> None:
     columns = EpisodeColumns(make_spec(), 3)

@@ -173,7 +173,7 @@ VALUES = st.recursive(SCALARS, lambda items: st.lists(items) | st.dictionaries(K
 LIKE_YAML = st.from_regex(r"[-+~!&*?|>%@`'\"#:=<{}\[\],.0-9_eExobnyYN \t\n\r\x85\u2028]{0,8}", fullmatch=True)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.dictionaries(st.text() | LIKE_YAML, VALUES | LIKE_YAML))
 def test_every_accepted_config_is_read_back_as_it_was(kwargs: dict[str, Any]) -> None:
     config = checked(Config(env=EnvConfig(id="A-v0", kwargs=kwargs)))
@@ -183,13 +183,11 @@ def test_every_accepted_config_is_read_back_as_it_was(kwargs: dict[str, Any]) ->
     assert config_from_dict(read_yaml(dump_yaml(config), "x")) == config
 
 
-@settings(deadline=None)
 @given(VALUES | LIKE_YAML)
 def test_whatever_is_written_reads_the_same_for_any_yaml_1_1_reader(value: Any) -> None:
     assert yaml.safe_load(write_yaml({"x": value})) == {"x": value}
 
 
-@settings(deadline=None)
 @given(st.text() | LIKE_YAML | st.binary().map(lambda data: data.decode("utf-8", "surrogateescape")))
 def test_any_text_as_a_config_or_an_override_is_a_config_or_one_line(text: str) -> None:
     for message in (message_of(read_yaml, text, "x"), message_of(load_config, "quickstart", [text])):

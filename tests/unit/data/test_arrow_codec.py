@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers.episodes import assert_equal_episodes, episodes, make_episode
-from hypothesis import given, settings
+from hypothesis import given
 
 from amago_ray.data.arrow_codec import (
     DamagedEpisode,
@@ -34,7 +34,6 @@ def views(episode):
         yield episode.action_mask
 
 
-@settings(deadline=None)
 @given(episodes())
 def test_round_trip(episode):
     (found,) = decode_episodes(encode_episodes([episode]))

@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.episodes import episodes, make_episode
-from hypothesis import given, settings
+from hypothesis import given
 
 from amago_ray.data import AchievedGoals
 from amago_ray.data.episode import validate_episode
 from amago_ray.errors import DataError
 
 
-@settings(deadline=None)
 @given(episodes())
 def test_whole_episodes_pass(episode):
     validate_episode(episode)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.episodes import goal_episodes, make_episode, play, rules, to_achieved, to_rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.data import AchievedGoals, GoalRule
@@ -11,7 +11,6 @@ from amago_ray.data.goal_rule import NOT_COMPLETED, GoalReplay, completed_rows, 
 from amago_ray.errors import ConfigError, DataError
 
 
-@settings(deadline=None)
 @given(goal_episodes(), rules(), st.integers(0, 1000))
 def test_replay_equals_stepping(rule_and_episode, other_rule, seed):
     _, episode = rule_and_episode

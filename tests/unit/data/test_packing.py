@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from helpers.episodes import episodes, goal_episodes, make_episode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.data.packing import EpisodeSlice, pack_sequences
@@ -37,7 +37,6 @@ def assert_sequence(batch, index, episode, start, stop):
         np.testing.assert_array_equal(batch.action_mask[tokens], episode.action_mask[start : stop + 1])
 
 
-@settings(deadline=None)
 @given(episodes(), st.data())
 def test_every_kind_of_episode_packs(episode, data):
     start = data.draw(st.integers(0, len(episode) - 1))
@@ -55,7 +54,6 @@ def test_every_kind_of_episode_packs(episode, data):
     assert (batch.cu_seqlens.dtype, batch.time_index.dtype, batch.weight.dtype) == (np.int32, np.int64, np.float32)
 
 
-@settings(deadline=None)
 @given(st.lists(goal_episodes(num_goals=st.just(2)), min_size=1, max_size=5), st.data())
 def test_rewards_previous_rewards_and_ends_move_together_pitfall_a4(drawn, data):
     slices = []

@@ -5,12 +5,11 @@ import pickle
 import numpy as np
 import pytest
 from helpers.episodes import episodes
-from hypothesis import given, settings
+from hypothesis import given
 
 from amago_ray.data.packing import EpisodeSlice, pack_sequences
 
 
-@settings(deadline=None)
 @given(episodes())
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_a_batch_is_pickled_as_it_is(protocol, episode):
@@ -27,7 +26,6 @@ def test_a_batch_is_pickled_as_it_is(protocol, episode):
     assert (found.action_mask is None) == (batch.action_mask is None)
 
 
-@settings(deadline=None)
 @given(episodes())
 def test_a_batch_travels_in_one_buffer_of_which_its_columns_are_views(episode):
     buffers = []

@@ -61,7 +61,7 @@ def nested_spaces() -> st.SearchStrategy[spaces.Space]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(space=nested_spaces(), seed=st.integers(0, 1000))
 def test_every_sample_fits_the_spec(space: spaces.Space, seed: int) -> None:
     specs = read_observation_space(space).leaves

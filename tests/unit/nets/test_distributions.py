@@ -67,7 +67,7 @@ def test_more_than_256_discrete_actions():
     assert family.encode(torch.tensor([299])).argmax().item() == 299
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_masked_action_is_never_taken_nor_given_probability(data):
     kind = data.draw(st.sampled_from(["discrete", "multi_discrete"]))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.episodes import goal_episodes, make_episode, play, to_achieved, to_rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.config.relabel import HerRelabelConfig
@@ -32,7 +32,6 @@ def fetch_episode(positions, desired):
     )
 
 
-@settings(deadline=None)
 @given(
     goal_episodes(num_goals=st.just(1)),
     st.sampled_from(["future", "final"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.episodes import make_episode, to_achieved
 from helpers.multi_goal_env import MultiGoalEnv
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.config.relabel import InstructionRelabelConfig
@@ -44,7 +44,6 @@ def roll_out(actions, seed, instruction=None) -> Episode:
     )
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(["all", "some", "all_or_nothing"]))
 def test_the_environment_itself_pays_a_relabeled_instruction_alike(seed, strategy):
     rng = np.random.default_rng(seed)

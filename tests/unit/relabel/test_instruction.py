@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.episodes import GRID, goal_episodes, make_episode, play, rules, to_achieved, to_rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.config.relabel import InstructionRelabelConfig
@@ -46,7 +46,6 @@ def walk(num_rows):
     return [[[row, 50]] for row in range(num_rows)]
 
 
-@settings(deadline=None)
 @given(goal_episodes(), st.sampled_from(STRATEGIES), st.sampled_from(WEIGHTINGS), st.integers(0, 2**32))
 def test_relabeled_episodes_are_what_the_environment_would_have_said(rule_and_episode, strategy, weighting, seed):
     rule, episode = rule_and_episode
@@ -67,7 +66,6 @@ def test_relabeled_episodes_are_what_the_environment_would_have_said(rule_and_ep
     assert relabeled.rewards.sum() >= episode.rewards[:end].sum() or rule.step_reward != 0
 
 
-@settings(deadline=None)
 @given(goal_episodes(), st.sampled_from(STRATEGIES), st.integers(0, 2**32))
 def test_stored_episodes_are_never_changed_pitfall_a5(rule_and_episode, strategy, seed):
     rule, episode = rule_and_episode
@@ -78,7 +76,6 @@ def test_stored_episodes_are_never_changed_pitfall_a5(rule_and_episode, strategy
     assert group.to_pybytes() == before
 
 
-@settings(deadline=None)
 @given(goal_episodes(), st.integers(0, 2**32))
 def test_nothing_chosen_returns_the_very_episode_pitfall_a5(rule_and_episode, seed):
     rule, episode = rule_and_episode
@@ -90,7 +87,6 @@ def test_nothing_chosen_returns_the_very_episode_pitfall_a5(rule_and_episode, se
         assert hindsight.relabel(episode, rng) is episode
 
 
-@settings(deadline=None)
 @given(goal_episodes(rules()), st.sampled_from(["all", "some"]), st.sampled_from(WEIGHTINGS), st.integers(0, 2**32))
 def test_choices_are_distinct_rows_that_completed_no_real_goal(rule_and_episode, strategy, weighting, seed):
     rule, episode = rule_and_episode

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.episodes import make_episode, to_achieved
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.relabel.rarity import GoalFrequencies
@@ -40,7 +40,6 @@ def test_row_0_counts_nothing_and_unknown_goals_are_as_rare_as_one():
     assert rarity(GoalFrequencies("step"), C) == [0.0]
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["step", "episode"]), st.lists(st.integers(0, 1000), min_size=1, max_size=5), st.integers(0, 1000)
 )

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amago_ray.data import EpisodeId, PolicyVersion
@@ -31,7 +31,6 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(OPERATIONS)
 def test_table_equals_a_list(operations):
     table, expected, counter = EpisodeTable(), [], 0
@@ -93,7 +92,6 @@ def test_many_draws_follow_the_generator():
     assert abs(np.mean(table.draw(10_000, "timesteps", rng) == 3) - 10 / 19) < 0.03
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-600, 600)), max_size=200))
 def test_id_set_equals_a_set(operations):
     ids, expected = EpisodeIdSet(), set()

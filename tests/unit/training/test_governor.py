@@ -194,7 +194,7 @@ def test_a_late_report_from_before_a_shards_restart_is_not_counted() -> None:
     assert governor.inserted == 110
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ratio=st.sampled_from([0.25, 1.0, 10.0, 400.0]),
     tolerance=st.sampled_from([0.01, 0.1, 0.5]),
