@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from amago_ray.config.ranges import NOT_EMPTY, POSITIVE_INTEGER, Range
+from amago_ray.config.ranges import COUNT, NOT_EMPTY, POSITIVE_INTEGER, Range
 
 # As Kubernetes has them: a name or value of up to 63 characters, before a name perhaps a domain.
 _WORD = r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
@@ -59,7 +59,12 @@ class ClusterConfig:
     """Logical CPUs of the embedded local Ray; None takes the machine's."""
     dashboard: bool = True
     """Start the Ray dashboard with an embedded Ray."""
+    task_events: bool = False
+    """Let Ray keep an event of every call of the run's actors: its dashboard then lists them as tasks, and the head's
+    memory grows by about 20 MB a minute."""
     spread: bool = True
     """Spread env runners and replay shards over nodes; without, shards start on the command's node and Ray packs the
     runners."""
+    relays_above: Annotated[int, COUNT] = 256
+    """Env runners beyond which each node gets a relay, which gathers what they tell the control actor."""
     labels: LabelsConfig = field(default_factory=LabelsConfig)

@@ -17,12 +17,15 @@ WITH_ASIDE: Mapping[str, Any] = {"concurrency_groups": {ASIDE: 1}}
 """Options of actors that have such calls."""
 
 
-def start_actor(kind: type, *args: Any, **options: Any) -> Any:
+def start_actor(kind: type, *args: Any, enable_task_events: bool = False, **options: Any) -> Any:
     """The handle of a new actor of the plain class `kind`; `options` are Ray's.
+
+    enable_task_events: Ray keeps an event of every call, for its dashboard; a run makes many.
 
     Raises:
         TrainingError: an actor of its name exists.
     """
+    options = {"enable_task_events": enable_task_events, **options}
     try:
         return ray.remote(**options)(kind).remote(*args)
     except ray.exceptions.ActorAlreadyExistsError as error:
@@ -106,3 +109,9 @@ def find_actor(name: str) -> Any:
         ValueError: there is none.
     """
     return ray.get_actor(name)
+
+
+def this_node() -> str:
+    """The id of the node that this process is on."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node

@@ -30,6 +30,7 @@ from amago_ray.runtime.placement import (
     place_shards,
     shard_hosts,
 )
+from amago_ray.runtime.relays import Relays
 from amago_ray.runtime.run_actors import RunActors
 from amago_ray.runtime.runners import Runners
 from amago_ray.runtime.shards import Shards
@@ -65,6 +66,7 @@ class RayBackend:
         self._is_filled = False
         self._shards = Shards(config, self._actors)
         self._runners = Runners(self._actors, self._supervisor)
+        self._relays = Relays(self._actors)
         self._is_resumed = False
         self._hosts_before: Mapping[int, str] = {}
 
@@ -251,7 +253,8 @@ class RayBackend:
 
     def _fill_control(self) -> None:
         try:
-            get(self._control.fill.remote(ControlState(self._ledger, self._stopping)), timeout_s=_ANSWER_TIMEOUT_S)
+            state = ControlState(self._ledger, self._stopping, self._relays.handles)
+            get(self._control.fill.remote(state), timeout_s=_ANSWER_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError:
             # Watching again, we are told again.
             return
@@ -272,6 +275,7 @@ class RayBackend:
             raise TrainingError(f"the control actor failed: {short_line(error)}") from error
         if report is not None:
             self._ledger = report.ledger
+            self._warnings.extend(self._relays.start(report.crowded, self._control))
             self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
         return report
 

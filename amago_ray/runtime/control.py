@@ -31,8 +31,8 @@ from amago_ray.runtime.messages import (
     ShardBeat,
     gather,
 )
-from amago_ray.runtime.pace import Pace
 from amago_ray.runtime.ray_metrics import RayMetrics
+from amago_ray.runtime.routes import Routes
 from amago_ray.runtime.runner_ledger import News, RunnerTotals
 from amago_ray.runtime.step_quota import StepQuota
 from amago_ray.runtime.untold import Untold
@@ -95,7 +95,7 @@ class ControlActor:
         self._governor = Governor(config.replay)
         self._quota = StepQuota(config.stop.env_steps, step_size=config.rollout.num_envs_per_env_runner)
         self._rng = np.random.default_rng()
-        self._pace = Pace()
+        self._routes = Routes(config.cluster.relays_above)
         self._table: Any = None
         self._early: dict[int, ShardBeat] = {}
         """The newest of each shard, before this actor was filled."""
@@ -115,6 +115,8 @@ class ControlActor:
             return
         self._ledger = Ledger(state.ledger)
         self._stopping = state.stopping
+        for node, relay in state.relays.items():
+            await self.add_relay(node, [relay])
         self._collected = self._progress()
         self._collected_at = time.monotonic()
         self._filled.set()
@@ -152,6 +154,12 @@ class ControlActor:
         if table.version > self._table_version:
             self._table = table
 
+    async def add_relay(self, node: str, relay: Sequence[Any]) -> None:
+        """A node has a relay, or another one: its handle, in a list."""
+        if self._routes.add_relay(node, relay[0], time.monotonic()):
+            replaced = self._ledger.total("relay", "replaced")
+            self._ledger.report(Reporter("relay", 0, 0), {"replaced": replaced + 1})
+
     async def beat_runner(self, beat: RunnerBeat) -> RunnerOrders | NotYet:
         """An env runner's news."""
         orders = await self.beat_runners(gather([beat]))
@@ -159,10 +167,10 @@ class ControlActor:
 
     async def beat_runners(self, beats: RunnerBeats) -> OrdersOfRunners | NotYet:
         """News of many env runners."""
-        self._pace.heard(beats.runners)
-        if not self._filled.is_set():
-            return NotYet(self._pace.runner_in_s())
         now = time.monotonic()
+        self._routes.heard(beats.runners, beats.node, now, is_relayed=beats.is_relayed)
+        if not self._filled.is_set():
+            return NotYet(self._beat_in_s(beats))
         news = self._ledger.runners.report(beats.runners, beats.incarnations, beats.totals)
         self._quota.free(beats.runners[news.is_another])
         runners, is_newest = beats.runners[~news.is_late], ~news.is_late
@@ -172,7 +180,7 @@ class ControlActor:
         self._take_episodes(beats, news)
         if self._reasons_to_look() > self._called_for:
             await self._notify()
-        return self._orders(beats, news)
+        return self._orders(beats, news, now)
 
     async def runner_gone(self, runner: int, incarnation: int) -> None:
         """An env runner's process is known to be dead: what it was granted is there for others."""
@@ -180,7 +188,7 @@ class ControlActor:
         if self._ledger.runners.gone(runner, incarnation):
             self._quota.free(np.array([runner]))
             self._board.gone(runner)
-            self._pace.gone(runner)
+            self._routes.gone(runner)
             self._liveness.gone(runner)
 
     async def beat_shard(self, beat: ShardBeat) -> None:
@@ -256,6 +264,7 @@ class ControlActor:
             "time/learner_steps_per_s": updates / elapsed,
             "time/oldest_beat_s": self._liveness.oldest_s(now),
             **{f"rollout/{name}": runners[name] for name in _TOLD_OF_RUNNERS},
+            "rollout/replaced_relays": float(ledger.total("relay", "replaced")),
             "rollout/untold_episodes": float(self._num_untold_episodes + self._episodes.num_forgotten),
             "report/untold_warnings": float(self._warnings.num_forgotten),
         }
@@ -271,6 +280,7 @@ class ControlActor:
             sides=self._sides(now),
             warnings=self._warnings.take(),
             stop_requested=self._stop_requested,
+            crowded=self._routes.crowded(now),
         )
         self._publish({**metrics, "env_steps": report.env_steps, "learner_steps": report.learner_steps})
         self._collected, self._collected_at = self._progress(), now
@@ -349,7 +359,10 @@ class ControlActor:
     def _table_version(self) -> int:
         return NO_TABLE if self._table is None else self._table.version
 
-    def _orders(self, beats: RunnerBeats, news: News) -> OrdersOfRunners:
+    def _beat_in_s(self, beats: RunnerBeats) -> float:
+        return self._routes.relayed_in_s(beats.node) if beats.is_relayed else self._routes.direct_in_s()
+
+    def _orders(self, beats: RunnerBeats, news: News, now: float) -> OrdersOfRunners:
         env_steps = self._ledger.total(RUNNERS, "env_steps")
         made = beats.totals[:, _ENV_STEPS].astype(np.int64)
         is_newest, allowed = ~news.is_late, None
@@ -361,13 +374,15 @@ class ControlActor:
             stop=self._stopping,
             may_act=self._governor.may_act(),
             global_env_steps=env_steps,
-            beat_in_s=self._pace.runner_in_s(),
+            beat_in_s=self._beat_in_s(beats),
+            gather_s=self._routes.gathering_s(),
             is_replaced=news.is_late,
             allowed_env_steps=allowed,
             version=self._board.version,
             weights=self._board.newest() if self._board.is_older(beats.versions).any() else (),
             table_version=self._table_version,
             table=self._table if (beats.table_versions < self._table_version).any() else None,
+            relay=() if beats.is_relayed else self._routes.relay_of(beats.node, now),
         )
 
     async def _wait(self, ready: Callable[[], bool]) -> None:

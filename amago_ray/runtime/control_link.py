@@ -6,18 +6,35 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ray.exceptions import RayError
+
 from amago_ray.runtime.actors import get, wait_any
 from amago_ray.runtime.messages import NotYet, RunnerBeat, RunnerOrders
 
 _LONGEST_REST_S = 1.0
+_RELAY_TIMEOUT_S = 5.0
+_SHORTEST_PAUSE_S = 0.1
 
 
 class ControlLink:
-    """Sends beats, one at a time and never sooner than the last answer allows, and hands out the orders they bring."""
+    """Sends beats, one at a time and never sooner than the last answer allows, and hands out the orders they bring.
 
-    def __init__(self, control: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        self._control = control
+    They go to the control actor, or to the relay that it names, and to the control actor again where that relay is dead
+    or does not answer. Which beats arrived then is not known; they carry totals.
+    """
+
+    def __init__(
+        self,
+        control: Any,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        relay_timeout_s: float = _RELAY_TIMEOUT_S,
+    ) -> None:
+        self._control = self._actor = control
         self._clock = clock
+        self._sleep = sleep
+        self._relay_timeout_s = relay_timeout_s
         self._pending: Any = None
         self._beaten_at_s = -float("inf")
         self._soonest_s = 0.0
@@ -29,15 +46,15 @@ class ControlLink:
     def beat(self, beat: RunnerBeat) -> None:
         """Send a beat."""
         self._beaten_at_s = self._clock()
-        self._pending = self._control.beat_runner.remote(beat)
+        self._pending = self._actor.beat_runner.remote(beat)
 
     def orders(self) -> RunnerOrders | None:
-        """What a beat has brought, if it has by now."""
-        if self._pending is None or not wait_any([self._pending], 0.0):
-            return None
-        answer: RunnerOrders | NotYet = get(self._pending)
-        self._pending = None
-        self._soonest_s = answer.beat_in_s
+        """What a beat has brought, if it has by now.
+
+        Raises:
+            ray.exceptions.RayError: the control actor is gone.
+        """
+        answer = self._answer(0.0)
         return None if isinstance(answer, NotYet) else answer
 
     def rest(self, after_s: float) -> None:
@@ -45,12 +62,41 @@ class ControlLink:
         if self._pending is not None:
             wait_any([self._pending], _LONGEST_REST_S)
         else:
-            time.sleep(min(max(self._due_in_s(after_s), 0.0), _LONGEST_REST_S))
+            self._sleep(min(max(self._due_in_s(after_s), 0.0), _LONGEST_REST_S))
 
     def finish(self, beat: RunnerBeat) -> None:
-        """Send the last beat, and wait until it has been taken in."""
-        while isinstance(get(self._control.beat_runner.remote(beat)), NotYet):
-            time.sleep(max(self._soonest_s, 0.1))
+        """Send the last beat, and wait until it has been taken in.
+
+        Raises:
+            ray.exceptions.RayError: the control actor is gone.
+        """
+        self.beat(beat)
+        while not isinstance(answer := self._answer(_LONGEST_REST_S), RunnerOrders):
+            if isinstance(answer, NotYet):
+                self._sleep(max(self._soonest_s, _SHORTEST_PAUSE_S))
+            if self._pending is None:
+                self.beat(beat)
+
+    def _answer(self, timeout_s: float) -> RunnerOrders | NotYet | None:
+        if self._pending is None:
+            return None
+        is_relayed = self._actor is not self._control
+        if not wait_any([self._pending], timeout_s):
+            if is_relayed and self._clock() - self._beaten_at_s > self._relay_timeout_s:
+                self._pending, self._actor = None, self._control
+            return None
+        reference, self._pending = self._pending, None
+        try:
+            answer: RunnerOrders | NotYet = get(reference)
+        except RayError:
+            if not is_relayed:
+                raise
+            self._actor = self._control
+            return None
+        self._soonest_s = answer.beat_in_s
+        if isinstance(answer, RunnerOrders) and answer.relay:
+            self._actor = answer.relay[0]
+        return answer
 
     def _due_in_s(self, after_s: float) -> float:
         return self._beaten_at_s + max(self._soonest_s, after_s) - self._clock()

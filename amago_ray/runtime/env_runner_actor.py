@@ -11,18 +11,16 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.specs import EnvSpec
-from amago_ray.runtime.actors import get
+from amago_ray.runtime.actors import get, this_node
 from amago_ray.runtime.control_link import ControlLink
 from amago_ray.runtime.episode_sender import EpisodeSender
-from amago_ray.runtime.messages import RunnerBeat, RunnerOrders
+from amago_ray.runtime.messages import MOST_EPISODES, RunnerBeat, RunnerOrders
 from amago_ray.runtime.runner_ledger import RunnerTotals
 
 # Seconds between beats, unless the control actor wants fewer; each brings new orders and weights.
 _BEAT_INTERVAL_S = 0.1
 # Steps between looks at the clock and at what has arrived.
 _STEPS_PER_CHECK = 4
-# Statistics of episodes that a beat carries at most.
-_MOST_STATS = 200
 
 
 class EnvRunnerActor:
@@ -78,6 +76,7 @@ class EnvRunnerActor:
 
     def run(self) -> None:
         """Step the environments until training stops."""
+        self._node = this_node()
         orders: RunnerOrders | None = None
         while orders is None or not orders.stop:
             may_act = orders is not None and orders.may_act
@@ -117,7 +116,7 @@ class EnvRunnerActor:
             self._sender.put(self._runner.take_episodes())
             self._num_episodes += len(finished)
             self._stats.extend(finished)
-            num_over = max(len(self._stats) - _MOST_STATS, 0)
+            num_over = max(len(self._stats) - MOST_EPISODES, 0)
             del self._stats[:num_over]
             self._num_beaten = max(self._num_beaten - num_over, 0)
         self._sender.send()
@@ -162,4 +161,5 @@ class EnvRunnerActor:
             ),
             failures=list(runner.failures),
             episodes=list(self._stats),
+            node=self._node,
         )

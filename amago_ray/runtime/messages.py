@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NO_VERSION = PolicyVersion(-1, -1)
 NO_TABLE = -1
 """Version of the shard table of who has none."""
+MOST_EPISODES = 200
+"""Of how many episodes one message carries statistics."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class RunnerBeat:
     """An env runner's news; it also says that the runner lives.
 
     failures: kinds of failures of its environments. episodes: the newest ones, up to the last of those counted in
-    `totals`. table_version: of the shard table that it knows.
+    `totals`. table_version: of the shard table that it knows. node: id of the node that it is on.
     """
 
     runner: int
@@ -41,11 +43,12 @@ class RunnerBeat:
     failures: Sequence[str] = ()
     episodes: Sequence[EpisodeStats] = ()
     table_version: int = NO_TABLE
+    node: str = ""
 
 
 @dataclass(frozen=True)
 class NotYet:
-    """The answer of a control actor that knows nothing of the run yet: it has taken in nothing, beat again then."""
+    """The answer where there is no control actor that knows of the run: nothing was taken in, beat again then."""
 
     beat_in_s: float
 
@@ -54,9 +57,10 @@ class NotYet:
 class RunnerOrders:
     """The answer to a beat.
 
-    stop: training is over, or another incarnation has taken this one's place. beat_in_s: when to beat again, acting
-    or not. allowed_env_steps: how many this incarnation may make in all, None for any number. weights: one reference to
-    a newer snapshot, or none. table: the newest shard table where the runner's is older.
+    stop: training is over, or another incarnation has taken this one's place. beat_in_s: the soonest that it may beat
+    again. allowed_env_steps: how many this incarnation may make in all, None for any number. weights: one reference to
+    a newer snapshot, or none. table: the newest shard table where the runner's is older. relay: one handle of the actor
+    to beat from now on, or none where that stays the same.
     """
 
     stop: bool
@@ -66,14 +70,18 @@ class RunnerOrders:
     allowed_env_steps: int | None = None
     weights: Sequence[Any] = ()
     table: Any = None
+    relay: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
 class RunnerBeats:
-    """Beats of R different env runners, as columns.
+    """Beats of R different env runners of a node, as columns.
 
-    totals: columns of `RunnerTotals`. episodes: of rows that have some.
+    totals: columns of `RunnerTotals`. episodes: of rows that have some. is_relayed: they come from the node's relay.
     """
+
+    node: str
+    is_relayed: bool
 
     runners: Int[np.ndarray, " R"]
     incarnations: Int[np.ndarray, " R"]
@@ -85,17 +93,21 @@ class RunnerBeats:
     episodes: Mapping[int, Sequence[EpisodeStats]] = field(default_factory=dict)
 
 
-def gather(beats: Sequence[RunnerBeat]) -> RunnerBeats:
-    """The beats of different env runners as one message."""
+def gather(beats: Sequence[RunnerBeat], relayed_by: str | None = None) -> RunnerBeats:
+    """The beats of different env runners of a node as one message; relayed_by: the node, where its relay sends it."""
     kinds = {kind: beat.runner for beat in beats for kind in beat.failures}
+    rows = [row for row, beat in enumerate(beats) if beat.episodes][:MOST_EPISODES]
+    share = MOST_EPISODES // max(len(rows), 1)
     return RunnerBeats(
+        node=beats[0].node if relayed_by is None else relayed_by,
+        is_relayed=relayed_by is not None,
         runners=np.array([beat.runner for beat in beats], np.int64),
         incarnations=np.array([beat.incarnation for beat in beats], np.int64),
-        versions=np.array([beat.policy_version for beat in beats], np.int64).reshape(-1, 2),
-        totals=np.array([beat.totals for beat in beats], np.float64).reshape(-1, len(RunnerTotals._fields)),
+        versions=np.array([beat.policy_version for beat in beats], np.int64),
+        totals=np.array([beat.totals for beat in beats], np.float64),
         table_versions=np.array([beat.table_version for beat in beats], np.int64),
         failures=[(runner, kind) for kind, runner in kinds.items()],
-        episodes={row: beat.episodes for row, beat in enumerate(beats) if beat.episodes},
+        episodes={row: beats[row].episodes[-share:] for row in rows},
     )
 
 
@@ -103,7 +115,8 @@ def gather(beats: Sequence[RunnerBeat]) -> RunnerBeats:
 class OrdersOfRunners:
     """The answer to `RunnerBeats`: what is common to all of them, and what is each one's own.
 
-    is_replaced: another incarnation has taken its place. allowed_env_steps: None for any number. weights: one reference
+    beat_in_s: as in `RunnerOrders`. gather_s: for how long to gather their next beats. is_replaced: another incarnation
+    has taken its place. allowed_env_steps: None for any number. weights: one reference
     to the newest snapshot, of `version`, where one of the runners lacks it. table: the newest shard table, of
     `table_version`, where one of the runners lacks it.
     """
@@ -112,12 +125,14 @@ class OrdersOfRunners:
     may_act: bool
     global_env_steps: int
     beat_in_s: float
+    gather_s: float
     is_replaced: Bool[np.ndarray, " R"]
     allowed_env_steps: Int[np.ndarray, " R"] | None = None
     version: PolicyVersion = NO_VERSION
     weights: Sequence[Any] = ()
     table_version: int = NO_TABLE
     table: Any = None
+    relay: Sequence[Any] = ()
 
     def of(self, row: int, beat: RunnerBeat) -> RunnerOrders:
         """The orders of the runner whose beat stood in a row."""
@@ -130,6 +145,7 @@ class OrdersOfRunners:
             allowed_env_steps=allowed,
             weights=self.weights if self.version > beat.policy_version else (),
             table=self.table if self.table_version > beat.table_version else None,
+            relay=self.relay,
         )
 
 
@@ -175,6 +191,8 @@ class ControlState:
 
     ledger: LedgerState
     stopping: bool = False
+    relays: Mapping[str, Any] = field(default_factory=dict)
+    """Their handles, by id of the node."""
 
 
 @dataclass(frozen=True)
@@ -190,3 +208,5 @@ class ControlReport:
     sides: Sequence[Side]
     warnings: Sequence[str]
     stop_requested: bool
+    crowded: Sequence[str] = ()
+    """Ids of nodes that need a relay, or another one."""

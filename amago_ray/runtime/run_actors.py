@@ -17,6 +17,7 @@ from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.evaluator_actor import EvaluatorActor
 from amago_ray.runtime.learner_actor import LearnerActor
 from amago_ray.runtime.placement import ShardPlace, on_drivers_node, on_node
+from amago_ray.runtime.relay_actor import CALLS_UNDER_WAY, RelayActor
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
 
 # Incarnations of a later session are above all of an earlier one's.
@@ -89,6 +90,22 @@ class RunActors:
             label_selector=self._config.cluster.labels.env_runner,
         )
 
+    def start_relay(self, node_id: str, control: Any) -> Any:
+        """A relay on a node, in place of the one that it has."""
+        part = f"relay_{node_id[:8]}"
+        if part in self._handles:
+            ray.kill(self._handles.pop(part))
+        return self._start(
+            part,
+            RelayActor,
+            node_id,
+            control,
+            incarnation=self._next_incarnation(),
+            num_cpus=0,
+            max_concurrency=CALLS_UNDER_WAY,
+            scheduling_strategy=on_node(node_id),
+        )
+
     def start_learner(
         self, control: Any, shards: Sequence[Any], files: Mapping[str, bytes] | None, num_gpus: float
     ) -> Any:
@@ -134,7 +151,8 @@ class RunActors:
 
     def _start(self, part: str, kind: type, *args: Any, incarnation: int | None = None, **options: Any) -> Any:
         suffix = "" if incarnation is None else f":{incarnation % _INCARNATIONS_PER_SESSION}"
-        handle = start_actor(kind, *args, name=self._name(f"{part}{suffix}"), **options)
+        name, events = self._name(f"{part}{suffix}"), self._config.cluster.task_events
+        handle = start_actor(kind, *args, name=name, enable_task_events=events, **options)
         self._handles[part] = handle
         return handle
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-KINDS = ("ControlActor", "ReplayShardActor", "LearnerActor", "EnvRunnerActor", "EvaluatorActor")
+KINDS = ("ControlActor", "ReplayShardActor", "LearnerActor", "EnvRunnerActor", "EvaluatorActor", "RelayActor")
 """Classes of a run's actors."""
 
 _ACTOR = re.compile(r"ray::(\w+)")
