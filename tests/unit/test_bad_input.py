@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers.refusals import contents
 
 from amago_ray.cli.app import main
 
@@ -52,10 +53,12 @@ TINY = (
 )
 
 
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a command line which must fail writes to stderr."""
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, begins: bool = False) -> str:
+    """The one line that a command line which must fail writes to stderr; unless it begins first, it changes nothing."""
+    before = contents(Path.cwd())
     with pytest.raises(SystemExit) as end:
         main(arguments)
+    assert (contents(Path.cwd()) == before) != begins
     captured = capsys.readouterr()
     assert end.value.code == 2, captured.err
     assert captured.err.startswith("error: ")
@@ -184,5 +187,5 @@ def test_episodes_beyond_the_learned_positions(capsys: pytest.CaptureFixture[str
     settings = [each for each in TINY if not each.startswith("env.kwargs")]
     env = [f"env={{id: long_env:Long, kwargs: {{length: {length}}}}}", "relabel.kind=none"]
     learned = "model.sequence_model.positions=learned"
-    message = error_of(capsys, "train", "quickstart", "--local", *settings, *env, learned)
+    message = error_of(capsys, "train", "quickstart", "--local", *settings, *env, learned, begins=True)
     assert message.startswith("model.sequence_model.max_time_index: expected more than 8, as an episode goes on to")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import slow_parts
 from helpers.local_runs import kill_at, replay_of, reports_of, state_of, tiny_config
-from helpers.one_line import one_line
+from helpers.refusals import refusal
 from helpers.stored import stored_episodes
 
 from amago_ray.api import train
@@ -305,16 +305,14 @@ def test_a_checkpoint_of_another_kind_of_run_is_one_line(tmp_path: Path) -> None
     config = tiny_config(tmp_path, stop={"learner_steps": 10})
     train(config, local=True)
     two = tiny_config(tmp_path, stop={"learner_steps": 20}, replay={"num_shards": 2})
-    with pytest.raises(CheckpointError, match=r"expected replay\.num_shards 1, got 2") as error:
+    with refusal(tmp_path, CheckpointError, r"expected replay\.num_shards 1, got 2"):
         train(two, local=True, resume=True)
-    one_line(error)
     checkpoints = Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1)
     found = checkpoints.load()
     files = {name: found.read(name) for name in ("policy.safetensors", "training_state.pt", "env_spec.json")}
     checkpoints.save(11, files, {**found.metadata, "state": {}})
-    with pytest.raises(CheckpointError, match="expected one of a --local run") as error:
+    with refusal(tmp_path, CheckpointError, "expected one of a --local run"):
         train(config, local=True, resume=True)
-    one_line(error)
 
 
 def test_failing_environments_are_warned_of_once_per_kind(tmp_path: Path) -> None:
@@ -358,7 +356,7 @@ def test_acting_ends_at_the_last_env_step(tmp_path: Path, asked: int, sections: 
 @pytest.mark.parametrize("asked", [1, 4, 5, 11])
 def test_learning_ends_at_the_last_learner_step(tmp_path: Path, asked: int) -> None:
     outcome = train(tiny_config(tmp_path, stop={"learner_steps": asked}), local=True)
-    assert outcome.reason == f"reached {asked} learner steps"
+    assert outcome.reason == f"reached {asked} learner step{'s' * (asked > 1)}"
     assert Checkpoints(tmp_path / "tiny" / "checkpoints", keep=1).load().metadata["learner_steps"] == asked
     assert reports_of(tmp_path / "tiny")[-1]["learner_steps"] == asked
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers.one_line import one_line
+from helpers.refusals import refusal
 from helpers.run_directories import begun
 
 from amago_ray.config import Config
@@ -66,9 +67,9 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def refused(config: Config, kind: type[AmagoRayError], words: str, **options: bool) -> str:
-    with pytest.raises(kind, match=words) as error:
+    with refusal(Path(config.runs_dir), kind, words) as line:
         begun(config, **options)
-    return one_line(error)
+    return line[0]
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
