@@ -5,7 +5,9 @@
     ├── EnvError            an environment cannot be made, or breaks its contract
     ├── SpaceError          a space that the agent cannot act in or read
     ├── DataError           stored or exchanged data is unreadable or of another schema
-    │   └── ReplacedError   another process writes this one's files by now
+    │   ├── ReplacedError   another process writes this one's files by now
+    │   ├── DamagedError    stored data is not what was written, or gone
+    │   └── DiskFullError   there is no room: nothing was stored, and the same can be tried again
     ├── CheckpointError     a checkpoint is missing, broken, or does not fit the agent
     ├── RunDirectoryError   the run directory is taken, missing, or cannot be written
     └── TrainingError       training cannot go on (non-finite loss, lost processes)
@@ -36,6 +38,14 @@ class DataError(AmagoRayError):
 
 class ReplacedError(DataError):
     """Another process has taken this one's place, and writes its files."""
+
+
+class DamagedError(DataError):
+    """Stored data is not what was written, or gone."""
+
+
+class DiskFullError(DataError):
+    """There is no room: nothing was stored, and the same can be tried again."""
 
 
 class CheckpointError(AmagoRayError):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from amago_ray.data.episode import Episode
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import DataError
+from amago_ray.errors import DamagedError, DataError
 
 SCHEMA_VERSION = 3
 """Raised whenever columns or metadata change their meaning."""
@@ -83,25 +83,29 @@ class EpisodeSchema:
         """The schema that was written into an Arrow schema's metadata.
 
         Raises:
-            DataError: this is no schema of episodes, or one of another version, or columns do not fit it.
+            DamagedError: columns do not fit what the metadata says of them.
+            DataError: this is no schema of episodes, or one of another version.
         """
         raw = (schema.metadata or {}).get(_SCHEMA_KEY)
         if raw is None:
             raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, got other Arrow data")
-        fields = json.loads(raw)
-        version = fields.get("version")
-        if version not in range(OLDEST_SCHEMA_VERSION, SCHEMA_VERSION + 1):
-            raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, got version {version}")
-        columns = [Column(name, tuple(shape), dtype) for name, shape, dtype in fields["columns"]]
-        by_name = {column.name: column for column in columns}
-        found_schema = cls(
-            tuple(column for column in columns if column.name.startswith(_OBSERVATION_PREFIX)),
-            by_name["action"],
-            by_name.get("achieved_goals"),
-            by_name.get("action_mask"),
-        )
+        try:
+            fields = json.loads(raw)
+            version = fields.get("version")
+            if version not in range(OLDEST_SCHEMA_VERSION, SCHEMA_VERSION + 1):
+                raise DataError(f"{where}: expected episodes of schema version {SCHEMA_VERSION}, got version {version}")
+            columns = [Column(name, tuple(shape), dtype) for name, shape, dtype in fields["columns"]]
+            by_name = {column.name: column for column in columns}
+            found_schema = cls(
+                tuple(column for column in columns if column.name.startswith(_OBSERVATION_PREFIX)),
+                by_name["action"],
+                by_name.get("achieved_goals"),
+                by_name.get("action_mask"),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedError(f"{where}: expected metadata of schema version {SCHEMA_VERSION} ({error!r})") from error
         if not found_schema.to_arrow().equals(schema, check_metadata=False):
-            raise DataError(f"{where}: columns do not fit schema version {version} of their own metadata")
+            raise DamagedError(f"{where}: columns do not fit schema version {version} of their own metadata")
         return found_schema
 
     def to_arrow(self, goal_rule: GoalRule | None = None) -> pa.Schema:

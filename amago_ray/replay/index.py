@@ -148,6 +148,24 @@ class EpisodeTable:
             self._ids.discard(self._id_at(position))
         self._tail -= count
 
+    def find(self, segment: int, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Positions of the episodes of a segment that lie, or in part, in its bytes `start:stop`."""
+        rows = self._rows[self._head : self._tail]
+        overlaps = (rows["offset"] < stop) & (rows["offset"] + rows["num_bytes"] > start)
+        return np.flatnonzero((rows["segment"] == segment) & overlaps)
+
+    def remove(self, positions: npt.NDArray[np.int64]) -> None:
+        """Forget episodes anywhere, and their ids; takes time in proportion to all that are stored."""
+        for position in positions.tolist():
+            self._ids.discard(self._id_at(position))
+        lengths = np.diff(self._totals[self._head : self._tail], prepend=self._total_before_head)
+        kept = self._head + np.delete(np.arange(len(self)), positions)
+        totals = self._total_before_head + np.cumsum(np.delete(lengths, positions))
+        self._tail = self._head + len(kept)
+        self._rows[self._head : self._tail] = self._rows[kept]
+        self._layouts[self._head : self._tail] = self._layouts[kept]
+        self._totals[self._head : self._tail] = totals
+
     def draw(
         self, count: int, sampling: Literal["episodes", "timesteps"], rng: np.random.Generator
     ) -> npt.NDArray[np.int64]:

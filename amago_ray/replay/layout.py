@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 OWNER_FILE = "owner.json"
+INVENTORY_FILE = "inventory.bin"
 SEGMENT_NAME = re.compile(r"segment_(\d{8})_(\d{6,})\.arrows")
 
 _SHARD_NAME = re.compile(r"shard_(\d+)")
+_DAMAGED_NAME = re.compile(r"segment_\d{8}_\d{6,}\.damaged")
 _UNFINISHED_NAME = re.compile(r"segment_\d{8}_\d{6,}\.tmp|owner\.json\.[0-9a-f]{32}\.tmp")
 
 
@@ -43,13 +45,20 @@ def find_unfinished(directory: Path) -> list[Path]:
     return [path for path in directory.iterdir() if _UNFINISHED_NAME.fullmatch(path.name)]
 
 
+def set_aside(segment: Path) -> Path:
+    """Where a segment is moved that cannot be read: out of the way, to be looked at or removed with the shard."""
+    return segment.with_suffix(".damaged")
+
+
 def remove_shard(directory: Path) -> None:
     """Remove a shard's files, and the directory with its mark unless something else is in it; of a link, the link."""
     if directory.is_symlink():
         directory.unlink()
         return
-    for path in [*find_unfinished(directory), *find_segments(directory)]:
+    damaged = [path for path in directory.iterdir() if _DAMAGED_NAME.fullmatch(path.name)]
+    for path in [*find_unfinished(directory), *find_segments(directory), *damaged]:
         path.unlink()
+    (directory / INVENTORY_FILE).unlink(missing_ok=True)
     if all(path.name == OWNER_FILE for path in directory.iterdir()):
         (directory / OWNER_FILE).unlink(missing_ok=True)
         directory.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -23,7 +24,10 @@ class AddReport:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """The state of a shard; counts without "stored" only grow."""
+    """The state of a shard; counts without "stored" only grow.
+
+    Invariant, in episodes and in transitions: inserted = stored + evicted + deleted + damaged.
+    """
 
     stored_episodes: int
     stored_transitions: int
@@ -33,11 +37,16 @@ class ShardReport:
     inserted_transitions: int
     """Transitions ever stored in this directory, over reopenings."""
     evicted_episodes: int
+    """Those that had to make room."""
     evicted_transitions: int
+    deleted_episodes: int
+    """Those that are lost as others deleted their files."""
+    deleted_transitions: int
+    damaged_episodes: int
+    """Those that are lost as their files are cut short or hold something else than was stored."""
+    damaged_transitions: int
     num_duplicates: int
     """Episodes that came again and were ignored."""
-    damaged_episodes: int
-    """Episodes that were passed over when the directory was opened, as they are not what was stored."""
     torn_bytes: int
     """Bytes of half-written episodes that were cut when the directory was opened."""
     num_samples: int
@@ -46,3 +55,9 @@ class ShardReport:
     """Sequences drawn that hindsight changed."""
     sampled_transitions: int
     """Transitions drawn, after relabeling and slicing."""
+    num_warnings: int = 0
+    """Lines about losses and a full disk since the shard was opened."""
+    warnings: Sequence[str] = ()
+    """The newest of them."""
+    is_full: bool = False
+    """Whether the disk had no room for the newest group."""

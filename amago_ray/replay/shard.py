@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -21,10 +22,14 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import DataError
 from amago_ray.relabel.relabeler import Relabeler
 from amago_ray.replay.index import EpisodeTable, StoredEpisode
+from amago_ray.replay.inventory import Count
 from amago_ray.replay.layout import remove_shard, shard_number
 from amago_ray.replay.owner import NO_RUN, Claim
 from amago_ray.replay.reports import AddReport, ShardReport
+from amago_ray.replay.segment import LossError
 from amago_ray.replay.store import SegmentStore
+
+_WARNINGS_REPORTED = 20
 
 
 class ReplayShard:
@@ -84,13 +89,14 @@ class ReplayShard:
             fsync=config.fsync,
             goal_rule=None if spec is None else spec.goal_rule,
         )
-        if self._store.schema is not None:
-            if self._expected_schema is not None:
-                self._expected_schema.require(self._store.schema, str(directory))
-            # An older copy may have written one to its segment after a newer copy had read it; not acknowledged, that
-            # episode came again.
-            for sequence, encoded in self._store.recover(lambda found: found.header.episode_id in self._table):
-                self._insert(sequence, encoded.offset, encoded, self._store.schema)
+        schema = self._store.schema
+        if schema is not None and self._expected_schema is not None:
+            self._expected_schema.require(schema, str(directory))
+        # An older copy may have written one to its segment after a newer copy had read it; not acknowledged, that
+        # episode came again.
+        for sequence, encoded in self._store.recover(lambda found: found.header.episode_id in self._table):
+            assert schema is not None, "a stored episode has a schema"
+            self._insert(sequence, encoded.offset, encoded, schema)
 
     @property
     def epoch(self) -> int:
@@ -128,7 +134,7 @@ class ReplayShard:
             num_transitions=_num_transitions(new),
             num_duplicates=num_duplicates,
             stored_transitions=self._table.num_transitions,
-            inserted_transitions=self._store.inserted_transitions,
+            inserted_transitions=self._store.inventory.accepted.transitions,
         )
 
     def adopt(self, directory: Path) -> int:
@@ -166,17 +172,24 @@ class ReplayShard:
     def sample(self, batch_size: int) -> SequenceBatch:
         """Draw `batch_size` episodes with replacement, relabel each, slice it to the context, and pack them.
 
+        What is drawn and turns out to be lost is counted, and another episode drawn.
+
         Raises:
-            DataError: nothing is stored yet.
+            DataError: nothing is stored, or nothing any more.
         """
-        if not len(self._table):
-            raise DataError("sample: expected stored episodes, got none")
         slices: list[EpisodeSlice] = []
-        for position in self._table.draw(batch_size, self._config.sampling, self._rng).tolist():
-            stored = self._read(position)
-            episode = self._relabeler.relabel(stored, self._rng)
-            self._num_relabeled += episode is not stored
-            slices.append(EpisodeSlice(episode, *draw_window(len(episode), self._context_length, self._rng)))
+        while len(slices) < batch_size:
+            if not len(self._table):
+                raise DataError("sample: expected stored episodes, got none")
+            try:
+                for position in self._table.draw(batch_size - len(slices), self._config.sampling, self._rng).tolist():
+                    stored = self._read(position)
+                    episode = self._relabeler.relabel(stored, self._rng)
+                    self._num_relabeled += episode is not stored
+                    slices.append(EpisodeSlice(episode, *draw_window(len(episode), self._context_length, self._rng)))
+            except LossError as loss:
+                # Positions have changed: what is left of the batch is drawn anew.
+                self._lose(loss)
         batch = pack_sequences(slices)
         self._num_samples += batch_size
         self._sampled_transitions += batch.num_transitions
@@ -184,20 +197,26 @@ class ReplayShard:
 
     def report(self) -> ShardReport:
         """The state of the shard."""
+        inventory, warnings = self._store.inventory, self._store.warnings
         return ShardReport(
             stored_episodes=len(self._table),
             stored_transitions=self._table.num_transitions,
             stored_bytes=self._store.num_bytes,
-            inserted_episodes=self._store.inserted_episodes,
-            inserted_transitions=self._store.inserted_transitions,
-            evicted_episodes=self._store.inserted_episodes - len(self._table),
-            evicted_transitions=self._store.inserted_transitions - self._table.num_transitions,
+            inserted_episodes=inventory.accepted.episodes,
+            inserted_transitions=inventory.accepted.transitions,
+            evicted_episodes=inventory.evicted.episodes,
+            evicted_transitions=inventory.evicted.transitions,
+            deleted_episodes=inventory.deleted.episodes,
+            deleted_transitions=inventory.deleted.transitions,
+            damaged_episodes=inventory.damaged.episodes,
+            damaged_transitions=inventory.damaged.transitions,
             num_duplicates=self._num_duplicates,
-            damaged_episodes=self._store.num_damaged,
             torn_bytes=self._store.torn_bytes,
             num_samples=self._num_samples,
             num_relabeled=self._num_relabeled,
             sampled_transitions=self._sampled_transitions,
+            num_warnings=len(warnings),
+            warnings=tuple(warnings[-_WARNINGS_REPORTED:]),
         )
 
     def watermark(self) -> dict[str, int]:
@@ -228,7 +247,7 @@ class ReplayShard:
         num_newest = sum((episode.segment, episode.offset) >= (mark.last, mark.num_bytes) for episode in stored)
         if self._relabeler.watches_storage:
             for position in [*range(num_oldest), *range(len(stored) - num_newest, len(stored))]:
-                self._relabeler.forget(self._read(position))
+                self._forget(position)
         self._table.drop_newest(num_newest)
         self._table.drop_oldest(num_oldest)
         lengths = [
@@ -266,19 +285,34 @@ class ReplayShard:
         stored = self._table[position]
         schema = self._store.schema
         assert schema is not None, "a stored episode has a schema"
-        message = self._store.read(stored.segment, stored.offset, stored.num_bytes)
+        message = self._store.read(stored.segment, stored.offset, stored.num_bytes, stored.checksum)
         return view_episode(message, stored.layout, stored.num_transitions, stored.header, schema)
+
+    def _forget(self, position: int) -> None:
+        """Tell the relabeler that an episode goes; it keeps counting one that cannot be read any more."""
+        with suppress(LossError):
+            self._relabeler.forget(self._read(position))
+
+    def _lose(self, loss: LossError) -> None:
+        """Forget what is lost."""
+        positions = self._table.find(loss.sequence, loss.start, loss.stop)
+        num_transitions = sum(self._table[position].num_transitions for position in positions.tolist())
+        self._table.remove(positions)
+        self._store.lose(loss, Count(len(positions), num_transitions))
 
     def _append(self, new: Sequence[EncodedEpisode], schema: EpisodeSchema) -> None:
         """Store episodes that are not stored yet, and evict the oldest segments when over capacity."""
         if not new:
             return
-        sequence, offset = self._store.append(
-            [encoded.message for encoded in new],
-            schema,
-            num_episodes=len(new),
-            num_transitions=_num_transitions(new),
-        )
+        messages, num_transitions = [encoded.message for encoded in new], _num_transitions(new)
+        while True:
+            try:
+                sequence, offset = self._store.append(
+                    messages, schema, num_episodes=len(new), num_transitions=num_transitions
+                )
+                break
+            except LossError as loss:
+                self._lose(loss)
         for encoded in new:
             self._insert(sequence, offset, encoded, schema)
             offset += encoded.message.size
@@ -304,7 +338,7 @@ class ReplayShard:
             num_episodes = self._store.oldest.num_episodes
             if self._relabeler.watches_storage:
                 for position in range(num_episodes):
-                    self._relabeler.forget(self._read(position))
+                    self._forget(position)
             self._table.drop_oldest(num_episodes)
             self._store.evict_oldest()
 

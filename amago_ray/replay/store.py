@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,11 @@ import pyarrow as pa
 from amago_ray.data.arrow_codec import EncodedEpisode
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.goal_rule import GoalRule
-from amago_ray.errors import DataError
-from amago_ray.replay.layout import find_segments, find_unfinished
+from amago_ray.errors import DamagedError, DataError
+from amago_ray.replay.inventory import Cause, Count, Entry, Inventory
+from amago_ray.replay.layout import find_segments, find_unfinished, set_aside
 from amago_ray.replay.owner import Claim, DirectoryOwner
-from amago_ray.replay.segment import Segment
-
-_log = logging.getLogger(__name__)
+from amago_ray.replay.segment import LossError, Segment, write_error
 
 MAX_MAPPED = 256
 """Segments mapped at once: each holds a file descriptor."""
@@ -70,13 +69,17 @@ class SegmentStore:
         self._goal_rule = goal_rule
         self._segments: OrderedDict[int, Segment] = OrderedDict()
         self._mapped: OrderedDict[int, None] = OrderedDict()
+        self._damaged: set[int] = set()
+        """Segments that were set aside as their headers cannot be read."""
         self._retain = False
         self._evicted_since_mark: list[Segment] = []
         self._evicted_before_mark: list[Segment] = []
         self.torn_bytes = 0
         """Bytes of half-written episodes cut by `recover`."""
-        self.num_damaged = 0
-        """Episodes passed over by `recover`, as they are not what was stored."""
+        self.warnings: list[str] = []
+        """A line for each segment of which something is lost."""
+        self._said: set[tuple[int, Cause]] = set()
+        self._inventory = Inventory(directory, is_new=self._owner.replaces)
         if not self._owner.replaces:
             self._find_segments()
 
@@ -95,21 +98,14 @@ class SegmentStore:
         return sum(segment.num_bytes for segment in self._segments.values())
 
     @property
-    def inserted_episodes(self) -> int:
-        """Episodes ever stored in this directory."""
-        newest = self._newest
-        return 0 if newest is None else newest.inserted_episodes
-
-    @property
-    def inserted_transitions(self) -> int:
-        """Transitions ever stored in this directory."""
-        newest = self._newest
-        return 0 if newest is None else newest.inserted_transitions
-
-    @property
     def epoch(self) -> int:
         """The incarnation that began these files, whichever goes on with them."""
         return self._owner.epoch
+
+    @property
+    def inventory(self) -> Inventory:
+        """What was ever accepted in this directory, and what has become of it."""
+        return self._inventory
 
     @property
     def oldest(self) -> Segment:
@@ -129,16 +125,73 @@ class SegmentStore:
     ) -> Iterator[tuple[int, EncodedEpisode]]:
         """Yield each sound episode with its segment's sequence, oldest first, but those that are known already.
 
-        What is torn is cut, what is damaged passed over and named in a warning; both are counted.
+        What is torn is cut and counted. What was accepted and is not there is a loss, named in a warning.
+
+        Raises:
+            DataError: the inventory cannot be written.
         """
+        found: dict[int, Count] = {}
         for sequence, segment in self._segments.items():
             for encoded in segment.scan(is_known):
                 yield sequence, encoded
-            self.num_damaged += len(segment.damaged)
-            for offset in segment.damaged:
-                _log.warning("%s: the episode at byte %d is damaged and passed over", segment.path, offset)
             self.torn_bytes += segment.cut(
                 segment.num_bytes, num_episodes=segment.num_episodes, num_transitions=segment.num_transitions
+            )
+            found[sequence] = Count(segment.num_episodes, segment.num_transitions)
+        try:
+            self._reconcile(found)
+        except OSError as error:
+            raise DataError(f"{self._directory}: cannot write there ({error.strerror})") from error
+
+    def _reconcile(self, found: Mapping[int, Count]) -> None:
+        """Compare what segments hold with what was accepted into them."""
+        inventory = self._inventory
+        if not found and not inventory.is_found:
+            return
+        if not inventory.is_found:
+            self._count_from_headers(found)
+        # What was evicted and not deleted yet is in use again.
+        inventory.evict_to(min([inventory.first, *found]))
+        live = inventory.live
+        for sequence in sorted({*live, *found}):
+            expected, there = live.get(sequence, Entry()).stored, found.get(sequence, Count())
+            if sequence in found and expected == there + self._segments[sequence].repeated:
+                # Those are accepted where they were found first.
+                inventory.accept(sequence, there - expected)
+                expected = there
+            if there.episodes < expected.episodes or there.transitions < expected.transitions:
+                cause: Cause = "damaged" if sequence in found or sequence in self._damaged else "deleted"
+                inventory.lose(sequence, cause, expected - there)
+                self._warn_of_loss(sequence, cause, expected - there)
+            elif there != expected:
+                # Appended by a process that was killed before it could say so.
+                inventory.accept(sequence, there - expected)
+
+    def _count_from_headers(self, found: Mapping[int, Count]) -> None:
+        """Without an inventory: headers say what had been inserted into the directory before their segments."""
+        inventory, sequences = self._inventory, list(found)
+        before = [
+            Count(segment.inserted_episodes_before, segment.inserted_transitions_before)
+            for segment in self._segments.values()
+        ]
+        if sequences[0] > 0:
+            inventory.accept(sequences[0] - 1, before[0])
+            inventory.evict_to(sequences[0])
+        for index, (sequence, following) in enumerate(pairwise(sequences)):
+            accepted = before[index + 1] - before[index]
+            if following > sequence + 1:
+                inventory.accept(sequence + 1, accepted - found[sequence])
+                accepted = found[sequence]
+            inventory.accept(sequence, accepted)
+        inventory.accept(sequences[-1], found[sequences[-1]])
+
+    def _warn_of_loss(self, sequence: int, cause: Cause, lost: Count) -> None:
+        """Say once for each segment that some of it is lost."""
+        if (sequence, cause) not in self._said:
+            self._said.add((sequence, cause))
+            self.warnings.append(
+                f"{self._directory}: segment {sequence} is {cause}: {lost.episodes} episodes with {lost.transitions} "
+                "transitions are lost"
             )
 
     def append(
@@ -147,36 +200,67 @@ class SegmentStore:
         """Append messages to one segment; returns its sequence and where the first begins.
 
         Raises:
-            ReplacedError: another process owns the directory now; nothing is stored then.
-            DataError: the disk is full; nothing is stored then.
+            LossError: others have deleted or cut the newest segment; nothing is stored.
+            ReplacedError: another process owns the directory now; nothing counts as stored.
+            DiskFullError: there is no room; nothing is stored.
+            DataError: the disk fails; nothing is stored.
         """
         self._owner.begin()
         self._owner.check()
         segment = self._segment_for_append(schema)
+        held = segment.num_episodes, segment.num_transitions
         offset = segment.append(chunks, num_episodes=num_episodes, num_transitions=num_transitions)
-        if self._fsync == "add":
-            segment.sync()
         # Whoever claimed the directory meanwhile may have read this segment before the write: then it does not count.
         self._owner.check()
+        try:
+            self._inventory.accept(segment.sequence, Count(num_episodes, num_transitions))
+        except OSError as error:
+            segment.cut(offset, num_episodes=held[0], num_transitions=held[1])
+            raise write_error(segment.path, sum(chunk.size for chunk in chunks), error) from error
+        if self._fsync == "add":
+            self._sync(segment)
         return segment.sequence, offset
 
-    def read(self, sequence: int, offset: int, num_bytes: int) -> pa.Buffer:
-        """One episode as it was appended, as a view on its mapped segment."""
+    def read(self, sequence: int, offset: int, num_bytes: int, checksum: int) -> pa.Buffer:
+        """One episode as it was appended, as a view on its mapped segment.
+
+        Raises:
+            LossError: it is gone, or not what was appended.
+        """
         if sequence in self._mapped:
             self._mapped.move_to_end(sequence)
         else:
             self._mapped[sequence] = None
             if len(self._mapped) > MAX_MAPPED:
                 self._segments[self._mapped.popitem(last=False)[0]].unmap()
-        return self._segments[sequence].read(offset, num_bytes)
+        return self._segments[sequence].read(offset, num_bytes, checksum)
+
+    def lose(self, loss: LossError, lost: Count) -> None:
+        """So much is lost with a loss that was met, and is not looked for again."""
+        sequence = loss.sequence
+        segment = self._segments[sequence]
+        segment.forget(num_episodes=lost.episodes, num_transitions=lost.transitions)
+        self._inventory.lose(sequence, loss.cause, lost)
+        self._warn_of_loss(sequence, loss.cause, lost)
+        segment.is_whole = False
+        if loss.cause == "deleted":
+            segment.close()
+            self._mapped.pop(sequence, None)
+            del self._segments[sequence]
 
     def evict_oldest(self) -> None:
         """Take the oldest segment out of use, and delete its file unless a watermark may need it.
 
         Raises:
             ReplacedError: another process owns the directory now, and may use the segment.
+            DiskFullError: not even that can be written down.
         """
         self._owner.check()
+        try:
+            # First, so that a file that is gone without it was not evicted.
+            self._inventory.evict_to(self.oldest.sequence + 1)
+        except OSError as error:
+            raise write_error(self.oldest.path, 0, error) from error
         sequence, segment = self._segments.popitem(last=False)
         self._mapped.pop(sequence, None)
         if self._retain:
@@ -223,7 +307,11 @@ class SegmentStore:
         return mark
 
     def truncate(self, mark: Watermark, *, last_num_episodes: int, last_num_transitions: int) -> None:
-        """Delete all that is not within the watermark, whose last segment holds so much. No view may be in use."""
+        """Delete all that is not within the watermark, whose last segment holds so much. No view may be in use.
+
+        Raises:
+            DataError: another process owns the directory now, or it cannot be written.
+        """
         self._owner.check()
         self._retain = True
         for sequence in [each for each in self._segments if not mark.first <= each <= mark.last]:
@@ -233,11 +321,20 @@ class SegmentStore:
             self._segments[mark.last].cut(
                 mark.num_bytes, num_episodes=last_num_episodes, num_transitions=last_num_transitions
             )
+        try:
+            self._inventory.evict_to(mark.first)
+            self._inventory.truncate(mark.last, Count(last_num_episodes, last_num_transitions))
+        except OSError as error:
+            raise DataError(f"{self._directory}: cannot write there ({error.strerror})") from error
 
     def sync(self) -> None:
         """Force what was appended to the disk, unless that is switched off."""
         if self._newest is not None and self._fsync != "never":
-            self._newest.sync()
+            self._sync(self._newest)
+
+    def _sync(self, segment: Segment) -> None:
+        segment.sync()
+        self._inventory.sync()
 
     def close(self) -> None:
         """Close all files; segments kept for a watermark stay on disk."""
@@ -251,10 +348,17 @@ class SegmentStore:
         for leftover in find_unfinished(self._directory):
             leftover.unlink()
         for path in find_segments(self._directory):
+            sequence = int(path.name.split("_")[1])
             if path.stat().st_size == 0:
                 path.unlink()
+                self._damaged.add(sequence)
                 continue
-            segment = Segment.open(path)
+            try:
+                segment = Segment.open(path)
+            except DamagedError:
+                path.replace(set_aside(path))
+                self._damaged.add(sequence)
+                continue
             if self.schema is not None:
                 self.schema.require(segment.schema, str(path))
             stale = self._segments.get(segment.sequence)
@@ -273,17 +377,17 @@ class SegmentStore:
         if newest is not None:
             is_full = newest.num_bytes >= self._segment_bytes or newest.num_transitions >= self._segment_transitions
             # An older incarnation may still have its last segment open: never write into that.
-            if not is_full and newest.incarnation == self._incarnation:
+            if not is_full and newest.is_whole and newest.incarnation == self._incarnation:
                 return newest
             if self._fsync == "segment":
-                newest.sync()
+                self._sync(newest)
         segment = Segment.create(
             self._directory,
             schema,
-            sequence=0 if newest is None else newest.sequence + 1,
+            sequence=self._inventory.last + 1,
             incarnation=self._incarnation,
-            inserted_episodes=self.inserted_episodes,
-            inserted_transitions=self.inserted_transitions,
+            inserted_episodes=self._inventory.accepted.episodes,
+            inserted_transitions=self._inventory.accepted.transitions,
             goal_rule=self._goal_rule,
         )
         self._segments[segment.sequence] = segment

@@ -49,7 +49,7 @@ def append(segment, episodes):
 
 def read(segment, place):
     offset, num_bytes, entry = place
-    return to_episode(entry._replace(message=segment.read(offset, num_bytes)), SCHEMA)
+    return to_episode(entry._replace(message=segment.read(offset, num_bytes, entry.checksum)), SCHEMA)
 
 
 def test_episodes_can_be_read_while_the_segment_grows(tmp_path):

@@ -8,6 +8,7 @@ from helpers.episodes import make_episode
 from amago_ray.data.arrow_codec import encode_episodes, read_stream, to_episode
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.errors import DataError
+from amago_ray.replay.inventory import Count
 from amago_ray.replay.layout import find_segments
 from amago_ray.replay.owner import NO_RUN
 from amago_ray.replay.segment import Segment
@@ -39,11 +40,11 @@ def files(directory):
 @pytest.mark.parametrize("fsync", ["never", "segment", "add"])
 def test_full_segments_are_followed_by_new_ones(tmp_path, fsync):
     store, found = open_store(tmp_path, fsync=fsync)
-    assert (found, store.schema, len(store), store.num_bytes, store.inserted_transitions) == ([], None, 0, 0, 0)
+    assert (found, store.schema, len(store), store.num_bytes, store.inventory.accepted) == ([], None, 0, 0, Count())
     assert [append(store, counter)[0] for counter in range(5)] == [0, 0, 1, 1, 2]
     assert store.schema == SCHEMA
     assert store.num_bytes == sum(path.stat().st_size for path in find_segments(tmp_path))
-    assert (store.inserted_episodes, store.inserted_transitions) == (5, 25)
+    assert store.inventory.accepted == Count(5, 25)
     store.close()
 
 
@@ -61,7 +62,7 @@ def test_totals_survive_eviction_and_reopening(tmp_path):
     store.close()
     store, found = open_store(tmp_path, incarnation=1)
     assert [(sequence, encoded.header.episode_id.counter) for sequence, encoded in found] == [(1, 2), (1, 3), (2, 4)]
-    assert (store.inserted_episodes, store.inserted_transitions) == (5, 25)
+    assert store.inventory.accepted == Count(5, 25)
 
 
 def test_reopened_by_a_newer_incarnation_appends_go_to_a_segment_of_its_own(tmp_path):
@@ -116,7 +117,7 @@ def test_few_segments_are_mapped_at_once(tmp_path):
     places = [append(store, counter) for counter in range(MAX_MAPPED + 20)]
     for _ in range(2):
         for counter, (sequence, offset, entry) in enumerate(places):
-            message = store.read(sequence, offset, entry.message.size)
+            message = store.read(sequence, offset, entry.message.size, entry.checksum)
             assert message.equals(entry.message)
             episode = to_episode(entry._replace(message=message), SCHEMA)
             assert episode.episode_id.counter == counter

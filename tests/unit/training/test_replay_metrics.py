@@ -28,10 +28,14 @@ def test_counts_are_summed_over_shards() -> None:
         ("inserted_timesteps", "inserted_transitions"),
         ("evicted_episodes", "evicted_episodes"),
         ("duplicate_episodes", "num_duplicates"),
+        ("deleted_episodes", "deleted_episodes"),
         ("damaged_episodes", "damaged_episodes"),
+        ("full_shards", "is_full"),
         ("torn_bytes", "torn_bytes"),
     ):
         assert metrics[f"replay/{name}"] == getattr(one, field) + getattr(two, field)
+    lost = [each.deleted_transitions + each.damaged_transitions for each in (one, two)]
+    assert metrics["replay/lost_transitions"] == sum(lost)
     assert metrics["replay/fill"] == pytest.approx((one.stored_transitions + two.stored_transitions) / 1000)
     sampled = one.num_samples + two.num_samples
     assert metrics["replay/relabeled_share"] == pytest.approx((one.num_relabeled + two.num_relabeled) / sampled)
