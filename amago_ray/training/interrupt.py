@@ -21,6 +21,7 @@ def stop_on_interrupt() -> Iterator[Callable[[Callable[[str], None]], None]]:
     that is ignored, as by nohup, stays ignored.
     """
     requests: list[Callable[[str], None]] = []
+    is_asked = False
     if threading.current_thread() is not threading.main_thread():
         yield requests.append
         return
@@ -29,11 +30,10 @@ def stop_on_interrupt() -> Iterator[Callable[[Callable[[str], None]], None]]:
         del before[signal.SIGHUP]
 
     def ask(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            # A shell's background job ignores Ctrl-C: who has sent one signal to it means the second one, too.
-            signal.signal(each, signal.default_int_handler)
-        if not requests:
+        nonlocal is_asked
+        if not requests or is_asked:
             raise Interrupted
+        is_asked = True
         requests[-1]("stopped by the user")
 
     for number in before:

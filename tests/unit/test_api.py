@@ -262,7 +262,7 @@ def test_every_end_writes_a_final_status(
     with pytest.raises(KeyboardInterrupt):
         amago_ray.train(tiny_config(tmp_path), local=True, overwrite=True)
     found = json.loads(status.read_text())
-    assert (found["state"], found["reason"]) == ("failed", "KeyboardInterrupt")
+    assert (found["state"], found["reason"]) == ("failed", "Interrupted")
 
 
 # --- one-line errors ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from amago_ray.envs.foreign import kept_signal_handlers
 from amago_ray.training.interrupt import stop_on_interrupt
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -29,6 +30,18 @@ def test_the_first_asks_and_the_second_ends_at_once(first: signal.Signals, secon
         assert asked == ["stopped by the user"]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(second)
+    assert asked == ["stopped by the user"]
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_the_second_ends_at_once_also_where_the_first_came_while_handlers_were_kept(number: signal.Signals) -> None:
+    asked: list[str] = []
+    with stop_on_interrupt() as on_interrupt:
+        on_interrupt(asked.append)
+        with kept_signal_handlers():
+            signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
     assert asked == ["stopped by the user"]
 
 

@@ -33,16 +33,20 @@ def state_at(env_steps: int = 0, learner_steps: int = 0, **fields: Any) -> Train
     return TrainerState(**{"next_evaluation": 300, "counters": Counters(env_steps, learner_steps, 0), **fields})
 
 
-def test_over_ray_checkpoints_come_by_the_clock() -> None:
+@pytest.mark.parametrize(
+    ("interval_s", "expected"),
+    [(8.0, [False, True, False, True, False, True]), (10.0, [False, False, True, False, False, True])],
+)
+def test_over_ray_checkpoints_come_by_the_clock(interval_s: float, expected: list[bool]) -> None:
     clock = Clock()
-    schedule = make_schedule(clock, checkpoint=CheckpointConfig(interval_s=10.0))
+    schedule = make_schedule(clock, checkpoint=CheckpointConfig(interval_s=interval_s))
     due = []
     for _ in range(6):
         clock.now_s += 4.0
         due.append(schedule.checkpoint_is_due(10**6))
         if due[-1]:
             schedule.note_checkpoint(10**6)
-    assert due == [False, False, True, False, False, True]
+    assert due == expected
 
 
 @pytest.mark.parametrize(("by_steps", "interval", "expected"), [(True, None, 1000), (True, 30, 30), (False, 30, 30)])
@@ -54,6 +58,13 @@ def test_checkpoints_come_by_updates_where_these_are_set_or_needed(
     schedule.note_checkpoint(50)
     assert not schedule.checkpoint_is_due(50 + expected - 1)
     assert schedule.checkpoint_is_due(50 + expected)
+
+
+@pytest.mark.parametrize("at_start", [False, True])
+@pytest.mark.parametrize("num_episodes", [0, 3])
+def test_a_fresh_run_evaluates_first_where_that_is_asked_for(num_episodes: int, at_start: bool) -> None:
+    schedule = make_schedule(evaluation=EvaluationConfig(num_episodes=num_episodes, at_start=at_start))
+    assert schedule.evaluates_first() == (num_episodes == 3 and at_start)
 
 
 def test_evaluations_come_at_multiples_of_their_interval_one_at_a_time() -> None:
@@ -70,6 +81,7 @@ def test_the_last_evaluation_is_of_weights_that_none_has_seen() -> None:
     assert schedule.last_evaluation_is_due(state_at(9, 5, after_steps=4))
     assert not schedule.last_evaluation_is_due(state_at(9, 5, after_steps=5))
     assert not schedule.last_evaluation_is_due(state_at(9, 0)), "nothing was trained"
+    assert not make_schedule(evaluation=EvaluationConfig(num_episodes=0)).last_evaluation_is_due(state_at(9, 5))
     assert not schedule.last_evaluation_is_due(state_at(9, 5, after_steps=4, after={"eval/return_mean": 1.0}))
 
 
@@ -101,7 +113,7 @@ def test_time_is_reached_within_a_second() -> None:
     clock = Clock()
     schedule = make_schedule(clock, stop=StopConfig(time_s=60.0))
     reasons = []
-    for now_s in (159.9, 160.2, 175.0):
+    for now_s in (159.9, 160.0, 160.2, 161.0, 175.0):
         clock.now_s = now_s
         reasons.append(schedule.reason_to_end(state_at()))
-    assert reasons == [None, "reached 60 s", "ended at 75 s (asked: 60)"]
+    assert reasons == [None, "reached 60 s", "reached 60 s", "ended at 61 s (asked: 60)", "ended at 75 s (asked: 60)"]
