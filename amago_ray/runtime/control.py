@@ -12,7 +12,6 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
-from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Reporter
 from amago_ray.runtime.liveness import Liveness
@@ -31,7 +30,6 @@ from amago_ray.runtime.messages import (
     ShardBeat,
     gather,
 )
-from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.ray_metrics import RayMetrics
 from amago_ray.runtime.routes import Routes
 from amago_ray.runtime.runner_ledger import News, RunnerTotals
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
 # A learner that waits is answered at the latest after this time and asks again, so that a lost answer does no harm.
 _LONGEST_WAIT_S = 2.0
 # What is kept for a driver that does not ask for it.
-_MOST_EPISODES = 10_000
+_MOST_EPISODES = 5_000
 _MOST_WARNINGS = 1_000
 _MOST_FAILURE_KINDS = 1_000
 _ENV_STEPS, _EPISODES = (RunnerTotals._fields.index(name) for name in ("env_steps", "episodes"))
@@ -101,11 +99,10 @@ class ControlActor:
         self._early: dict[int, ShardBeat] = {}
         """The newest of each shard, before this actor was filled."""
         self._shards: dict[int, ShardReport] = {}
-        self._episodes: Untold[EpisodeStats] = Untold(_MOST_EPISODES)
+        self._episodes: Untold[bytes] = Untold(_MOST_EPISODES)
         self._num_untold_episodes = 0
         """Finished episodes whose statistics no beat carried."""
         self._warnings: Untold[str] = Untold(_MOST_WARNINGS)
-        self._pulses: dict[str, Pulse] = {}
         self._metrics: dict[str, float] = {}
         self._shares = {role: RateMeter(_REPORTS_PER_WINDOW * config.report.interval_s) for role in _SIDES}
         self._collected_at = time.monotonic()
@@ -136,10 +133,6 @@ class ControlActor:
             await self._changed.wait_for(lambda: self._reasons_to_look() > self._called_for)
         self._called_for = self._reasons_to_look()
         return False
-
-    async def pulse(self, name: str, pulse: Pulse) -> None:
-        """A process lives; the driver, who collects, judges it."""
-        self._pulses[name] = pulse
 
     async def push_weights(self, snapshot: Snapshot) -> None:
         """Take over a learner's newest weights: put them once into the object store, owned by this actor."""
@@ -287,11 +280,10 @@ class ControlActor:
             warnings=self._warnings.take(),
             stop_requested=self._stop_requested,
             crowded=self._routes.crowded(now),
-            pulses=self._pulses,
         )
         self._publish({**metrics, "env_steps": report.env_steps, "learner_steps": report.learner_steps})
         self._collected, self._collected_at = self._progress(), now
-        self._metrics, self._pulses = {}, {}
+        self._metrics = {}
         return report
 
     def _take_learner(self, version: PolicyVersion) -> None:

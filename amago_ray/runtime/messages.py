@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amago_ray.data.episode import PolicyVersion
-from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.ledger import LedgerState, Totals
-from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.runner_ledger import RunnerTotals
 from amago_ray.telemetry.bottleneck import Side
 
@@ -33,8 +31,8 @@ MOST_EPISODES = 200
 class RunnerBeat:
     """An env runner's news; it also says that the runner lives.
 
-    failures: kinds of failures of its environments. episodes: the newest ones, up to the last of those counted in
-    `totals`. table_version: of the shard table that it knows. node: id of the node that it is on.
+    failures: kinds of failures of its environments. episodes: packed statistics of the newest ones, up to the last of
+    those counted in `totals`. table_version: of the shard table that it knows. node: id of the node that it is on.
     """
 
     runner: int
@@ -42,7 +40,7 @@ class RunnerBeat:
     policy_version: PolicyVersion
     totals: RunnerTotals
     failures: Sequence[str] = ()
-    episodes: Sequence[EpisodeStats] = ()
+    episodes: Sequence[bytes] = ()
     table_version: int = NO_TABLE
     node: str = ""
 
@@ -78,7 +76,7 @@ class RunnerOrders:
 class RunnerBeats:
     """Beats of R different env runners of a node, as columns.
 
-    totals: columns of `RunnerTotals`. episodes: of rows that have some. is_relayed: they come from the node's relay.
+    totals: columns of `RunnerTotals`. episodes: packed statistics by row. is_relayed: they come from the node's relay.
     """
 
     node: str
@@ -91,7 +89,7 @@ class RunnerBeats:
     table_versions: Int[np.ndarray, " R"]
     failures: Sequence[tuple[int, str]] = ()
     """Kinds of failures of environments, each with a runner that had it."""
-    episodes: Mapping[int, Sequence[EpisodeStats]] = field(default_factory=dict)
+    episodes: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
 
 
 def gather(beats: Sequence[RunnerBeat], relayed_by: str | None = None) -> RunnerBeats:
@@ -198,20 +196,16 @@ class ControlState:
 
 @dataclass(frozen=True)
 class ControlReport:
-    """Everything that the control actor gathered since it was asked last.
-
-    pulses: the newest of each process that gave any.
-    """
+    """Everything that the control actor gathered since it was asked last."""
 
     ledger: LedgerState
     env_steps: int
     learner_steps: int
     num_episodes: int
-    episodes: Sequence[EpisodeStats]
+    episodes: Sequence[bytes]
     metrics: Mapping[str, float]
     sides: Sequence[Side]
     warnings: Sequence[str]
     stop_requested: bool
     crowded: Sequence[str] = ()
     """Ids of nodes that need a relay, or another one."""
-    pulses: Mapping[str, Pulse] = field(default_factory=dict)
