@@ -15,6 +15,7 @@ from amago_ray.config.ranges import COUNT, FOLDER, FOLDER_NAME
 from amago_ray.config.relabel import NoRelabelConfig, RelabelConfig
 from amago_ray.config.replay import ReplayConfig
 from amago_ray.config.rollout import RolloutConfig
+from amago_ray.config.supervision import SupervisionConfig
 from amago_ray.config.training import (
     CheckpointConfig,
     EvaluationConfig,
@@ -47,6 +48,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
 
     @property
     def envs(self) -> list[EnvConfig]:

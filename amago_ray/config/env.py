@@ -29,5 +29,7 @@ class EnvConfig:
     """The id names a native vector environment (`gymnasium.vector.VectorEnv`), made with `num_envs`."""
     autoreset_mode: Literal["next_step", "same_step", "disabled"] | None = None
     """How a native vector environment resets, where its metadata does not declare it; undeclared is refused."""
-    step_timeout_s: Annotated[float, POSITIVE] | None = None
-    """An environment whose step takes longer counts as hung and is rebuilt; None waits for ever."""
+    step_timeout_s: Annotated[float, POSITIVE] | None = 60.0
+    """An environment whose step or reset takes longer is interrupted as by Ctrl-C, counts as hung and is rebuilt; one
+    that does not heed this (native code that does not return) costs its env runner's process. None waits for ever.
+    Built-in environments are not watched."""

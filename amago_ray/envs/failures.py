@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amago_ray.envs.env_batch import EnvFailure
+from amago_ray.envs.hang_watch import HungError
 from amago_ray.envs.returned import ReturnedError
 from amago_ray.errors import Interrupted, error_line, raised_at
 
@@ -30,13 +31,13 @@ _log = logging.getLogger(__name__)
 class Retries:
     """How patient to be with an environment that fails.
 
-    max_failures: so many without an episode that ended in between, and it is isolated: not used any more. So is one of
-    which `max_left_behind` hung threads have not ended. The pause before it is made anew is `first_pause_s` and
-    doubles with each failure in a row, without a good step in between, up to `max_pause_s`.
+    max_failures: so many without an episode that ended in between, and it is isolated: not used any more. So is one
+    that has hung `max_hangs` times without one, as all others wait while it hangs. The pause before it is made anew is
+    `first_pause_s` and doubles with each failure in a row, without a good step in between, up to `max_pause_s`.
     """
 
     max_failures: int = 16
-    max_left_behind: int = 3
+    max_hangs: int = 3
     first_pause_s: float = 0.05
     max_pause_s: float = 2.0
 
@@ -56,12 +57,13 @@ class FailureBook:
         self._retries = retries
         # Of those that have failed since their last episode that ended.
         self._without_end: Counter[int] = Counter()
+        self._hangs: Counter[int] = Counter()
         self._in_a_row: Counter[int] = Counter()
         self._open: dict[int, EnvFailure] = {}
         self._kinds: set[str] = set()
         self._tracebacks: dict[int, str] = {}
 
-    def add(self, index: int, call: str, error: BaseException, *, num_left_behind: int = 0) -> None:
+    def add(self, index: int, call: str, error: BaseException) -> None:
         """Environment `index` failed in a `call` such as "step"; `report` tells it until it is reset."""
         kind = f"env '{self._name}': {failure_kind(error)}"
         message = f"env '{self._name}': {failure_message(error, call)}"
@@ -73,8 +75,10 @@ class FailureBook:
                 kind = OTHER_KINDS
         self._without_end[index] += 1
         self._in_a_row[index] += 1
+        if isinstance(error, HungError):
+            self._hangs[index] += 1
         retries = self._retries
-        is_isolated = self._without_end[index] >= retries.max_failures or num_left_behind >= retries.max_left_behind
+        is_isolated = self._without_end[index] >= retries.max_failures or self._hangs[index] >= retries.max_hangs
         if is_isolated:
             self.isolated[index] = True
             self.usable = ~self.isolated
@@ -100,6 +104,7 @@ class FailureBook:
             self._in_a_row.pop(index, None)
             if ended:
                 self._without_end.pop(index, None)
+                self._hangs.pop(index, None)
 
     def report(self) -> list[EnvFailure]:
         """The failures since each environment's last reset, by index."""

@@ -11,8 +11,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from amago_ray.envs.watchdog import HungError, Watchdog
-from amago_ray.errors import EnvError, error_line
+from amago_ray.envs.hang_watch import HangWatch, HungError
 
 
 class _Steps(Protocol):
@@ -29,26 +28,18 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class ForeignEnv(Generic[_Env]):
     """Makes an environment, calls it, discards it and makes it anew.
 
-    All of its code runs in one thread, in a context of its own (NumPy's error handling and the like, which it may
-    set), and in a working folder of its own (which it may change): neither is seen by the process around it. With
-    `timeout_s` that thread is not the caller's, and a call that takes longer counts as hung; making it and closing it
-    may take any time. The thread of a hung environment is left behind with it.
+    All of its code runs in the caller's thread, in a context of its own (NumPy's error handling and the like, which it
+    may set), and in a working folder of its own (which it may change): neither is seen by the process around it. A call
+    that takes longer than `watch` allows is interrupted, and counts as hung; making it may take any time.
     """
 
-    def __init__(self, make: Callable[[], _Env], timeout_s: float | None = None) -> None:
+    def __init__(self, make: Callable[[], _Env], watch: HangWatch | None = None) -> None:
+        """watch: one for all environments that one thread calls."""
         self._make = make
-        self._timeout_s = timeout_s
+        self._watch = watch
         self._env: _Env | None = None
-        self._watchdog: Watchdog | None = None
-        self._left_behind: list[Watchdog] = []
         self._context = Context()
         self._folder: str | None = None
-
-    @property
-    def num_left_behind(self) -> int:
-        """Threads of hung environments that have not ended yet."""
-        self._left_behind = [watchdog for watchdog in self._left_behind if watchdog.is_alive]
-        return len(self._left_behind)
 
     def build(self) -> _Env:
         """Make the environment, or hand out the one that is there.
@@ -59,63 +50,57 @@ class ForeignEnv(Generic[_Env]):
         if self._env is None:
             self._context = copy_context()
             self._folder = None
-            if self._timeout_s is not None:
-                self._watchdog = Watchdog()
             with kept_signal_handlers():
-                self._env = self._call(partial(self._guarded, self._make), None)
+                self._env = self._guarded(self._make)
         return self._env
 
     def call(self, function: Callable[[_Env], _Result]) -> _Result:
         """Call the environment, which is made if need be.
 
         Raises:
-            HungError: it took longer than `timeout_s`; the environment is gone then.
+            HungError: it took too long.
             BaseException: whatever its code raises.
         """
-        return self._call(partial(self._guarded, partial(function, self.build())), self._timeout_s)
+        return self._watched(partial(self._guarded, partial(function, self.build())))
 
     def step(self, action: Any) -> Any:
         """What the environment's `step` returns; if that changes the working folder, the caller has to restore it.
 
         One look at the folder after the steps of many environments costs next to nothing, one after each does not.
+
+        Raises:
+            HungError: it took too long.
+            BaseException: whatever its code raises.
         """
-        env = self._env
-        if self._watchdog is None and self._folder is None and env is not None:
+        env, watch = self._env, self._watch
+        if self._folder is not None or env is None:
+            return self.call(lambda env: env.step(action))
+        if watch is None:
             return self._context.run(env.step, action)
-        return self.call(lambda env: env.step(action))
+        watch.call += 1
+        watch.is_inside = True
+        try:
+            return self._context.run(env.step, action)
+        finally:
+            watch.is_inside = False
 
     def discard(self, close: Callable[[_Env], object]) -> None:
         """Close the environment; whatever that raises is of no interest any more."""
-        env, watchdog = self._env, self._watchdog
-        self._env = self._watchdog = None
+        env, self._env = self._env, None
         if env is not None:
-            with suppress(Exception, SystemExit):
-                run = partial(self._guarded, partial(close, env))
-                if watchdog is None:
-                    run()
-                else:
-                    watchdog.call(run, self._timeout_s)
-        if watchdog is not None:
-            watchdog.leave()
+            with suppress(Exception, SystemExit, HungError):
+                self._watched(partial(self._guarded, partial(close, env)))
 
-    def _call(self, function: Callable[[], _Result], timeout_s: float | None) -> _Result:
-        if self._watchdog is None:
+    def _watched(self, function: Callable[[], _Result]) -> _Result:
+        watch = self._watch
+        if watch is None:
             return function()
+        watch.call += 1
+        watch.is_inside = True
         try:
-            return self._watchdog.call(function, timeout_s)
-        except (ValueError, RuntimeError) as error:
-            if "main thread" in str(error):
-                raise EnvError(
-                    f"{error_line(error)}; under step_timeout_s it runs in a thread of its own: leave "
-                    "step_timeout_s out for an environment that needs the main thread"
-                ) from error
-            raise
-        except HungError:
-            # Closing it could hang as well.
-            self._watchdog.leave()
-            self._left_behind.append(self._watchdog)
-            self._env = self._watchdog = None
-            raise
+            return function()
+        finally:
+            watch.is_inside = False
 
     def _guarded(self, function: Callable[[], _Result]) -> _Result:
         with kept_folder() as folder:

@@ -18,6 +18,7 @@ from amago_ray.envs.declared import declared_goal_rule, declared_horizon, declar
 from amago_ray.envs.env_batch import EnvEvent, Observations, StepColumns
 from amago_ray.envs.failures import FailureBook, Retries, failure_message, is_interrupt
 from amago_ray.envs.foreign import ForeignEnv, kept_folder
+from amago_ray.envs.hang_watch import HangWatch
 from amago_ray.envs.returned import (
     ReturnedError,
     flag,
@@ -65,7 +66,8 @@ class GymnasiumBatch:
         retries: Retries | None = None,
     ) -> None:
         self._name = name
-        self._envs = [ForeignEnv(make, step_timeout_s) for _ in range(num_envs)]
+        self._watch = None if step_timeout_s is None else HangWatch(f"env '{name}'", step_timeout_s)
+        self._envs = [ForeignEnv(make, self._watch) for _ in range(num_envs)]
         self._failures = FailureBook(name, num_envs, retries or Retries())
         self.num_envs = num_envs
         self.env_names: Sequence[str] = (name,) * num_envs
@@ -163,14 +165,15 @@ class GymnasiumBatch:
         """Close all environments."""
         for env in self._envs:
             env.discard(_close)
+        if self._watch is not None:
+            self._watch.close()
 
     def _fail(self, index: int, call: str, error: BaseException) -> None:
         if is_interrupt(error):
             raise error
-        env = self._envs[index]
-        env.discard(_close)
+        self._envs[index].discard(_close)
         self._columns.clear(index)
-        self._failures.add(index, call, error, num_left_behind=env.num_left_behind)
+        self._failures.add(index, call, error)
 
     def _put(self, index: int, observation: Any, info: Mapping[str, Any]) -> None:
         spec = self.spec

@@ -148,11 +148,11 @@ def _registered() -> Any:
 
 
 def _make_kernel(config: EnvConfig, num_envs: int, kwargs: dict[str, Any]) -> Any:
-    for setting, default in (("step_timeout_s", None), ("vector_entry_point", False)):
-        if getattr(config, setting) != default:
+    for setting, allowed in (("step_timeout_s", (EnvConfig.step_timeout_s, None)), ("vector_entry_point", (False,))):
+        if getattr(config, setting) not in allowed:
             raise ConfigError(
-                f"env '{config.id}': {setting}: expected {show(default)}, as built-in environments step together in "
-                f"the runner's own process, got {show(getattr(config, setting))}"
+                f"env '{config.id}': {setting}: expected {show(allowed[-1])}, as built-in environments step together "
+                f"in the runner's own process, got {show(getattr(config, setting))}"
             )
     try:
         return BUILT_INS[config.id].load()(num_envs, **kwargs)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from amago_ray.envs.declared import declared_autoreset_mode, declared_goal_rule,
 from amago_ray.envs.env_batch import Observations, StepColumns
 from amago_ray.envs.failures import FailureBook, Retries, failure_message, is_interrupt
 from amago_ray.envs.foreign import ForeignEnv, kept_folder
+from amago_ray.envs.hang_watch import HangWatch
 from amago_ray.envs.returned import (
     ReturnedError,
     flags,
@@ -72,7 +73,8 @@ class VectorBatch:
         step_timeout_s: float | None = None,
         retries: Retries | None = None,
     ) -> None:
-        self._env = ForeignEnv(make, step_timeout_s)
+        self._watch = None if step_timeout_s is None else HangWatch(f"env '{name}'", step_timeout_s)
+        self._env = ForeignEnv(make, self._watch)
         self._name = name
         call = "cannot be made"
         try:
@@ -205,7 +207,9 @@ class VectorBatch:
 
     def close(self) -> None:
         """Close the vector environment."""
-        self._env.discard(lambda env: env.close())
+        self._env.discard(_close)
+        if self._watch is not None:
+            self._watch.close()
 
     def _read_spec(self, env: Vector, infos: Mapping[str, Any]) -> EnvSpec:
         """The spec; a reset's `infos` show whether they hold action masks."""
@@ -269,11 +273,11 @@ class VectorBatch:
         """The whole environment failed: give it up, the next reset makes it anew."""
         if is_interrupt(error):
             raise error
-        self.close()
+        self._env.discard(_close)
         self._started = False
         for index in np.flatnonzero(~self._failures.isolated).tolist():
             self._shown.clear(index)
-            self._failures.add(index, call, error, num_left_behind=self._env.num_left_behind)
+            self._failures.add(index, call, error)
 
     def _fail_some(self, call: str, errors: Mapping[int, EnvError]) -> None:
         for index, error in errors.items():
@@ -364,6 +368,10 @@ class VectorBatch:
             self._put_one(self._shown, index, "step", single, infos)
         except Exception as error:
             raise _as_env_error("step: infos['final_obs']", final, error) from error
+
+
+def _close(env: Vector) -> None:
+    env.close()
 
 
 def _as_env_error(place: str, found: Any, error: Exception) -> EnvError:

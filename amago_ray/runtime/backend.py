@@ -15,15 +15,16 @@ from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.files import POLICY_FILE, TRAINING_STATE_FILE
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import TrainingError
 from amago_ray.replay.owner import Claim
 from amago_ray.runtime.actors import ending, get, is_ready, wait_any, was_made
+from amago_ray.runtime.control_keeper import ControlKeeper
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.evaluations import Evaluations
 from amago_ray.runtime.learners import Learners
 from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Totals
-from amago_ray.runtime.messages import ControlReport, ControlState
+from amago_ray.runtime.messages import ControlReport
 from amago_ray.runtime.packed_stats import unpack
+from amago_ray.runtime.patience import Patience
 from amago_ray.runtime.placement import (
     alive_nodes,
     gpus_per_learner,
@@ -31,6 +32,8 @@ from amago_ray.runtime.placement import (
     place_shards,
     shard_hosts,
 )
+from amago_ray.runtime.pulse import LOST_EPISODES, Pulse, pulse_interval_s
+from amago_ray.runtime.pulse_watch import PulseWatch
 from amago_ray.runtime.relays import Relays
 from amago_ray.runtime.run_actors import RunActors
 from amago_ray.runtime.runners import Runners
@@ -43,7 +46,12 @@ _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 20.0
 _ANSWER_TIMEOUT_S = 10.0
+_LAST_CAPTURE_TIMEOUT_S = 60.0
+# A control actor that is slower than that tells its news with a later report.
+_COLLECT_TIMEOUT_S = 2.0
 _LONGEST_SILENT_START_S = 30.0
+# After an interrupt all waiting together takes no longer, so that everything has ended within 20 s.
+_INTERRUPTED_TIMEOUT_S = 14.0
 
 
 class RayBackend:
@@ -52,22 +60,21 @@ class RayBackend:
     def __init__(self, config: Config, spec: EnvSpec, replay_directory: Path, claim: Claim, session: int) -> None:
         self._config = config
         self._actors = RunActors(config, spec, replay_directory, claim, session)
+        self._patience = Patience(time.monotonic)
+        self._pulses = PulseWatch(config.supervision, pulse_interval_s(config), time.monotonic)
+        self._control = ControlKeeper(self._actors, config.supervision, self._patience, time.monotonic)
         # Env runners and learner, which end with training. Ray restarts control actor and shards, whom we watch.
-        self._supervisor = Supervisor(time.monotonic)
-        self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.weights.remote())
+        self._supervisor = Supervisor(time.monotonic, self._pulses)
+        self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.handle.weights.remote())
+        self._shards = Shards(config, self._actors)
+        self._runners = Runners(self._actors, self._supervisor)
         self._results: list[EvaluationResult] = []
         self._warnings: list[str] = []
         self._stopping = False
-        self._is_interrupted = False
-        self._ledger = LedgerState()
         self._counters = Counters()
         self._first_env_steps = 0
-        self._control: Any = None
-        self._watch: Any = None
-        self._is_filled = False
-        self._shards = Shards(config, self._actors)
-        self._runners = Runners(self._actors, self._supervisor)
         self._relays = Relays(self._actors)
+        self._num_kills = 0
         self._is_resumed = False
         self._hosts_before: Mapping[int, str] = {}
 
@@ -98,12 +105,13 @@ class RayBackend:
         self._first_env_steps = self._counters.env_steps
         counted = {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}
         base[RUNNERS] = {**base.get(RUNNERS, {}), **counted}
-        self._ledger = LedgerState(base, learner=PolicyVersion(-1, self._counters.learner_steps))
-        self._control = self._actors.start_control()
+        self._control.start(LedgerState(base, learner=PolicyVersion(-1, self._counters.learner_steps)))
         self._shards.start(places)
+        for place in places:
+            self._pulses.begin(f"replay shard {place.number}")
         self._learners = Learners(self._actors, self._supervisor, files)
-        self._learners.start(self._control, self._shards.handles, gpus_per_learner(config, nodes))
-        self._runners.start(config.rollout.num_env_runners, self._control, self._shards.handles)
+        self._learners.start(self._control.handle, self._shards.handles, gpus_per_learner(config, nodes))
+        self._runners.start(config.rollout.num_env_runners, self._control.handle, self._shards.handles)
         self._await_makings()
 
     def start(self) -> None:
@@ -116,7 +124,7 @@ class RayBackend:
         if self._is_resumed:
             self._warnings.extend(self._shards.take_over(self._hosts_before))
         self._shards.report()
-        self._watch = self._control.watch.remote()
+        self._control.watch()
 
     def advance(self, timeout_s: float) -> Report:
         """Wait a while, or until something happens, and report.
@@ -124,12 +132,13 @@ class RayBackend:
         Raises:
             AmagoRayError: training cannot go on; one that an actor raised, or could not be made for.
         """
-        if self._is_interrupted:
+        if self._patience.is_ending:
             timeout_s = 0.0
         self._look(timeout_s if self._stopping else min(timeout_s, self._supervisor.next_due_s()))
         if not self._stopping:
             self._supervisor.start_due()
         collected = self._collect()
+        self._supervise({} if collected is None else collected.pulses)
         self._begin_evaluations()
         report = Report(self._counters, evaluations=self._results, warnings=self._warnings)
         self._results, self._warnings = [], []
@@ -138,7 +147,7 @@ class RayBackend:
         return dataclasses.replace(
             report,
             episodes=[unpack(stats) for stats in collected.episodes],
-            metrics=collected.metrics,
+            metrics={**collected.metrics, **self._metrics()},
             sides=collected.sides,
             warnings=[*collected.warnings, *report.warnings],
             stop_requested=collected.stop_requested,
@@ -153,11 +162,14 @@ class RayBackend:
         """The learner's files; replay is on disk already, and is not cut back to a checkpoint.
 
         Raises:
-            CaptureError: the learner is dead, or does not answer.
+            CaptureError: the learner is dead, or does not answer in time; what it answers later, a later call takes.
         """
-        learner_steps, files = self._learners.capture()
+        timeout_s = _LAST_CAPTURE_TIMEOUT_S if self._stopping else _ANSWER_TIMEOUT_S
+        learner_steps, files = self._learners.capture(self._patience.s(timeout_s, share=1 / 2), anew=self._stopping)
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
-        return Capture(counters, files, {"shard_hosts": self._shards.hosts, "totals": Ledger(self._ledger).totals()})
+        return Capture(
+            counters, files, {"shard_hosts": self._shards.hosts, "totals": Ledger(self._control.ledger).totals()}
+        )
 
     def finish(self) -> None:
         """Tell env runners and learner to stop; finished episodes are handed over, the last weights broadcast.
@@ -166,16 +178,16 @@ class RayBackend:
             AmagoRayError: one that an actor raised.
         """
         self._stopping = True
-        self._control.stop.remote()
+        self._control.handle.stop.remote()
         deadline_s = time.monotonic() + _STOP_TIMEOUT_S
-        while self._supervisor.running and time.monotonic() < deadline_s:
+        while self._supervisor.running and not self._patience.is_ending and time.monotonic() < deadline_s:
             self._look(deadline_s - time.monotonic())
         for name in self._supervisor.names:
             self._warnings.append(f"the {name} did not end within {_STOP_TIMEOUT_S:g} s")
 
     def interrupt(self) -> None:
-        """Wait no longer in `advance`."""
-        self._is_interrupted = True
+        """Wait no longer in `advance`, and nowhere for long; called again, not at all."""
+        self._patience.end_within(0.0 if self._patience.is_ending else _INTERRUPTED_TIMEOUT_S)
 
     def stop(self) -> None:
         """Tell everyone to stop, wait until finished episodes are handed over, and end the actors."""
@@ -183,30 +195,32 @@ class RayBackend:
         for warning in self._warnings:
             # No report will tell.
             _log.warning("%s", warning)
-        if self._control is None:
+        if self._control.handle is None:
             return
         try:
-            if self._is_filled:
-                get(self._control.stop.remote(), timeout_s=_ANSWER_TIMEOUT_S)
-                if running := list(self._supervisor.running):
-                    ray.wait(running, num_returns=len(running), timeout=_STOP_TIMEOUT_S)
-            self._actors.kill_supervised()
-            ends = [
-                self._control.close.remote(),
-                *self._shards.close(),
-                *([] if self._watch is None else [self._watch]),
-            ]
-            ray.wait(ends, num_returns=len(ends), timeout=_ANSWER_TIMEOUT_S)
+            self._part()
         except (ray.exceptions.RayError, TimeoutError) as error:
             # Everything acknowledged is on disk.
             _log.info("ending what does not answer: %s", short_line(error))
-        self._actors.kill_all()
+        finally:
+            self._actors.kill_all()
+
+    def _part(self) -> None:
+        """Let everyone hand over what is finished, and close what is open."""
+        control, patience = self._control, self._patience
+        if control.is_filled:
+            get(control.handle.stop.remote(), timeout_s=patience.s(_ANSWER_TIMEOUT_S))
+            if running := list(self._supervisor.running):
+                ray.wait(running, num_returns=len(running), timeout=patience.s(_STOP_TIMEOUT_S))
+        self._actors.kill_supervised()
+        ends = [control.handle.close.remote(), *self._shards.close(), *control.watches]
+        ray.wait(ends, num_returns=len(ends), timeout=patience.s(_ANSWER_TIMEOUT_S))
 
     def _look(self, timeout_s: float) -> None:
         """Wait a while, or until something ends or happens, and deal with it."""
         running, evaluations = self._supervisor.running, self._evaluations.running
-        watch = [] if self._watch is None else [self._watch]
-        for reference in wait_any([*running, *evaluations, *self._shards.watches, *watch], timeout_s):
+        references = [*running, *evaluations, *self._shards.watches, *self._control.watches]
+        for reference in wait_any(references, timeout_s):
             if reference in running:
                 end = ending(reference, running[reference].made)
                 if self._stopping and end.kind != "raised":
@@ -245,43 +259,56 @@ class RayBackend:
                 _log.warning("still waiting until the cluster has made: %s", ", ".join(unmade))
 
     def _answer_control(self) -> None:
-        end = ending(self._watch)
-        if end.kind != "returned":
-            raise end.failure("the control actor cannot be made")
-        if end.value:
-            self._fill_control()
-        self._watch = self._control.watch.remote()
-
-    def _fill_control(self) -> None:
-        try:
-            state = ControlState(self._ledger, self._stopping, self._relays.handles)
-            get(self._control.fill.remote(state), timeout_s=_ANSWER_TIMEOUT_S)
-        except ray.exceptions.GetTimeoutError:
-            # Watching again, we are told again.
-            return
-        if self._is_filled:
-            self._warnings.append("the control actor died and was started again: it goes on from the last report")
+        warning = self._control.answer(stopping=self._stopping, relays=self._relays.handles)
+        if warning is not None:
+            self._warnings.append(warning)
             self._shards.report()
             self._learners.broadcast()
-        self._is_filled = True
 
     def _collect(self) -> ControlReport | None:
         """What the control actor gathered; None where it does not answer, or has just been started again."""
-        try:
-            report: ControlReport | None = get(self._control.collect.remote(), timeout_s=_ANSWER_TIMEOUT_S)
-        except ray.exceptions.GetTimeoutError:
-            self._warnings.append(f"the control actor did not answer within {_ANSWER_TIMEOUT_S:g} s")
-            return None
-        except ray.exceptions.RayError as error:
-            raise TrainingError(f"the control actor failed: {short_line(error)}") from error
+        wanted_s = _ANSWER_TIMEOUT_S if self._stopping else _COLLECT_TIMEOUT_S
+        report = self._control.collect(self._patience.s(wanted_s))
         if report is not None:
-            self._ledger = report.ledger
-            self._warnings.extend(self._relays.start(report.crowded, self._control))
+            self._warnings.extend(self._relays.start(report.crowded, self._control.handle))
             self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
         return report
 
+    def _supervise(self, pulses: Mapping[str, Pulse]) -> None:
+        """Say who is late, and end those that live on without being of use, so that they are started again."""
+        if (warning := self._control.look()) is not None:
+            self._warnings.append(warning)
+        if not self._control.is_silent:
+            for alarm in self._pulses.look(pulses):
+                self._warnings.append(f"the {alarm.name} {alarm.text}")
+                if alarm.must_kill:
+                    self._num_kills += 1
+                    # Ray starts a shard again by itself.
+                    self._actors.kill(alarm.name.replace(" ", "_"), for_good=not alarm.name.startswith("replay shard"))
+        if pending := self._pulses.newly_pending():
+            self._warnings.append(f"still waiting until the cluster has made: {', '.join(pending)}")
+
+    def _metrics(self) -> Mapping[str, float]:
+        """What happened to the processes of this session, counted."""
+        restarts = {
+            **dict.fromkeys(("env_runner", "learner"), 0),
+            **self._supervisor.num_restarts,
+            "replay_shard": self._shards.num_restarts,
+            "control": self._control.num_restarts,
+            "evaluator": self._evaluations.num_restarts,
+        }
+        counts = {
+            **{f"runtime/restarts/{role}": number for role, number in restarts.items()},
+            "runtime/killed_processes": self._num_kills + self._control.num_kills,
+            "runtime/repeated_evaluations": self._evaluations.num_repeated,
+            **dict.fromkeys(LOST_EPISODES, 0),
+            **self._supervisor.lost,
+        }
+        return {name: float(count) for name, count in counts.items()}
+
     def _start_evaluator(self) -> tuple[Any, Any]:
-        evaluator = self._actors.start_evaluator()
+        evaluator = self._actors.start_evaluator(self._control.handle)
+        self._pulses.begin("evaluator")
         return evaluator, evaluator.make.remote()
 
     def _begin_evaluations(self) -> None:

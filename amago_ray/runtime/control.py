@@ -30,6 +30,7 @@ from amago_ray.runtime.messages import (
     ShardBeat,
     gather,
 )
+from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.ray_metrics import RayMetrics
 from amago_ray.runtime.routes import Routes
 from amago_ray.runtime.runner_ledger import News, RunnerTotals
@@ -103,6 +104,7 @@ class ControlActor:
         self._num_untold_episodes = 0
         """Finished episodes whose statistics no beat carried."""
         self._warnings: Untold[str] = Untold(_MOST_WARNINGS)
+        self._pulses: dict[str, Pulse] = {}
         self._metrics: dict[str, float] = {}
         self._shares = {role: RateMeter(_REPORTS_PER_WINDOW * config.report.interval_s) for role in _SIDES}
         self._collected_at = time.monotonic()
@@ -133,6 +135,10 @@ class ControlActor:
             await self._changed.wait_for(lambda: self._reasons_to_look() > self._called_for)
         self._called_for = self._reasons_to_look()
         return False
+
+    async def pulse(self, name: str, pulse: Pulse) -> None:
+        """A process lives; the driver, who collects, judges it."""
+        self._pulses[name] = pulse
 
     async def push_weights(self, snapshot: Snapshot) -> None:
         """Take over a learner's newest weights: put them once into the object store, owned by this actor."""
@@ -280,10 +286,11 @@ class ControlActor:
             warnings=self._warnings.take(),
             stop_requested=self._stop_requested,
             crowded=self._routes.crowded(now),
+            pulses=self._pulses,
         )
         self._publish({**metrics, "env_steps": report.env_steps, "learner_steps": report.learner_steps})
         self._collected, self._collected_at = self._progress(), now
-        self._metrics = {}
+        self._metrics, self._pulses = {}, {}
         return report
 
     def _take_learner(self, version: PolicyVersion) -> None:

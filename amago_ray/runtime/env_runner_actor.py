@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
+from amago_ray.envs.hang_watch import hung_call
 from amago_ray.runtime.actors import get, this_node
 from amago_ray.runtime.control_link import ControlLink
 from amago_ray.runtime.episode_sender import EpisodeSender
 from amago_ray.runtime.messages import MOST_EPISODES, RunnerBeat, RunnerOrders
 from amago_ray.runtime.packed_stats import pack
+from amago_ray.runtime.pulse import LOST_EPISODES, PulseThread, start_pulses
 from amago_ray.runtime.runner_ledger import RunnerTotals
 
 # Seconds between beats, unless the control actor wants fewer; each brings new orders and weights.
@@ -38,6 +40,8 @@ class EnvRunnerActor:
         incarnation: int,
         control: Any,
         shards: Sequence[Any],
+        *,
+        begin_pulses: Callable[..., PulseThread] = start_pulses,
     ) -> None:
         self._config = config
         self._spec = spec
@@ -54,10 +58,14 @@ class EnvRunnerActor:
         self._num_beaten = 0
         """Of `_stats`, how many are in the beat under way."""
         self._num_episodes = 0
+        self._num_running = 0
+        """Episodes: one in each environment, once these step."""
         self._weights_time_s = self._paused_time_s = 0.0
+        self._pulses = begin_pulses(config, f"env runner {runner}", control, hung=hung_call, at_stake=self._at_stake)
 
     def make(self) -> None:
         """Make the environments and the policy: before `run`, and apart from it, so that the caller learns why not."""
+        self._pulses.works("making environments and policy")
         # Imported here, not above: the driver, which names this class, needs no torch.
         import torch
 
@@ -77,6 +85,7 @@ class EnvRunnerActor:
     def run(self) -> None:
         """Step the environments until training stops."""
         self._node = this_node()
+        self._pulses.waits("waiting for training to begin")
         orders: RunnerOrders | None = None
         while orders is None or not orders.stop:
             may_act = orders is not None and orders.may_act
@@ -105,13 +114,19 @@ class EnvRunnerActor:
         """The name in logs and in the Ray dashboard."""
         return f"EnvRunner({self._number})"
 
+    def _at_stake(self) -> Mapping[str, int]:
+        return dict(zip(LOST_EPISODES, (self._num_running, self._sender.num_unacknowledged), strict=True))
+
     def _may_step(self, orders: RunnerOrders | None) -> bool:
         if orders is None or not orders.may_act:
             return False
         return orders.allowed_env_steps is None or self._runner.env_steps < orders.allowed_env_steps
 
     def _step(self) -> None:
+        self._pulses.works("stepping environments")
+        self._num_running = self._runner.num_envs
         finished = self._runner.step()
+        self._pulses.waits("handing over episodes or waiting for its turn")
         if finished:
             self._sender.put(self._runner.take_episodes())
             self._num_episodes += len(finished)

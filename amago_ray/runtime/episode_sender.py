@@ -43,6 +43,7 @@ class EpisodeSender:
         self._max_unacknowledged_adds = max_unacknowledged_adds
         self._waiting: list[Episode] = []
         self._adds: deque[_Add] = deque()
+        self._num_put = 0
         self.num_stored = 0
         """Episodes acknowledged."""
         self.time_s = 0.0
@@ -51,6 +52,12 @@ class EpisodeSender:
     def put(self, episodes: Sequence[Episode]) -> None:
         """Take in finished episodes, to be sent."""
         self._waiting.extend(episodes)
+        self._num_put += len(episodes)
+
+    @property
+    def num_unacknowledged(self) -> int:
+        """Episodes taken in and not stored yet."""
+        return self._num_put - self.num_stored
 
     def send(self, *, force: bool = False) -> bool:
         """Hand over what waits in full groups, an incomplete one only if forced; whether there were any.

@@ -52,6 +52,10 @@ class Evaluations:
         self._due_at_s = 0.0
         self._wanted: list[_Wanted] = []
         self._running: dict[object, _Running] = {}
+        self.num_restarts = 0
+        """How often an evaluator died or could not be made and was started again."""
+        self.num_repeated = 0
+        """Evaluations that had to be asked for again."""
 
     def ask(self, number: int, counters: Counters) -> None:
         """Evaluate the newest weights, or the first if there are none yet."""
@@ -96,6 +100,7 @@ class Evaluations:
             return EvaluationResult(wanted.number, wanted.counters, (), time_s, given_up=str(ending.error)), None
         if ending.kind == "raised":
             raise ending.failure(f"the {_NAME} failed")
+        self.num_repeated += 1
         if ending.kind == "returned":
             self.ask(wanted.number, wanted.counters)
             return None, f"the weights of evaluation {wanted.number} were lost: it begins again with the newest"
@@ -104,6 +109,7 @@ class Evaluations:
             # Of several evaluations that end with one evaluator, the first says so.
             self._due_at_s = self._budget.failed(_NAME, ending, self._clock())
             self._evaluator = None
+            self.num_restarts += 1
             what = "died" if ending.kind == "died" else "cannot be made"
             warning = f"the {_NAME} {what} and is started again: {ending.line}"
         self.ask(wanted.number, wanted.counters)

@@ -9,14 +9,17 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
+from amago_ray.envs.hang_watch import hung_call
 from amago_ray.runtime.actors import get
+from amago_ray.runtime.pulse import start_pulses
 
 
 class EvaluatorActor:
     """A thin shell around `Evaluator`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, control: Any) -> None:
         self._config = config
+        self._pulses = start_pulses(config, "evaluator", control, hung=hung_call)
 
     def make(self) -> None:
         """Make the environments and the policy: before the first evaluation, so that the caller learns why not."""
@@ -26,7 +29,8 @@ class EvaluatorActor:
         from amago_ray.acting.evaluation import Evaluator
 
         torch.set_num_threads(1)
-        self._evaluator = Evaluator(self._config)
+        with self._pulses.working("making environments and policy"):
+            self._evaluator = Evaluator(self._config)
 
     def evaluate(self, number: int, snapshot: Sequence[Any]) -> tuple[int, list[EpisodeStats], bytes] | None:
         """Evaluate the snapshot (one reference, in a list): its learner steps, the episodes, its file.
@@ -35,12 +39,19 @@ class EvaluatorActor:
         """
         from amago_ray.agent.weights import snapshot_to_bytes
 
+        self._pulses.waits("waiting for weights")
         try:
             weights = get(snapshot[0])
         except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
             return None
-        episodes = self._evaluator.evaluate(number, weights)
+        with self._pulses.working("evaluating"):
+            episodes = self._evaluator.evaluate(number, weights, self._goes_on)
         return weights.version.learner_steps, episodes, snapshot_to_bytes(weights)
+
+    def _goes_on(self) -> bool:
+        """Asked before every step whether to end here; each is a piece of work of its own."""
+        self._pulses.works("evaluating")
+        return False
 
     def __repr__(self) -> str:
         """The name in logs and in the Ray dashboard."""

@@ -17,6 +17,7 @@ from amago_ray.data.specs import EnvSpec
 from amago_ray.learning.process import prepare_process
 from amago_ray.runtime.actors import ASIDE, get
 from amago_ray.runtime.messages import LearnerBeat
+from amago_ray.runtime.pulse import start_pulses
 
 _RESTART_PAUSE_S = 0.1
 
@@ -45,6 +46,7 @@ class LearnerActor:
         self._incarnation = incarnation
         self._files = files
         self._is_made = threading.Event()
+        self._pulses = start_pulses(config, "learner", control)
         self._lock = threading.Lock()
         self._requests: queue.Queue[tuple[Any, int] | Exception | None] = queue.Queue(maxsize=config.learner.prefetch)
         self._num_requested = 0
@@ -69,6 +71,7 @@ class LearnerActor:
 
     def make(self) -> None:
         """Make the networks and load the checkpoint: before `run`, so that the caller learns why not."""
+        self._pulses.works("making the networks")
         # Before what loads torch. The driver, which names this class, needs no torch.
         prepare_process(self._config.learner)
         from amago_ray.learning.learner import Learner
@@ -80,6 +83,7 @@ class LearnerActor:
         self._learner = learner
         self._first_update = learner.learner_steps + 1
         self._is_made.set()
+        self._pulses.waits("waiting for training to begin")
 
     def run(self) -> None:
         """Train until training stops.
@@ -93,6 +97,7 @@ class LearnerActor:
         prefetcher.start()
         while True:
             began = time.perf_counter()
+            self._pulses.waits("waiting for credit or a batch")
             request = self._requests.get()
             if request is None:
                 # Whoever asks for the newest weights after training gets the last ones.
@@ -112,6 +117,7 @@ class LearnerActor:
                 self._beat(settled_transitions=reserved, replay_s=time.perf_counter() - requested)
                 continue
             arrived = time.perf_counter()
+            self._pulses.works(f"at update {self._learner.learner_steps + 1}")
             with self._lock:
                 # None while batches accumulate for an update.
                 has_updated = self._learner.step(batch) is not None

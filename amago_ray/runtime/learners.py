@@ -7,13 +7,11 @@ from typing import Any
 
 import ray
 
-from amago_ray.runtime.actors import get
+from amago_ray.runtime.actors import get, wait_any
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.run_actors import RunActors
 from amago_ray.runtime.supervisor import Started, Supervisor
 from amago_ray.training.ports import CaptureError
-
-_CAPTURE_TIMEOUT_S = 60.0
 
 
 class Learners:
@@ -24,11 +22,14 @@ class Learners:
         self._actors = actors
         self._supervisor = supervisor
         self._files = files
+        self._capture: Any = None
+        """The answer of a capture that is under way."""
 
     def start(self, control: Any, shards: Sequence[Any], num_gpus: float) -> None:
         """Start the learner, and keep it running."""
 
         def start() -> Started:
+            self._capture = None
             self._learner = self._actors.start_learner(control, shards, self._files, num_gpus)
             return Started(self._learner.make.remote(), self._learner.run.remote())
 
@@ -38,14 +39,21 @@ class Learners:
         """Let the weights be pushed once more: the control actor lost them."""
         self._learner.broadcast.remote()
 
-    def capture(self) -> tuple[int, Mapping[str, bytes]]:
+    def capture(self, timeout_s: float, *, anew: bool) -> tuple[int, Mapping[str, bytes]]:
         """Learner steps and the files of a checkpoint, from which a learner that starts goes on now.
 
+        anew: do not take the answer to an earlier call that came too late for it.
+
         Raises:
-            CaptureError: the learner is dead, or does not answer.
+            CaptureError: the learner is dead, or does not answer in time; unless `anew`, a later call takes the answer.
         """
+        if self._capture is None or anew:
+            self._capture = self._learner.capture.remote()
+        if not wait_any([self._capture], timeout_s):
+            raise CaptureError(f"the learner did not answer within {timeout_s:.3g} s")
+        capture, self._capture = self._capture, None
         try:
-            learner_steps, files = get(self._learner.capture.remote(), timeout_s=_CAPTURE_TIMEOUT_S)
+            learner_steps, files = get(capture, timeout_s=max(timeout_s, 1.0))
         except ray.exceptions.RayError as error:
             raise CaptureError(f"the learner does not answer: {short_line(error)}") from error
         self._files = files

@@ -14,6 +14,7 @@ import numpy as np
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.ledger import LedgerState, Totals
+from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.runner_ledger import RunnerTotals
 from amago_ray.telemetry.bottleneck import Side
 
@@ -196,7 +197,10 @@ class ControlState:
 
 @dataclass(frozen=True)
 class ControlReport:
-    """Everything that the control actor gathered since it was asked last."""
+    """Everything that the control actor gathered since it was asked last.
+
+    pulses: the newest of each process that gave any.
+    """
 
     ledger: LedgerState
     env_steps: int
@@ -209,3 +213,4 @@ class ControlReport:
     stop_requested: bool
     crowded: Sequence[str] = ()
     """Ids of nodes that need a relay, or another one."""
+    pulses: Mapping[str, Pulse] = field(default_factory=dict)

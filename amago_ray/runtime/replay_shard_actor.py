@@ -18,6 +18,7 @@ from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import ReplayShard
 from amago_ray.runtime.actors import ASIDE, find_actor
 from amago_ray.runtime.messages import ShardBeat
+from amago_ray.runtime.pulse import start_pulses
 
 
 class ReplayShardActor:
@@ -45,16 +46,19 @@ class ReplayShardActor:
         self._incarnation = time.time_ns()
         # Looked up by name: a handle among the arguments could not outlive its owner when this actor is restarted.
         self._control = find_actor(control)
+        self._pulses = start_pulses(config, f"replay shard {shard}", self._control)
         self._opened: ReplayShard | Exception
         try:
             self._opened = make_shard(config, spec, self._replay, claim, shard, incarnation)
         except Exception as error:
             # Told to whoever asks: what a constructor raises, Ray prints.
             self._opened = error
+        self._pulses.waits("waiting for requests")
 
     def begin(self) -> None:
         """Take over the directory, also where another run's files are to be overwritten."""
-        self._shard.begin()
+        with self._pulses.working("taking over its directory"):
+            self._shard.begin()
 
     def surplus(self) -> Sequence[int]:
         """Shards that the run has no longer, and whose files are on this node."""
@@ -62,16 +66,19 @@ class ReplayShardActor:
 
     def adopt(self, shards: Sequence[int]) -> Mapping[int, int]:
         """Take over the episodes of shards that the run has no longer; how many of each."""
-        return {shard: self._shard.adopt(shard_directory(self._replay, shard)) for shard in shards}
+        with self._pulses.working("taking over episodes"):
+            return {shard: self._shard.adopt(shard_directory(self._replay, shard)) for shard in shards}
 
     def add(self, group: bytes) -> None:
         """Store a group of encoded episodes; returns when they are on disk."""
-        self._shard.add(group)
+        with self._pulses.working("storing episodes"):
+            self._shard.add(group)
         self.report()
 
     def sample(self, batch_size: int) -> SequenceBatch:
         """A batch drawn from this shard."""
-        return self._shard.sample(batch_size)
+        with self._pulses.working("making a batch"):
+            return self._shard.sample(batch_size)
 
     def report(self) -> None:
         """Tell the control actor what is stored."""

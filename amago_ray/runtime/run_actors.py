@@ -127,16 +127,25 @@ class RunActors:
             **WITH_ASIDE,
         )
 
-    def start_evaluator(self) -> Any:
+    def start_evaluator(self, control: Any) -> Any:
         """An evaluator, which takes the processors that others leave."""
         return self._start(
             "evaluator",
             EvaluatorActor,
             self._config,
+            control,
             incarnation=self._next_incarnation(),
             num_cpus=0,
             scheduling_strategy=on_drivers_node(),
         )
+
+    def kill(self, part: str, *, for_good: bool) -> None:
+        """End a process that may be of no use any more: Ray lets go of it at once and ends it within seconds.
+
+        for_good: Ray does not start it again, where it otherwise would.
+        """
+        if part in self._handles:
+            ray.kill(self._handles[part], no_restart=for_good)
 
     def kill_supervised(self) -> None:
         """End the processes of env runners, learner and evaluator, whatever they do."""

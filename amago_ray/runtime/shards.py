@@ -44,6 +44,8 @@ class Shards:
         """The actors, by number."""
         self.hosts: Mapping[str, str] = {}
         """Where each is, by its number as text: what a checkpoint keeps."""
+        self.num_restarts = 0
+        """How often one died and was started again."""
 
     def start(self, places: Sequence[ShardPlace]) -> None:
         """Create the actors; `unmade` says of which it is not known yet that they are there."""
@@ -135,6 +137,7 @@ class Shards:
         now_s = time.monotonic()
         warning = None
         if watch.incarnation:
+            self.num_restarts += 1
             warning = f"the {name} died and was started again: it goes on from what is on its disk"
             watch.budget.failed(name, Ending("died", error=TrainingError("its process died")), now_s)
             self.handles[watch.number].report.remote()

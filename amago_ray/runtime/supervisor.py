@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import Ending
+from amago_ray.runtime.pulse_watch import PulseWatch
 
 _MAX_TRIES_TO_MAKE = 3
 _MAX_DEATHS = 10
@@ -73,9 +75,14 @@ class _Actor:
 class Supervisor:
     """Knows of each actor how it is started, and when it is to be started again; waits for nothing itself."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """clock: seconds that never go back."""
+    def __init__(self, clock: Callable[[], float], pulses: PulseWatch) -> None:
+        """clock: seconds that never go back. pulses: told of who is started and who has ended."""
         self._clock = clock
+        self._pulses = pulses
+        self.num_restarts: Counter[str] = Counter()
+        """How often actors died or could not be made and were started again, by role."""
+        self.lost: Counter[str] = Counter()
+        """What was at stake in those that died, by metric."""
         self._actors: dict[str, _Actor] = {}
         self._running: dict[object, tuple[str, Started]] = {}
         self._due_at_s: dict[str, float] = {}
@@ -121,16 +128,32 @@ class Supervisor:
         now_s = self._clock()
         due_at_s = actor.budget.failed(name, ending, now_s)
         self._due_at_s[name] = due_at_s
+        self.num_restarts[_role(name)] += 1
+        lost = Counter(self._pulses.end(name))
+        self.lost += lost
         when = "" if due_at_s <= now_s else f" in {due_at_s - now_s:g} s"
         what = "died" if ending.kind == "died" else "cannot be made"
-        return f"the {name} {what} and is started again{when}: {ending.line}"
+        return f"the {name} {what} and is started again{when}: {ending.line}{_say(lost)}"
 
     def forget(self, run: object) -> str:
         """An actor's run ended as it should; returns the actor's name."""
-        return self._running.pop(run)[0]
+        name = self._running.pop(run)[0]
+        self._pulses.end(name)
+        return name
 
     def _start(self, name: str) -> None:
         actor = self._actors[name]
         actor.budget.started(self._clock())
+        self._pulses.begin(name)
         started = actor.start()
         self._running[started.run] = (name, started)
+
+
+def _role(name: str) -> str:
+    """That of "env runner 3" is "env_runner"."""
+    return name.rstrip("0123456789 ").replace(" ", "_")
+
+
+def _say(lost: Mapping[str, int]) -> str:
+    parts = [f"{number} {name.rpartition('/')[2].replace('_', ' ')}" for name, number in lost.items() if number]
+    return f" ({', '.join(parts)})" if parts else ""

@@ -48,9 +48,16 @@ def cluster() -> Iterator[NodeCluster]:
 
 def assert_nothing_is_left(cluster: NodeCluster, run: WatchedRun) -> None:
     """See that a run that has ended has left no process, no actor, and no file beside its directory."""
-    deadline_s = time.monotonic() + 30
-    while (left := [*actors(cluster.root), *cluster.named_actors()]) and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    assert_no_process_is_left()
+    left = cluster.named_actors()
     assert not left, f"left behind: {left}"
     names = {path.name for path in run.path.parent.iterdir()}
     assert names <= {run.path.name, f"{run.path.name}.output", "config.yaml", "commands"}, names
+
+
+def assert_no_process_is_left() -> None:
+    """See that all actors of a run that has just ended go."""
+    deadline_s = time.monotonic() + 30
+    while (left := actors(os.getpid())) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert not left, f"left behind: {left}"

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import yaml
 from helpers.custom_parts import Linear
+from helpers.hosts import Network
 from helpers.ledger import Books, close_books
 from helpers.node_cluster import NodeCluster
 from helpers.watched_run import STARTED_WITHIN_S, WatchedRun
@@ -161,19 +162,32 @@ class Relabeler:
 class DeadlyRun(WatchedRun):
     """A run of these parts on a cluster."""
 
-    def __init__(self, directory: Path, cluster: NodeCluster, *settings: str, **parts: Any) -> None:
-        """settings: what differs from `write_config`, whose other arguments are `parts`."""
+    def __init__(
+        self,
+        directory: Path,
+        cluster: NodeCluster | Network,
+        *settings: str,
+        replay: Path | None = None,
+        runs_dir: Path | None = None,
+        **parts: Any,
+    ) -> None:
+        """settings: what differs from `write_config`, whose other arguments are `parts`.
+
+        replay: where the shards' directories are; None is in the run directory.
+        """
         self.commands = directory / "commands"
         config = write_config(directory / "config.yaml", self.commands, **parts)
         super().__init__(
-            directory, [str(config), *settings, "--address", cluster.address], name="run", root=cluster.root
+            directory,
+            [str(config), *settings, "--address", cluster.address],
+            name="run",
+            root=os.getpid(),
+            runs_dir=runs_dir,
+            launcher=cluster.launcher,
+            environment=cluster.environment,
         )
         self.num_dead_runners = 0
-
-    @property
-    def replay(self) -> Path:
-        """Where the shards' directories are."""
-        return self.path / "replay"
+        self.replay = replay or self.path / "replay"
 
     def dies_of(self, part: str, kind: str, count: int, deed: str = "die") -> None:
         """Let a part kill its process, and wait for another one in its place that works."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -25,6 +25,11 @@ class NodeCluster:
 
     All nodes are one host to Ray, and share its disk.
     """
+
+    launcher: Sequence[str] = ()
+    """What starts a driver of the cluster's."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """What a driver needs."""
 
     def __init__(self, *num_cpus: float, system_config: Mapping[str, Any] | None = None) -> None:
         """num_cpus: of each node, the first being the head, to which drivers of this machine connect."""
@@ -48,11 +53,6 @@ class NodeCluster:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def root(self) -> int:
-        """Below this process all of the cluster's are found."""
-        return os.getpid()
 
     def add(self, num_cpus: float) -> Node:
         """Start one more node."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,28 @@ STARTED_WITHIN_S = 120.0
 class WatchedRun:
     """`amago-ray train` with some settings, in a process of its own.
 
-    Everything printed goes to a file. `root`: its actors are processes below this one; None where the driver starts Ray
-    itself.
+    What it prints goes to a file in `directory`, and so does the run, unless `runs_dir` says otherwise.
+
+    root: its actors are processes below this one; None where the driver starts Ray itself. launcher: what starts the
+    command where it is to run, such as on another host.
     """
 
-    def __init__(self, directory: Path, settings: Sequence[str], *, name: str, root: int | None = None) -> None:
-        self.path = directory / name
-        self._settings = [*settings, f"runs_dir={directory}", f"name={name}"]
+    def __init__(
+        self,
+        directory: Path,
+        settings: Sequence[str],
+        *,
+        name: str,
+        root: int | None = None,
+        runs_dir: Path | None = None,
+        launcher: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = (runs_dir or directory) / name
+        self._settings = [*settings, f"runs_dir={runs_dir or directory}", f"name={name}"]
         self._root = root
+        self._launcher = launcher
+        self._environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
         self._output = directory / f"{name}.output"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -39,11 +53,11 @@ class WatchedRun:
         """Start the command in a process group of its own, as a shell does; what it prints is added to the output."""
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "amago_ray.cli", "train", *self._settings, *arguments],
+                [*self._launcher, sys.executable, "-m", "amago_ray.cli", "train", *self._settings, *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=Path(__file__).parents[2],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **self._environment},
                 start_new_session=True,
             )
 

@@ -7,6 +7,7 @@ from helpers.one_line import one_line
 from helpers.peculiar_envs import Raises
 
 from amago_ray.envs.failures import OTHER_KINDS, FailureBook, Retries, failure_kind, failure_message
+from amago_ray.envs.hang_watch import HungError
 from amago_ray.errors import EnvError
 
 
@@ -73,12 +74,16 @@ def test_the_line_is_that_which_raised() -> None:
     assert failure_kind(RuntimeError("never raised")) == "RuntimeError"
 
 
-def test_threads_left_behind_isolate() -> None:
-    book = FailureBook("odd", 2, Retries(max_left_behind=3))
-    for number in (1, 2):
-        book.add(1, "step", raised(RuntimeError("hung")), num_left_behind=number)
+def test_hanging_again_and_again_isolates() -> None:
+    book = FailureBook("odd", 2, Retries(max_hangs=3))
+    for _ in range(2):
+        book.add(1, "step", raised(HungError("hung")))
         assert book.usable is None
-    book.add(1, "step", raised(RuntimeError("hung")), num_left_behind=3)
+    book.stepped(1, ended=True)
+    for _ in range(2):
+        book.add(1, "step", raised(HungError("hung")))
+        assert book.usable is None
+    book.add(1, "step", raised(HungError("hung")))
     assert book.usable is not None
     assert book.usable.tolist() == [True, False]
     assert book.report()[0].is_isolated

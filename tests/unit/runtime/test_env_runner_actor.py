@@ -7,6 +7,11 @@ from helpers.local_runs import tiny_config
 from amago_ray.acting import env_runner
 from amago_ray.envs.make import make_spec
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
+from amago_ray.runtime.pulse import PulseThread
+
+
+def quiet_pulses(config, name, control, **options):
+    return PulseThread(lambda pulse: None, 1.0, "here", **options)
 
 
 @pytest.mark.parametrize(("num_gpus", "device"), [(0.0, "cpu"), (0.25, "cuda"), (1.0, "cuda")])
@@ -16,5 +21,6 @@ def test_a_runner_with_a_share_of_a_gpu_acts_there(tmp_path, monkeypatch, num_gp
     made = []
     monkeypatch.setattr(env_runner, "make_env_runner", lambda *args, **options: made.append(options["device"]))
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    EnvRunnerActor(config, make_spec(config.envs), 7, 0, 0, control=None, shards=[None]).make()
+    spec = make_spec(config.envs)
+    EnvRunnerActor(config, spec, 7, 0, 0, control=None, shards=[None], begin_pulses=quiet_pulses).make()
     assert made == [device]

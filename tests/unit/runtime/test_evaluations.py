@@ -70,6 +70,7 @@ def test_one_whose_weights_were_lost_asks_again() -> None:
     assert "the weights of evaluation 3 were lost" in warning
     scene.evaluations.begin()
     assert scene.running == [(1, 3, "weights 2")]
+    assert (scene.evaluations.num_repeated, scene.evaluations.num_restarts) == (1, 0)
     assert scene.num_evaluators == 1
 
 
@@ -82,6 +83,7 @@ def test_a_dead_evaluator_is_started_again_and_told_once() -> None:
     assert warnings == ["the evaluator died and is started again: RuntimeError: killed", None]
     scene.evaluations.begin()
     assert [(evaluator, number) for evaluator, number, _ in scene.running] == [(2, 0), (2, 1)]
+    assert (scene.evaluations.num_repeated, scene.evaluations.num_restarts) == (2, 1)
 
 
 def test_an_evaluator_that_dies_again_and_again_waits_between() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from amago_ray.config.supervision import SupervisionConfig
 from amago_ray.errors import CheckpointError, TrainingError
 from amago_ray.runtime.endings import Ending
+from amago_ray.runtime.pulse import Pulse
+from amago_ray.runtime.pulse_watch import PulseWatch
 from amago_ray.runtime.supervisor import HEALTHY_AFTER_S, Started, Supervisor
 
 DIED = Ending("died", error=RuntimeError("killed"))
@@ -18,7 +21,8 @@ class Scene:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.num_starts = 0
-        self.supervisor = Supervisor(lambda: self.now_s)
+        self.pulses = PulseWatch(SupervisionConfig(), 5.0, lambda: self.now_s)
+        self.supervisor = Supervisor(lambda: self.now_s, self.pulses)
         self.supervisor.start("env runner 0", self.start)
 
     def start(self) -> Started:
@@ -46,6 +50,21 @@ def test_a_dead_actor_is_started_again_and_named() -> None:
     assert scene.supervisor.running == {}
     assert scene.wait_for_restart() == 0
     assert scene.supervisor.running == {"run 2": Started("made 2", "run 2")}
+
+
+def test_restarts_and_losses_are_counted_by_role() -> None:
+    scene = Scene()
+    scene.supervisor.start("learner", lambda: Started("made", "learner runs"))
+    at_stake = {"rollout/lost_partial_episodes": 4, "rollout/lost_unacknowledged_episodes": 0}
+    scene.pulses.look({"env runner 0": Pulse(1, 1, "here", "stepping", 0.0, at_stake=at_stake)})
+    warning = scene.supervisor.ended("run 1", DIED)
+    assert warning == "the env runner 0 died and is started again: RuntimeError: killed (4 lost partial episodes)"
+    scene.supervisor.ended("learner runs", DIED)
+    scene.supervisor.start_due()
+    # The new one has not acted yet.
+    assert scene.supervisor.ended("run 2", DIED).endswith("RuntimeError: killed")
+    assert scene.supervisor.num_restarts == {"env_runner": 2, "learner": 1}
+    assert scene.supervisor.lost["rollout/lost_partial_episodes"] == 4
 
 
 def test_pauses_grow_and_nothing_is_started_before_its_time() -> None:
