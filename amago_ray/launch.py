@@ -58,6 +58,10 @@ def launch(
         AmagoRayError: the settings are wrong, the directory is not free, or Ray cannot be reached.
     """
     config = checked(config)
+    if local and config.learner.num_learners > 1:
+        raise ConfigError(
+            f"learner.num_learners: expected 1 in one process without Ray, got {config.learner.num_learners}"
+        )
     # Before anything else: code of the user's, which runs from here on, may change the working folder.
     directory = RunDirectory.of(config)
     with kept_torch_settings():

@@ -12,8 +12,11 @@ from amago_ray.config.ranges import COUNT, NON_NEGATIVE, POSITIVE, POSITIVE_INTE
 class LearnerConfig:
     """Updates: batches, optimizer, precision, and how weights travel."""
 
+    num_learners: Annotated[int, POSITIVE_INTEGER] = 1
+    """Learners that train together, each with batches of its own: an update follows the gradient of the mean loss over
+    the transitions of all of them."""
     batch_size: Annotated[int, POSITIVE_INTEGER] = 24
-    """B, sequences per update."""
+    """B, sequences per batch of each learner; an update trains num_learners * batches_per_update batches."""
     learning_rate: Annotated[float, POSITIVE] = 1e-4
     """AdamW step size after warm-up."""
     weight_decay: Annotated[float, NON_NEGATIVE] = 1e-3
@@ -23,7 +26,7 @@ class LearnerConfig:
     warmup_steps: Annotated[int, COUNT] = 500
     """Linear warm-up of the learning rate, in updates."""
     batches_per_update: Annotated[int, POSITIVE_INTEGER] = 1
-    """Batches whose gradients are accumulated for one update."""
+    """Batches whose gradients each learner accumulates for one update."""
     max_consecutive_nonfinite_updates: Annotated[int, POSITIVE_INTEGER] = 20
     """Updates with a non-finite loss or gradient are skipped and counted; after this many in a row training stops."""
     num_cpus_per_learner: Annotated[float, NON_NEGATIVE] = 1.0

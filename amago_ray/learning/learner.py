@@ -18,6 +18,7 @@ from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import CheckpointError, TrainingError, error_line
+from amago_ray.learning.agreement import Agreement, agree
 from amago_ray.learning.batch import Counts, DeviceBatch, to_device_batch
 from amago_ray.learning.collective import Alone, Collective, sum_gradients, sum_scalars
 from amago_ray.learning.gradients import GradientPass, accumulate_gradients
@@ -96,6 +97,16 @@ class Learner:
         self._nonfinite = torch.zeros(2, device=self.device)
         if config.learner.compile:
             self._compile()
+
+    def agree(self, batch: SequenceBatch | None, *, is_over: bool) -> Agreement:
+        """What all learners do next; see `agree`. Every so often they compare their weights and statistics, too.
+
+        Raises:
+            CollectiveError: see `Collective.sum_`.
+            TrainingError: they are not the same.
+        """
+        compares = self._collective.size > 1 and self.learner_steps % self._config.metrics_interval == 0
+        return agree(self._collective, batch, is_over=is_over, fingerprint=self.fingerprint() if compares else 0)
 
     def step(self, batch: SequenceBatch, counts: Counts | None = None) -> StepReport | None:
         """One update; with `batches_per_update` above 1, all but the last batch of an update are only kept.

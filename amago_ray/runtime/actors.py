@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 
 from amago_ray.errors import TrainingError
-from amago_ray.runtime.endings import Ending
+from amago_ray.runtime.endings import Ending, LostPeerError
 
 ASIDE = "aside"
 """A thread of its own for calls that are answered while an actor is at work, or much later."""
@@ -72,7 +72,7 @@ def ending(reference: Any, made: Any = None) -> Ending:
     return Ending("died" if isinstance(cause, _GONE) else "raised", error=_cause(error))
 
 
-_GONE = (RayActorError, ActorUnschedulableError)
+_GONE = (RayActorError, ActorUnschedulableError, LostPeerError)
 
 
 def was_made(made: Any) -> bool:

@@ -109,7 +109,7 @@ class RayBackend:
         self._shards.start(places)
         for place in places:
             self._pulses.begin(f"replay shard {place.number}")
-        self._learners = Learners(self._actors, self._supervisor, files)
+        self._learners = Learners(self._actors, self._supervisor, config.learner.num_learners, files)
         self._learners.start(self._control.handle, self._shards.handles, gpus_per_learner(config, nodes))
         self._runners.start(config.rollout.num_env_runners, self._control.handle, self._shards.handles)
         self._await_makings()

@@ -13,6 +13,7 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.replay.reports import ShardReport
+from amago_ray.runtime.credit import BatchNumber, Credit
 from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Reporter
 from amago_ray.runtime.liveness import Liveness
 from amago_ray.runtime.messages import (
@@ -29,6 +30,7 @@ from amago_ray.runtime.messages import (
     RunnerOrders,
     ShardBeat,
     gather,
+    learner_name,
 )
 from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.ray_metrics import RayMetrics
@@ -93,6 +95,7 @@ class ControlActor:
         self._board = WeightBoard(config.rollout.stuck_policy_alarm_s)
         self._liveness = Liveness()
         self._governor = Governor(config.replay)
+        self._credit = Credit(self._governor)
         self._quota = StepQuota(config.stop.env_steps, step_size=config.rollout.num_envs_per_env_runner)
         self._rng = np.random.default_rng()
         self._routes = Routes(config.cluster.relays_above)
@@ -211,29 +214,38 @@ class ControlActor:
             self._shards[beat.shard] = report
             await self._notify()
 
-    async def reserve(self, transitions: int, num_batches: int, table_version: int = NO_TABLE) -> Reserved:
+    async def reserve(
+        self,
+        transitions: int,
+        num_batches: int,
+        table_version: int = NO_TABLE,
+        first: BatchNumber | None = None,
+    ) -> Reserved:
         """Credit for up to `num_batches` batches of about `transitions` each, and the shard to ask for each of them.
 
         Shards are drawn in proportion to the newest reported sizes. Waits a while for the first credit; who asks for
-        no batch waits for the end of training.
+        no batch waits for the end of training. first: number of the first of these batches, from one of several
+        learners.
         """
         await self._filled.wait()
-        await self._wait(lambda: self._stopping or (num_batches > 0 and self._governor.may_train()))
+        await self._wait(lambda: self._stopping or (num_batches > 0 and self._credit.is_there(first)))
         table = self._table if self._table_version > table_version else None
         if self._stopping:
             return Reserved(stop=True, table=table)
-        num_reserved = 0
-        while num_reserved < num_batches and self._governor.reserve(transitions):
-            num_reserved += 1
+        num_reserved = self._credit.reserve(first, num_batches, transitions)
         return Reserved(shards=self._draw(num_reserved), table=table)
 
     async def beat_learner(self, beat: LearnerBeat) -> None:
         """A learner's news after a batch."""
         await self._filled.wait()
-        self._liveness.heard("learner", time.monotonic())
+        self._liveness.heard(
+            learner_name(beat.rank, self._config.learner.num_learners).replace(" ", "_"), time.monotonic()
+        )
         self._take_learner(beat.version)
-        new = self._ledger.report(Reporter("learner", 0, beat.version.incarnation), beat.totals)
-        self._governor.confirm(int(new.get("settled_transitions", 0)), int(new.get("trained_transitions", 0)))
+        new = self._ledger.report(Reporter("learner", beat.rank, beat.version.incarnation), beat.totals)
+        if self._ledger.is_newest_learner(beat.version):
+            # A former learner's credit is void already.
+            self._governor.confirm(int(new.get("settled_transitions", 0)), int(new.get("trained_transitions", 0)))
         self._metrics.update(beat.metrics)
         await self._notify()
 
@@ -318,7 +330,7 @@ class ControlActor:
         for role, parts in _SIDES.items():
             sums = self._ledger.sums(role)
             self._shares[role].update(now, {part: sums.get(f"{part}_s", 0.0) for part in parts})
-            processes = self._ledger.runners.num_runners if role == RUNNERS else 1
+            processes = self._ledger.runners.num_runners if role == RUNNERS else self._config.learner.num_learners
             shares = self._shares[role].per_s()
             sides.append({part: share / max(processes, 1) for part, share in shares.items()})
         return sides if sides[0] else []

@@ -10,6 +10,10 @@ from amago_ray.errors import AmagoRayError, TrainingError
 _LONGEST_LINE = 500
 
 
+class LostPeerError(TrainingError):
+    """An actor lost another without which it cannot go on."""
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a call ended.

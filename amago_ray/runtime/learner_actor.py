@@ -16,10 +16,15 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
 from amago_ray.learning.process import prepare_process
 from amago_ray.runtime.actors import ASIDE, get
-from amago_ray.runtime.messages import LearnerBeat
+from amago_ray.runtime.credit import BatchNumber
+from amago_ray.runtime.endings import LostPeerError
+from amago_ray.runtime.messages import LearnerBeat, learner_name
 from amago_ray.runtime.pulse import start_pulses
 
 _RESTART_PAUSE_S = 0.1
+_TURN_S = 1.0
+"""How long a learner waits for a batch before it tells the others that it has none."""
+_TOLD_AFTER_S = 10.0
 
 
 class LearnerActor:
@@ -28,6 +33,9 @@ class LearnerActor:
     A thread keeps `learner.prefetch` sample requests outstanding; each has its credit from the governor, which is
     reserved for as many at once, and goes to the shard that the control actor drew for it. Requests are consumed in the
     order in which they were issued.
+
+    Of several learners each asks for batches of its own; they train when each has one, and end together. The first one
+    broadcasts, is captured, and tells metrics, which are of all.
     """
 
     def __init__(
@@ -38,7 +46,12 @@ class LearnerActor:
         control: Any,
         shards: Sequence[Any],
         files: Mapping[str, bytes] | None,
+        rank: int = 0,
     ) -> None:
+        """incarnation: of all that train together. rank: this one's among them."""
+        self._rank = rank
+        self._group: Any = None
+        self._rendezvous: Any = None
         self._config = config
         self._control = control
         self._shards = shards
@@ -46,7 +59,7 @@ class LearnerActor:
         self._incarnation = incarnation
         self._files = files
         self._is_made = threading.Event()
-        self._pulses = start_pulses(config, "learner", control)
+        self._pulses = start_pulses(config, learner_name(rank, config.learner.num_learners), control)
         self._lock = threading.Lock()
         self._requests: queue.Queue[tuple[Any, int] | Exception | None] = queue.Queue(maxsize=config.learner.prefetch)
         self._num_requested = 0
@@ -54,6 +67,10 @@ class LearnerActor:
         self._credits: deque[tuple[int, int]] = deque()
         """Batches reserved and not asked for yet: each one's shard and credit."""
         self._request_lock = threading.Lock()
+        self._current: tuple[Any, int] | None = None
+        """The request whose batch is waited for, or trained on."""
+        self._batch: Any = None
+        self._is_over = False
         self._totals = dict.fromkeys(
             (
                 "updates",
@@ -69,14 +86,33 @@ class LearnerActor:
         # Reserved per batch until lengths are known: full sequences.
         self._estimate = config.learner.batch_size * config.model.sequence_model.context_length
 
-    def make(self) -> None:
-        """Make the networks and load the checkpoint: before `run`, so that the caller learns why not."""
+    def open_rendezvous(self) -> tuple[str, int]:
+        """Where the others find this one, the first of several: an address and a port."""
+        prepare_process(self._config.learner)
+        from amago_ray.learning.process_group import Rendezvous
+
+        address = _node_address()
+        self._rendezvous = Rendezvous(address, self._config.learner.num_learners)
+        return address, self._rendezvous.port
+
+    def make(self, rendezvous: tuple[str, int] | None = None) -> None:
+        """Make the networks and load the checkpoint: before `run`, so that the caller learns why not.
+
+        rendezvous: what `open_rendezvous` of the first of several returned, for all of them. Waits for the others.
+
+        Raises:
+            LostPeerError: not all of them came.
+        """
         self._pulses.works("making the networks")
         # Before what loads torch. The driver, which names this class, needs no torch.
         prepare_process(self._config.learner)
         from amago_ray.learning.learner import Learner
 
-        learner = Learner(self._config, self._spec, incarnation=self._incarnation, seed=self._config.seed)
+        if rendezvous is not None:
+            self._group = self._join(rendezvous)
+        learner = Learner(
+            self._config, self._spec, incarnation=self._incarnation, seed=self._config.seed, collective=self._group
+        )
         if self._files is not None:
             learner.load_files(self._files.__getitem__)
             self._files = None
@@ -90,52 +126,127 @@ class LearnerActor:
 
         Raises:
             TrainingError: losses stay non-finite.
+            LostPeerError: another of several learners is gone.
         """
-        config = self._config.learner
-        self._broadcast()
+        from amago_ray.learning.collective import CollectiveError
+
+        if self._is_first:
+            self._broadcast()
         prefetcher = threading.Thread(target=self._prefetch, name="prefetch", daemon=True)
         prefetcher.start()
-        while True:
-            began = time.perf_counter()
-            self._pulses.waits("waiting for credit or a batch")
-            request = self._requests.get()
-            if request is None:
-                # Whoever asks for the newest weights after training gets the last ones.
-                get(self._broadcast())
-                return
-            if isinstance(request, Exception):
-                raise request
-            reference, reserved = request
-            requested = time.perf_counter()
-            try:
-                batch = get(reference)
-            except ray.exceptions.RayActorError:
-                # The shard died with the request: give its credit back, the next request draws anew.
-                with self._request_lock:
-                    self._num_requested -= 1
-                time.sleep(_RESTART_PAUSE_S)
-                self._beat(settled_transitions=reserved, replay_s=time.perf_counter() - requested)
-                continue
-            arrived = time.perf_counter()
-            self._pulses.works(f"at update {self._learner.learner_steps + 1}")
-            with self._lock:
-                # None while batches accumulate for an update.
-                has_updated = self._learner.step(batch) is not None
-            trained = time.perf_counter()
-            steps = self._learner.learner_steps
-            if has_updated and steps % config.broadcast_interval == 0:
-                self._broadcast()
-            self._estimate = batch.num_transitions
-            self._beat(
-                self._learner.metrics() if has_updated and steps % config.metrics_interval == 0 else {},
-                updates=int(has_updated),
-                settled_transitions=reserved,
-                trained_transitions=batch.num_transitions,
-                governor_s=requested - began,
-                replay_s=arrived - requested,
-                learner_s=trained - arrived,
-                broadcast_s=time.perf_counter() - trained,
+        try:
+            while self._take_turn():
+                pass
+        except CollectiveError as error:
+            # Whoever started this process is told of the cause, too, and will have ended it before it says so itself.
+            time.sleep(_TOLD_AFTER_S)
+            raise LostPeerError(str(error)) from error
+        finally:
+            # The others do not wait for one that ends.
+            if self._group is not None:
+                self._group.close()
+        if self._is_first:
+            # Whoever asks for the newest weights after training gets the last ones.
+            get(self._broadcast())
+
+    def _take_turn(self) -> bool:
+        """Train on the next batch, if all learners have one before long; False when training is over."""
+        config = self._config.learner
+        self._pulses.waits("waiting for credit or a batch")
+        batch = self._await_batch(time.perf_counter() + _TURN_S)
+        arrived = time.perf_counter()
+        self._pulses.waits("waiting for the other learners")
+        agreement = self._learner.agree(batch, is_over=self._is_over)
+        if agreement.is_over:
+            return False
+        if batch is None or agreement.counts is None:
+            self._beat(learner_s=time.perf_counter() - arrived)
+            return True
+        self._pulses.works(f"at update {self._learner.learner_steps + 1}")
+        with self._lock:
+            # None while batches accumulate for an update.
+            has_updated = self._learner.step(batch, agreement.counts) is not None
+        trained = time.perf_counter()
+        steps = self._learner.learner_steps
+        if has_updated and self._is_first and steps % config.broadcast_interval == 0:
+            self._broadcast()
+        assert self._current is not None
+        reserved, self._current, self._batch = self._current[1], None, None
+        self._estimate = batch.num_transitions
+        tells = has_updated and self._is_first and steps % config.metrics_interval == 0
+        self._beat(
+            self._learner.metrics() if tells else {},
+            updates=int(has_updated and self._is_first),
+            settled_transitions=reserved,
+            trained_transitions=batch.num_transitions,
+            learner_s=trained - arrived,
+            broadcast_s=time.perf_counter() - trained,
+        )
+        return True
+
+    def _await_batch(self, deadline_s: float) -> Any:
+        """The next batch, which is trained on next; None where it does not come in time, or training is over.
+
+        What takes longer goes on where it was when this is called again.
+        """
+        if self._batch is not None or self._is_over:
+            return self._batch
+        began = time.perf_counter()
+        if self._current is None:
+            self._current = self._take_request(deadline_s - began)
+            self._totals["governor_s"] += time.perf_counter() - began
+            if self._current is None:
+                return None
+        reference, reserved = self._current
+        requested = time.perf_counter()
+        try:
+            self._batch = get(reference, max(deadline_s - requested, 0.0))
+        except ray.exceptions.GetTimeoutError:
+            pass
+        except ray.exceptions.RayActorError:
+            # The shard died with the request: give its credit back, the next request draws anew.
+            with self._request_lock:
+                self._num_requested -= 1
+            self._current = None
+            self._totals["settled_transitions"] += reserved
+            time.sleep(_RESTART_PAUSE_S)
+        self._totals["replay_s"] += time.perf_counter() - requested
+        return self._batch
+
+    def _take_request(self, timeout_s: float) -> tuple[Any, int] | None:
+        try:
+            request = self._requests.get(timeout=max(timeout_s, 0.0))
+        except queue.Empty:
+            return None
+        if isinstance(request, Exception):
+            raise request
+        self._is_over = request is None
+        return request
+
+    def _join(self, rendezvous: tuple[str, int]) -> Any:
+        """The group of all learners, when all are there."""
+        import torch
+
+        from amago_ray.learning.collective import CollectiveError
+        from amago_ray.learning.process_group import ProcessGroup, Rendezvous
+
+        size, (address, port) = self._config.learner.num_learners, rendezvous
+        share = self._config.learner.num_gpus_per_learner
+        try:
+            return ProcessGroup(
+                self._rendezvous or Rendezvous(address, size, port=port),
+                rank=self._rank,
+                size=size,
+                address=_node_address(),
+                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                shares_device=share is not None and share < 1,
             )
+        except CollectiveError as error:
+            raise LostPeerError(str(error)) from error
+
+    @property
+    def _is_first(self) -> bool:
+        return self._rank == 0
 
     @ray.method(concurrency_group=ASIDE)
     def capture(self) -> tuple[int, Mapping[str, bytes]]:
@@ -152,7 +263,7 @@ class LearnerActor:
 
     def __repr__(self) -> str:
         """The name in logs and in the Ray dashboard."""
-        return "Learner"
+        return "Learner" if self._config.learner.num_learners == 1 else f"Learner {self._rank}"
 
     def _prefetch(self) -> None:
         try:
@@ -167,7 +278,10 @@ class LearnerActor:
         """The next batch asked for, with its credit; None when training is over."""
         while not self._credits:
             estimate = self._estimate
-            reserved = get(self._control.reserve.remote(estimate, self._num_wanted()))
+            with self._request_lock:
+                first = BatchNumber(self._incarnation, self._num_requested)
+            several = {"first": first} if self._config.learner.num_learners > 1 else {}
+            reserved = get(self._control.reserve.remote(estimate, self._num_wanted(), **several))
             if reserved.stop:
                 return None
             self._credits.extend((shard, estimate) for shard in reserved.shards)
@@ -194,4 +308,9 @@ class LearnerActor:
         for name, more in news.items():
             self._totals[name] += more
         version = PolicyVersion(self._learner.incarnation, self._learner.learner_steps)
-        self._control.beat_learner.remote(LearnerBeat(version, dict(self._totals), metrics or {}))
+        self._control.beat_learner.remote(LearnerBeat(version, dict(self._totals), metrics or {}, self._rank))
+
+
+def _node_address() -> str:
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address

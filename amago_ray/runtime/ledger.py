@@ -95,6 +95,10 @@ class Ledger:
         self._learner = max(self._learner, version)
         return is_another
 
+    def is_newest_learner(self, version: PolicyVersion) -> bool:
+        """Whether no learner of a higher incarnation has been heard."""
+        return version.incarnation >= self._learner.incarnation
+
     def state(self) -> LedgerState:
         """What another ledger goes on from, as plain data."""
         return LedgerState(

@@ -149,18 +149,25 @@ class OrdersOfRunners:
         )
 
 
+def learner_name(rank: int, num_learners: int) -> str:
+    """How a learner is called among the processes of a run."""
+    return "learner" if num_learners == 1 else f"learner {rank}"
+
+
 @dataclass(frozen=True)
 class LearnerBeat:
     """A learner's news after a batch.
 
     totals: `updates`; `settled_transitions` (credit of batches that were trained or lost), `trained_transitions`; and
     seconds: `learner_s`, `governor_s` (without an outstanding request, for lack of credit), `replay_s` (for a requested
-    batch), `broadcast_s`.
+    batch), `broadcast_s`. Updates are counted by the first of several learners only; those that wait for one another
+    do so in `learner_s`.
     """
 
     version: PolicyVersion
     totals: Totals
     metrics: Mapping[str, float] = field(default_factory=dict)
+    rank: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from amago_ray.config import Config
 from amago_ray.config.cluster import matches
@@ -116,17 +117,45 @@ def on_drivers_node() -> NodeAffinitySchedulingStrategy:
     return on_node(ray.get_runtime_context().get_node_id())
 
 
+class LearnerPlaces:
+    """Room for several learners, on as few nodes as can be; they find it all at once or wait. For one: any node.
+
+    Of nodes, those with the labels of `cluster.labels.learner`.
+    """
+
+    def __init__(self, config: Config, num_gpus: float) -> None:
+        number, num_cpus = config.learner.num_learners, config.learner.num_cpus_per_learner
+        self._labels = dict(config.cluster.labels.learner)
+        needs = {name: amount for name, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount}
+        self._group = None
+        # Ray reserves no places that need nothing.
+        if number > 1 and needs:
+            labels = [self._labels] * number if self._labels else None
+            self._group = placement_group([needs] * number, strategy="PACK", bundle_label_selector=labels)
+
+    def options(self, rank: int) -> Mapping[str, Any]:
+        """Where a learner is started; on another node, when the one that it was on is gone."""
+        if self._group is None:
+            return {"label_selector": self._labels}
+        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, rank)}
+
+    def remove(self) -> None:
+        """Give the room back."""
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+
 def required_cpus(config: Config, num_env_runners: int) -> float:
     """Logical CPUs that the run's actors reserve together, of which so many are env runners."""
     return (
         num_env_runners * config.rollout.num_cpus_per_env_runner
         + config.replay.num_shards * config.replay.num_cpus_per_shard
-        + config.learner.num_cpus_per_learner
+        + config.learner.num_learners * config.learner.num_cpus_per_learner
     )
 
 
 def gpus_per_learner(config: Config, nodes: Sequence[Node]) -> float:
-    """GPUs of the learner: as set, or one where a node has one."""
+    """GPUs of each learner: as set, or one where a node has one."""
     if config.learner.num_gpus_per_learner is not None:
         return config.learner.num_gpus_per_learner
     return 1.0 if any(node.num_gpus >= 1 for node in nodes) else 0.0
@@ -148,11 +177,13 @@ def require_room(config: Config, nodes: Sequence[Node], shards: Sequence[ShardPl
         if number > 1 and number != math.floor(number):
             raise TrainingError(f"{setting}: expected a share of one GPU or a whole number of GPUs, got {number:g}")
     have_cpus, have_gpus = (sum(node.num_cpus for node in nodes), sum(node.num_gpus for node in nodes))
-    want_cpus, want_gpus = required_cpus(config, num_runners), num_runners * rollout.num_gpus_per_env_runner + gpus
+    want_cpus = required_cpus(config, num_runners)
+    want_gpus = num_runners * rollout.num_gpus_per_env_runner + learner.num_learners * gpus
     if have_cpus < want_cpus - _PRECISION:
         raise TrainingError(f"the cluster is too small: the run reserves {want_cpus:g} CPUs, it has {have_cpus:g}")
     is_implicit = learner.num_gpus_per_learner is None and gpus > 0
-    learners = f"{gpus:g} for the learner" + (" (learner.num_gpus_per_learner is not set)" if is_implicit else "")
+    who = "the learner" if learner.num_learners == 1 else f"each of {learner.num_learners} learners"
+    learners = f"{gpus:g} for {who}" + (" (learner.num_gpus_per_learner is not set)" if is_implicit else "")
     reserves = f"{rollout.num_gpus_per_env_runner:g} for each of {num_runners} env runners and {learners}"
     if have_gpus < want_gpus - _PRECISION:
         raise TrainingError(
@@ -167,9 +198,12 @@ def require_room(config: Config, nodes: Sequence[Node], shards: Sequence[ShardPl
                 f"CPUs on {place.host}, where too few are left"
             )
     runner_nodes = nodes_for("env_runner", config, nodes)
-    for candidate in nodes_for("learner", config, nodes):
+    learner_nodes = nodes_for("learner", config, nodes)
+    for candidate in learner_nodes:
         rest = {other: each.copy() for other, each in free.items()}
-        if not rest[candidate.node_id].take(learner.num_cpus_per_learner, gpus):
+        first_there = sorted(learner_nodes, key=lambda node: node is not candidate)
+        places = [rest[node.node_id] for node in first_there]
+        if not _take_all(places, learner.num_learners, learner.num_cpus_per_learner, gpus):
             continue
         fitting = sum(
             rest[node.node_id].count(rollout.num_cpus_per_env_runner, rollout.num_gpus_per_env_runner, num_runners)
@@ -182,7 +216,7 @@ def require_room(config: Config, nodes: Sequence[Node], shards: Sequence[ShardPl
         "the cluster's nodes are too small: each process needs its CPUs and GPUs on one node that takes it "
         f"({rollout.num_cpus_per_env_runner:g} CPUs for each of {num_runners} env runners, "
         f"{config.replay.num_cpus_per_shard:g} for each of {len(shards)} replay shards, "
-        f"{learner.num_cpus_per_learner:g} for the learner{gpu_part}); found "
+        f"{learner.num_cpus_per_learner:g} for {who}{gpu_part}); found "
         + ", ".join(f"{node.num_cpus:g} CPUs and {node.num_gpus:g} GPUs on {node.host}" for node in nodes)
     )
 
@@ -222,6 +256,13 @@ class _Free:
     def count(self, num_cpus: float, num_gpus: float, most: int) -> int:
         """How many equal processes find room, at most `most`."""
         return next((number for number in range(most) if not self.take(num_cpus, num_gpus)), most)
+
+
+def _take_all(free: Sequence[_Free], number: int, num_cpus: float, num_gpus: float) -> bool:
+    """Reserve for so many equal processes, on the first nodes that have room; False where it is not enough."""
+    for each in free:
+        number -= each.count(num_cpus, num_gpus, number)
+    return number == 0
 
 
 def shard_hosts(state: Mapping[str, Any]) -> dict[int, str]:

@@ -16,7 +16,8 @@ from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.evaluator_actor import EvaluatorActor
 from amago_ray.runtime.learner_actor import LearnerActor
-from amago_ray.runtime.placement import ShardPlace, on_drivers_node, on_node
+from amago_ray.runtime.messages import learner_name
+from amago_ray.runtime.placement import LearnerPlaces, ShardPlace, on_drivers_node, on_node
 from amago_ray.runtime.relay_actor import CALLS_UNDER_WAY, RelayActor
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
 
@@ -38,6 +39,7 @@ class RunActors:
         self._session_incarnation = session * _INCARNATIONS_PER_SESSION
         self._num_started = 0
         self._handles: dict[str, Any] = {}
+        self._learner_places: LearnerPlaces | None = None
 
     def start_control(self) -> Any:
         """The control actor. Calls that are under way when it dies are sent to its successor: all may be repeated."""
@@ -106,26 +108,37 @@ class RunActors:
             scheduling_strategy=on_node(node_id),
         )
 
-    def start_learner(
+    def start_learners(
         self, control: Any, shards: Sequence[Any], files: Mapping[str, bytes] | None, num_gpus: float
-    ) -> Any:
-        """A learner of a new incarnation, which goes on from a checkpoint's files."""
+    ) -> Sequence[Any]:
+        """Learners of one new incarnation, which go on from a checkpoint's files; those before them are ended."""
+        num_learners = self._config.learner.num_learners
+        parts = [learner_name(rank, num_learners).replace(" ", "_") for rank in range(num_learners)]
+        for part in parts:
+            if part in self._handles:
+                ray.kill(self._handles.pop(part))
         incarnation = self._next_incarnation()
-        return self._start(
-            "learner",
-            LearnerActor,
-            self._config,
-            self._spec,
-            incarnation,
-            control,
-            shards,
-            files,
-            incarnation=incarnation,
-            num_cpus=self._config.learner.num_cpus_per_learner,
-            num_gpus=num_gpus,
-            label_selector=self._config.cluster.labels.learner,
-            **WITH_ASIDE,
-        )
+        if self._learner_places is None:
+            self._learner_places = LearnerPlaces(self._config, num_gpus)
+        return [
+            self._start(
+                part,
+                LearnerActor,
+                self._config,
+                self._spec,
+                incarnation,
+                control,
+                shards,
+                files,
+                rank,
+                incarnation=incarnation,
+                num_cpus=self._config.learner.num_cpus_per_learner,
+                num_gpus=num_gpus,
+                **self._learner_places.options(rank),
+                **WITH_ASIDE,
+            )
+            for rank, part in enumerate(parts)
+        ]
 
     def start_evaluator(self, control: Any) -> Any:
         """An evaluator, which takes the processors that others leave."""
@@ -157,6 +170,8 @@ class RunActors:
         self.kill_supervised()
         for part in list(self._handles):
             ray.kill(self._handles.pop(part))
+        if self._learner_places is not None:
+            self._learner_places.remove()
 
     def _start(self, part: str, kind: type, *args: Any, incarnation: int | None = None, **options: Any) -> Any:
         suffix = "" if incarnation is None else f":{incarnation % _INCARNATIONS_PER_SESSION}"

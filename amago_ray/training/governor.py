@@ -15,8 +15,8 @@ class Governor:
     before they ask for a batch and confirm the transitions really trained. Nothing here blocks: callers are told
     whether they may go on, and ask again later.
 
-    Invariants: trained + reserved <= samples_per_insert * inserted + one batch; and runners are told to pause while
-    inserted > (trained + allowance) / samples_per_insert.
+    Invariants: trained + reserved <= samples_per_insert * inserted + one batch of each learner; and runners are told to
+    pause while inserted > (trained + allowance) / samples_per_insert.
     """
 
     def __init__(self, config: ReplayConfig) -> None:
@@ -70,9 +70,12 @@ class Governor:
             return True
         return self._trained + self._reserved < self._ratio * self.inserted
 
-    def reserve(self, transitions: int) -> bool:
-        """Take credit for a batch of about this many transitions; False where there is none now."""
-        if not self.may_train():
+    def reserve(self, transitions: int, *, is_owed: bool = False) -> bool:
+        """Take credit for a batch of about this many transitions; False where there is none now.
+
+        is_owed: takes it in any case, for a batch without which others that have credit cannot be trained.
+        """
+        if not is_owed and not self.may_train():
             return False
         self._reserved += transitions
         return True

@@ -89,6 +89,12 @@ def test_a_run_goes_on_as_what_it_was(
     refused(changed, kind, words, resume=True)
 
 
+def test_one_process_has_one_learner(tmp_path: Path) -> None:
+    words = r"^learner\.num_learners: expected 1 in one process without Ray, got 2$"
+    refused(tiny_config(tmp_path, learner={"num_learners": 2}, **SHORT), ConfigError, words)
+    assert not (tmp_path / "tiny").exists()
+
+
 def test_runs_of_equal_seed_do_not_swallow_each_others_episodes(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, replay={"directory": str(tmp_path / "data")}, **SHORT)
     amago_ray.train(config, local=True)

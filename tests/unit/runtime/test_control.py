@@ -16,6 +16,7 @@ from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.control import ControlActor
+from amago_ray.runtime.credit import BatchNumber
 from amago_ray.runtime.ledger import LedgerState
 from amago_ray.runtime.messages import NO_VERSION, ControlState, LearnerBeat, NotYet, RunnerBeat, ShardBeat, gather
 from amago_ray.runtime.packed_stats import pack
@@ -53,9 +54,9 @@ def shard_beat(shard: int, inserted: int, stored: int | None = None, incarnation
     return ShardBeat(shard, incarnation, ShardReport(**{**zeros, **counts, **changes}))
 
 
-def learner_beat(*version: int, settled: int = 0, trained: int = 0, updates: int = 1) -> LearnerBeat:
+def learner_beat(*version: int, settled: int = 0, trained: int = 0, updates: int = 1, rank: int = 0) -> LearnerBeat:
     totals = {"updates": updates, "settled_transitions": settled, "trained_transitions": trained, "learner_s": 0.5}
-    return LearnerBeat(PolicyVersion(*version), totals, {"loss/total": 1.5})
+    return LearnerBeat(PolicyVersion(*version), totals, {"loss/total": 1.5}, rank)
 
 
 def run(coroutine: Any) -> Any:
@@ -459,5 +460,39 @@ def test_what_nobody_collects_is_bounded_and_counted() -> None:
         again = await control.collect()
         assert not again.episodes
         assert again.metrics["rollout/untold_episodes"] == 25_000
+
+    run(scene())
+
+
+def test_learners_that_train_together_settle_their_own_credit_and_one_counts_updates() -> None:
+    async def scene() -> None:
+        control = await filled(config("learner.num_learners=2"))
+        await control.beat_shard(shard_beat(0, 0))
+        await control.beat_shard(shard_beat(0, 100))
+        assert (await control.reserve(150, 3, first=BatchNumber(1, 0))).shards == [0, 0]
+        assert (await control.reserve(150, 3, first=BatchNumber(1, 0))).shards == [0, 0], "what the first one got"
+        beats = [learner_beat(1, 1, settled=150, trained=100, rank=rank, updates=1 - rank) for rank in (0, 1)]
+        for beat in [*beats, *beats]:
+            await control.beat_learner(beat)
+        report = await control.collect()
+        assert report.learner_steps == 1
+        assert report.ledger.reported.keys() >= {("learner", 0, 1), ("learner", 1, 1)}
+        assert report.metrics["replay/samples_per_insert"] == 2.0
+
+    run(scene())
+
+
+def test_a_late_word_of_former_learners_settles_nothing_of_the_new_ones() -> None:
+    async def scene() -> None:
+        control = await filled(config("learner.num_learners=2"))
+        await control.beat_shard(shard_beat(0, 0))
+        for rank in (0, 1):
+            await control.beat_learner(learner_beat(1, 5, settled=0, rank=rank))
+        await control.beat_shard(shard_beat(0, 100))
+        await control.push_weights(snapshot(2, 3))
+        await control.beat_shard(shard_beat(0, 200))
+        assert (await control.reserve(1000, 1, first=BatchNumber(2, 0))).shards == [0]
+        await control.beat_learner(learner_beat(1, 6, settled=1000, trained=1000, rank=1))
+        assert not (await control.reserve(10, 1, first=BatchNumber(2, 1))).shards
 
     run(scene())

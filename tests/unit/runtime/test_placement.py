@@ -89,6 +89,11 @@ APART = [Node("a", "host_a", num_cpus=8, num_gpus=1), Node("b", "host_b", num_cp
         (APART, ["rollout.num_env_runners=12"]),
         ([A], ["rollout.num_env_runners=50", "rollout.min_env_runners=2"]),
         ([SPOT, DEMAND], ["rollout.num_env_runners=2", *BY_MARKET]),
+        # Learners on one node, or on several.
+        (TWO_GPUS, ["learner.num_learners=2"]),
+        (APART, ["learner.num_learners=2"]),
+        (ONE_GPU, ["learner.num_learners=2", "learner.num_gpus_per_learner=0.5"]),
+        ([A, B], ["learner.num_learners=2", "learner.num_cpus_per_learner=3", "rollout.num_env_runners=1"]),
         ([Node("a", "host", num_cpus=1.5), Node("b", "other", num_cpus=1)], ["rollout.num_env_runners=1"]),
     ],
 )
@@ -116,6 +121,13 @@ def test_what_fits_is_accepted(nodes: Sequence[Node], overrides: Sequence[str]) 
             "nodes are too small",
         ),
         (APART, ["learner.num_gpus_per_learner=2"], "nodes are too small"),
+        (ONE_GPU, ["learner.num_learners=2"], "1 for each of 2 learners (learner.num_gpus_per_learner is not set)"),
+        ([A], ["learner.num_learners=4", "rollout.num_env_runners=1"], "the run reserves"),
+        (
+            [A, B],
+            ["learner.num_learners=3", "learner.num_cpus_per_learner=2.5", "rollout.num_cpus_per_env_runner=0"],
+            "2.5 for each of 3 learners",
+        ),
         ([A], ["rollout.num_env_runners=5"], "the run reserves"),
         # CPUs that are enough in sum, but lie on two nodes.
         ([A, B], ["rollout.num_env_runners=1", "rollout.num_cpus_per_env_runner=5"], "nodes are too small"),

@@ -1,0 +1,83 @@
+"""Credit of learners that train together: who has none is owed it once another got it."""
+
+from __future__ import annotations
+
+import pytest
+
+from amago_ray.config.replay import ReplayConfig
+from amago_ray.runtime.credit import BatchNumber, Credit
+from amago_ray.training.governor import Governor
+
+
+def governor_with(inserted: int, **settings: float) -> Governor:
+    governor = Governor(ReplayConfig(**{"samples_per_insert": 1, "min_timesteps": 1, **settings}))
+    governor.report_shard(0, 0, 0, 0)
+    governor.report_shard(0, 0, inserted, inserted)
+    return governor
+
+
+def test_one_learner_gets_what_the_governor_has() -> None:
+    credit = Credit(governor_with(250))
+    assert credit.reserve(None, 2, 100) == 2
+    assert credit.reserve(None, 5, 100) == 1
+    assert not credit.is_there(None)
+    assert credit.reserve(None, 1, 100) == 0
+
+
+def test_what_one_got_the_others_get_too_and_no_more() -> None:
+    credit = Credit(governor_with(150))
+    assert credit.reserve(BatchNumber(1, 0), 3, 100) == 2, "the governor's credit"
+    for other in ("second", "third"):
+        assert credit.is_there(BatchNumber(1, 0)), other
+        assert credit.reserve(BatchNumber(1, 0), 3, 100) == 2, other
+        assert not credit.is_there(BatchNumber(1, 2)), other
+    assert credit.reserve(BatchNumber(1, 2), 1, 100) == 0
+
+
+def test_what_is_owed_counts_against_later_credit() -> None:
+    governor = governor_with(100)
+    credit = Credit(governor)
+    assert credit.reserve(BatchNumber(1, 0), 1, 100) == 1
+    assert credit.reserve(BatchNumber(1, 0), 1, 100) == 1
+    governor.confirm(200, 200)
+    governor.report_shard(0, 0, 200, 200)
+    assert not credit.is_there(BatchNumber(1, 1)), "both batches were trained"
+    governor.report_shard(0, 0, 201, 201)
+    assert credit.is_there(BatchNumber(1, 1))
+
+
+def test_learners_that_were_started_again_owe_nothing_to_those_before() -> None:
+    governor = governor_with(100)
+    credit = Credit(governor)
+    assert credit.reserve(BatchNumber(1, 7), 1, 100) == 1
+    assert not credit.is_there(BatchNumber(2, 0)), "no credit, and nobody of this incarnation has any"
+    governor.report_shard(0, 0, 300, 300)
+    assert credit.reserve(BatchNumber(2, 0), 1, 100) == 1
+    assert not credit.is_there(BatchNumber(1, 0))
+    assert credit.reserve(BatchNumber(1, 0), 1, 100) == 0, "one of the former ones that lives on"
+
+
+@pytest.mark.parametrize("greedy", [0, 1])
+def test_learners_that_prefetch_and_runners_that_pause_never_wait_for_each_other(greedy: int) -> None:
+    """One learner always asks first and for many; batches are far larger than what runners insert at a time."""
+    governor = governor_with(10, samples_per_insert_tolerance=0.0)
+    credit, prefetch, batch = Credit(governor), 3, 1000
+    inserted, outstanding, asked, updates = 10, [0, 0], [0, 0], 0
+    for _ in range(20_000):
+        if governor.may_act():
+            inserted += 10
+            governor.report_shard(0, 0, inserted, inserted)
+        for rank in (greedy, 1 - greedy):
+            got = credit.reserve(BatchNumber(0, asked[rank]), prefetch - outstanding[rank], batch)
+            outstanding[rank] += got
+            asked[rank] += got
+        if all(outstanding):
+            # Both have a batch: an update.
+            for rank in (0, 1):
+                outstanding[rank] -= 1
+                governor.confirm(batch, batch)
+            updates += 1
+        trained = 2 * batch * updates
+        assert trained <= inserted + 2 * batch
+    assert updates > 20
+    assert trained >= inserted - 2 * batch - 20
