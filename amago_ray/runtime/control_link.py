@@ -13,6 +13,8 @@ from amago_ray.runtime.messages import NotYet, RunnerBeat, RunnerOrders
 
 _LONGEST_REST_S = 1.0
 _RELAY_TIMEOUT_S = 5.0
+# Both answer at once, when they live; a node that was out of reach for a while may have lost an answer for good.
+_CONTROL_TIMEOUT_S = 30.0
 _SHORTEST_PAUSE_S = 0.1
 
 
@@ -20,7 +22,8 @@ class ControlLink:
     """Sends beats, one at a time and never sooner than the last answer allows, and hands out the orders they bring.
 
     They go to the control actor, or to the relay that it names, and to the control actor again where that relay is dead
-    or does not answer. Which beats arrived then is not known; they carry totals.
+    or does not answer. One that even that does not answer is sent again. Which beats arrived then is not known; they
+    carry totals.
     """
 
     def __init__(
@@ -30,11 +33,13 @@ class ControlLink:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         relay_timeout_s: float = _RELAY_TIMEOUT_S,
+        control_timeout_s: float = _CONTROL_TIMEOUT_S,
     ) -> None:
         self._control = self._actor = control
         self._clock = clock
         self._sleep = sleep
         self._relay_timeout_s = relay_timeout_s
+        self._control_timeout_s = control_timeout_s
         self._pending: Any = None
         self._beaten_at_s = -float("inf")
         self._soonest_s = 0.0
@@ -82,7 +87,8 @@ class ControlLink:
             return None
         is_relayed = self._actor is not self._control
         if not wait_any([self._pending], timeout_s):
-            if is_relayed and self._clock() - self._beaten_at_s > self._relay_timeout_s:
+            longest_s = self._relay_timeout_s if is_relayed else self._control_timeout_s
+            if self._clock() - self._beaten_at_s > longest_s:
                 self._pending, self._actor = None, self._control
             return None
         reference, self._pending = self._pending, None

@@ -17,6 +17,8 @@ from amago_ray.runtime.actors import is_ready
 LOST_EPISODES = ("rollout/lost_partial_episodes", "rollout/lost_unacknowledged_episodes")
 """Metrics of what is lost with an env runner: episodes that were running, and those that replay had not stored yet."""
 
+# A node that was out of reach for a while may have lost an answer for good.
+_LOST_AFTER_S = 30.0
 # Of all processes of a run together.
 _MOST_PULSES_PER_S = 50.0
 
@@ -54,7 +56,7 @@ class PulseThread:
         at_stake: Callable[[], Mapping[str, int]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """give: sends a pulse and returns a reference; no further one is sent while that is not `is_done`.
+        """give: sends a pulse and returns a reference; no further one is sent while that is not `is_done`, for a while.
 
         hung, at_stake: see `Pulse`; called in the thread.
         """
@@ -68,6 +70,7 @@ class PulseThread:
         self._started_ns = time.time_ns()
         self._number = 0
         self._given: Any = None
+        self._given_at_s = clock()
         # Replaced as a whole: the thread reads it at any time.
         self._work: tuple[str, float | None] = ("starting", clock())
 
@@ -93,12 +96,14 @@ class PulseThread:
             self.waits("waiting for requests")
 
     def beat(self) -> None:
-        """Give a pulse now, unless the one before has not arrived yet."""
-        if self._given is not None and not self._is_done(self._given):
+        """Give a pulse now, unless the one before is still on its way."""
+        now_s = self._clock()
+        if self._given is not None and not self._is_done(self._given) and now_s - self._given_at_s < _LOST_AFTER_S:
             return
+        self._given_at_s = now_s
         self._number += 1
         doing, since_s = self._work
-        busy_s = 0.0 if since_s is None else self._clock() - since_s
+        busy_s = 0.0 if since_s is None else now_s - since_s
         self._given = self._give(
             Pulse(self._started_ns, self._number, self._host, doing, busy_s, self._hung(), self._at_stake())
         )

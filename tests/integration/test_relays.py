@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,6 +125,28 @@ def test_runners_of_a_relay_that_hangs_beat_control_after_a_while(control: Any) 
     assert [orders.stop for orders in runners.beat()] == [False, False]
     assert env_steps(control) == 40
     ray.kill(silent)
+
+
+class Forgetful:
+    """Stands where a control actor does whose first answer is lost on its way."""
+
+    def __init__(self) -> None:
+        self._num_beats = 0
+
+    async def beat_runner(self, beat: RunnerBeat) -> RunnerOrders:
+        """Answer all but the first."""
+        self._num_beats += 1
+        if self._num_beats == 1:
+            await asyncio.Event().wait()
+        return RunnerOrders(stop=False, may_act=True, global_env_steps=self._num_beats, beat_in_s=0.0)
+
+
+def test_a_beat_whose_answer_is_lost_is_sent_again(embedded_ray: None) -> None:
+    forgetful = start_actor(Forgetful, num_cpus=0)
+    link = ControlLink(forgetful, control_timeout_s=0.5)
+    link.finish(RunnerBeat(0, 1, NO_VERSION, RunnerTotals()))
+    assert link.is_due(0.0), "answered"
+    ray.kill(forgetful)
 
 
 def test_the_last_beat_reaches_control_whatever_the_relay_does(control: Any) -> None:

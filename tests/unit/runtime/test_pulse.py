@@ -55,6 +55,16 @@ def test_pulses_that_do_not_arrive_do_not_pile_up() -> None:
     assert [each.number for each in scene.given] == [1, 2]
 
 
+def test_one_that_is_lost_on_its_way_does_not_end_them() -> None:
+    scene = Scene()
+    scene.arrived = False
+    scene.pulses.beat()
+    scene.now_s += 31
+    scene.pulses.beat()
+    scene.pulses.beat()
+    assert [each.number for each in scene.given] == [1, 2]
+
+
 def test_the_thread_gives_the_first_at_once() -> None:
     given = threading.Event()
     PulseThread(lambda pulse: given.set(), 3600.0, "here").start()
