@@ -1,12 +1,14 @@
 """The book of failures: grouped by kind, bounded, patient up to a point."""
 
 import logging
+import signal
+import time
 
 import pytest
 from helpers.one_line import one_line
 from helpers.peculiar_envs import Raises
 
-from amago_ray.envs.failures import OTHER_KINDS, FailureBook, Retries, failure_kind, failure_message
+from amago_ray.envs.failures import OTHER_KINDS, FailureBook, Retries, failure_kind, failure_message, is_interrupt
 from amago_ray.envs.hang_watch import HungError
 from amago_ray.errors import EnvError
 
@@ -95,3 +97,41 @@ def test_failures_make_one_line() -> None:
     with pytest.raises(EnvError) as error:
         raise EnvError(book.report()[0].message)
     assert one_line(error) == "env 'odd': step: RuntimeError: lost [/dev/ttyUSB0] of [bold] arm [0]"
+
+
+def test_pauses_double_with_each_failure_in_a_row_and_of_several_the_longest_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses_s.append)
+    book = FailureBook("odd", 3, Retries(max_failures=5, first_pause_s=0.25, max_pause_s=1.5))
+    for _ in range(4):
+        book.add(1, "step", RuntimeError("broken"))
+        book.pause([1])
+    assert pauses_s == [0.25, 0.5, 1.0, 1.5]
+    book.add(0, "step", RuntimeError("broken"))
+    book.pause([0, 1, 2])
+    book.pause([0, 2])
+    book.pause([2])
+    assert pauses_s[4:] == [1.5, 0.25]
+    book.stepped(1, ended=False)
+    book.add(1, "step", RuntimeError("broken"))
+    assert book.isolated.tolist() == [False, True, False], "a good step alone is no episode"
+    book.pause([0, 1])
+    assert pauses_s[6:] == [0.25], "nobody waits for one that is isolated"
+
+
+def test_an_episode_that_ends_makes_failures_good() -> None:
+    book = FailureBook("odd", 1, Retries(max_failures=2))
+    for _ in range(3):
+        book.add(0, "step", RuntimeError("broken"))
+        assert not book.report()[0].is_isolated
+        book.reset(0)
+        book.stepped(0, ended=True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), SystemExit()])
+def test_only_a_keyboard_interrupt_is_taken_for_ctrl_c(error: BaseException) -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not is_interrupt(error)
+    assert is_interrupt(KeyboardInterrupt())

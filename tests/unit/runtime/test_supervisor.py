@@ -71,14 +71,32 @@ def test_pauses_grow_and_nothing_is_started_before_its_time() -> None:
     scene = Scene()
     pauses_s = []
     for number in range(10):
-        scene.end(DIED)
+        warning = scene.end(DIED)
         if number > 0:
+            assert f"is started again in {scene.supervisor.next_due_s():g} s: " in warning
             scene.supervisor.start_due()
             assert scene.supervisor.running == {}
         pauses_s.append(scene.wait_for_restart())
     assert pauses_s == [0, 0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
     with pytest.raises(TrainingError, match="env runner 0 died 10 times in a row, at last of: RuntimeError: killed"):
         scene.end(DIED)
+
+
+def test_of_several_the_first_that_is_due_is_waited_for() -> None:
+    scene = Scene()
+    scene.supervisor.start("learner", lambda: Started("made", "learner runs"))
+    for _ in range(2):
+        (run,) = (run for run in scene.supervisor.running if run != "learner runs")
+        scene.supervisor.ended(run, DIED)
+        scene.now_s += scene.supervisor.next_due_s()
+        scene.supervisor.start_due()
+    (run,) = (run for run in scene.supervisor.running if run != "learner runs")
+    scene.supervisor.ended(run, DIED)
+    assert scene.supervisor.next_due_s() == 0.5
+    scene.supervisor.ended("learner runs", DIED)
+    assert scene.supervisor.next_due_s() == 0
+    scene.supervisor.start_due()
+    assert scene.supervisor.names == ["learner"], "the other one still waits"
 
 
 def test_an_actor_that_has_lived_for_long_is_as_good_as_new() -> None:
