@@ -29,7 +29,7 @@ class Evaluator:
 
 class Scene:
     def __init__(self) -> None:
-        self.now_s = 0.0
+        self.now_s = 100.0
         self.num_evaluators = 0
         self.num_weights = 0
         self.evaluations = Evaluations(self.start, self.weights, lambda: self.now_s)
@@ -53,7 +53,7 @@ def test_a_result_tells_when_it_was_asked_for_and_what_was_evaluated() -> None:
     assert scene.num_evaluators == 0, "the evaluator is started when evaluations may begin"
     scene.evaluations.begin()
     assert scene.running == [(1, 3, "weights 1")]
-    scene.now_s = 2.5
+    scene.now_s += 2.5
     result, warning = scene.evaluations.ended(scene.running[0], DONE)
     assert warning is None
     assert (result.number, result.counters, result.time_s) == (3, Counters(100, 7, 9), 2.5)
@@ -124,8 +124,10 @@ def test_episodes_that_do_not_end_give_the_evaluation_up_and_leave_the_evaluator
     scene = Scene()
     scene.evaluations.ask(3, Counters(100, 5, 9))
     scene.evaluations.begin()
+    scene.now_s += 2.5
     result, warning = scene.evaluations.ended(scene.running[0], Ending("raised", error=EnvError("no episode ended")))
     assert warning is None
+    assert result.time_s == 2.5
     assert (result.number, result.counters, result.given_up) == (3, Counters(100, 5, 9), "no episode ended")
     assert result.episodes == ()
     scene.evaluations.ask(4, Counters())
