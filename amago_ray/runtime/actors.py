@@ -16,6 +16,9 @@ ASIDE = "aside"
 WITH_ASIDE: Mapping[str, Any] = {"concurrency_groups": {ASIDE: 1}}
 """Options of actors that have such calls."""
 
+# What is ready is on this node already.
+_READY_TIMEOUT_S = 30.0
+
 
 def start_actor(kind: type, *args: Any, enable_task_events: bool = False, **options: Any) -> Any:
     """The handle of a new actor of the plain class `kind`; `options` are Ray's.
@@ -66,7 +69,7 @@ def ending(reference: Any, made: Any = None) -> Ending:
         return Ending("not_made", error=_cause(error))
     error = _failure(reference)
     if error is None:
-        return Ending("returned", value=get(reference))
+        return Ending("returned", value=get(reference, _READY_TIMEOUT_S))
     # What an actor raised because another one is gone matches RayActorError, too.
     cause = error.cause if isinstance(error, RayTaskError) else error
     return Ending("died" if isinstance(cause, _GONE) else "raised", error=_cause(error))
@@ -83,7 +86,7 @@ def was_made(made: Any) -> bool:
 def _failure(reference: Any) -> Exception | None:
     """What getting a reference raises."""
     try:
-        get(reference)
+        get(reference, _READY_TIMEOUT_S)
     except RayError as error:
         return error
     return None

@@ -120,7 +120,8 @@ class Backend(Protocol):
     def interrupt(self) -> None:
         """Come back from whatever is under way, acting, training or evaluating, at its next step.
 
-        Called from a signal handler, so it does no more than to note that; `capture` and `stop` still work afterwards.
+        Called from a signal handler, so it does no more than to note that; `capture` and `stop` still work afterwards,
+        but wait for nobody for long. Called again, they do not wait at all.
         """
         ...
 

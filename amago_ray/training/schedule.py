@@ -11,6 +11,8 @@ from amago_ray.training.ports import Counters
 from amago_ray.training.state import TrainerState
 
 _LOCAL_CHECKPOINT_INTERVAL = 1000
+_RETRY_S = 30.0
+"""After which a checkpoint that failed is tried again, where checkpoints are not due by steps alone."""
 
 
 class Schedule:
@@ -26,6 +28,8 @@ class Schedule:
         self._checkpoint_steps = config.checkpoint.interval_learner_steps or (
             _LOCAL_CHECKPOINT_INTERVAL if by_steps else None
         )
+        self._by_steps = by_steps
+        self._retry_at_s: float | None = None
         self._clock = clock
         self._began = clock()
         self._saved_at, self._saved_steps = self._began, 0
@@ -60,6 +64,8 @@ class Schedule:
 
     def checkpoint_is_due(self, learner_steps: int) -> bool:
         """Whether to save now."""
+        if self._retry_at_s is not None:
+            return self._clock() >= self._retry_at_s
         if self._checkpoint_steps is not None:
             return learner_steps - self._saved_steps >= self._checkpoint_steps
         return self._clock() - self._saved_at >= self._checkpoint.interval_s
@@ -67,6 +73,13 @@ class Schedule:
     def note_checkpoint(self, learner_steps: int) -> None:
         """The next checkpoint is due an interval after this one; training's begin counts as one."""
         self._saved_at, self._saved_steps = self._clock(), learner_steps
+        self._retry_at_s = None
+
+    def note_failed_checkpoint(self, learner_steps: int) -> None:
+        """It is tried again soon, or as a deterministic backend needs, when the next one is due."""
+        self.note_checkpoint(learner_steps)
+        if not self._by_steps:
+            self._retry_at_s = self._clock() + min(_RETRY_S, self._checkpoint.interval_s)
 
     def reason_to_end(self, state: TrainerState) -> str | None:
         """Which stop criterion is met, and where the run stands; None: none yet."""

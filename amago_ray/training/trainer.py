@@ -16,7 +16,7 @@ from amago_ray.errors import AmagoRayError, CheckpointError, TrainingError
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
 from amago_ray.training.checkpoints import CONFIG_FILE, SPEC_FILE, Checkpoint, Checkpoints
-from amago_ray.training.ports import Backend, CaptureError, Counters, EvaluationResult, Report
+from amago_ray.training.ports import Backend, Capture, CaptureError, Counters, EvaluationResult, Report
 from amago_ray.training.reporting import Reporter, evaluation_metrics, no_episode_ended
 from amago_ray.training.run_directory import RunDirectory
 from amago_ray.training.schedule import Schedule
@@ -70,6 +70,10 @@ class Trainer:
         self._is_interrupted = False
         self._checkpoint_path: Path | None = None
         self._saved_mark: tuple[Counters, int, bool] | None = None
+        self._unwritten: Capture | None = None
+        """The newest capture that could not be written."""
+        self._num_unsaved = 0
+        self._is_saving_failing = False
 
     @property
     def is_interrupted(self) -> bool:
@@ -158,12 +162,16 @@ class Trainer:
         Raises:
             CheckpointError: it cannot be written, or (CaptureError) its content cannot be had now; earlier ones stay.
         """
-        capture = self._backend.capture()
+        return self._write(self._backend.capture())
+
+    def _write(self, capture: Capture) -> Path:
+        self._unwritten = capture
         self._checkpoint_path = self._checkpoints.save(
             capture.counters.learner_steps,
             {**capture.files, **self._common_files()},
             self._state.metadata(capture.counters, capture.state),
         )
+        self._unwritten, self._is_saving_failing = None, False
         self._schedule.note_checkpoint(capture.counters.learner_steps)
         self._saved_mark = self._state.mark
         return self._checkpoint_path
@@ -189,6 +197,9 @@ class Trainer:
             yield
         except BaseException as error:
             self._failure = self._failure or f"{type(error).__name__}: {error}".removesuffix(": ")
+            if isinstance(error, KeyboardInterrupt):
+                # The second signal: whatever still waits for an answer gives up.
+                self._backend.interrupt()
             raise
 
     def _advance(self) -> Report:
@@ -199,6 +210,8 @@ class Trainer:
         evaluated: dict[str, float] = {}
         for result in report.evaluations:
             evaluated |= self._take_evaluation(result)
+        if self._num_unsaved:
+            evaluated["checkpoint/num_failed"] = float(self._num_unsaved)
         self._reporter.report(report, self._state, evaluated)
         if report.stop_requested:
             self.request_stop("stopped on request")
@@ -230,14 +243,19 @@ class Trainer:
                 self.save()
             except CaptureError as error:
                 self._reporter.warn(f"no checkpoint: {error}")
+                if self._unwritten is not None:
+                    self._write(self._unwritten)
 
     def _save_if_possible(self) -> None:
-        """Save, or say why not; the next try is made when the next checkpoint is due."""
+        """Save, or say once why not; it is tried again soon."""
         try:
             self.save()
         except CheckpointError as error:
-            self._schedule.note_checkpoint(self._state.counters.learner_steps)
-            self._reporter.warn(f"no checkpoint: {error}")
+            self._num_unsaved += 1
+            self._schedule.note_failed_checkpoint(self._state.counters.learner_steps)
+            if not self._is_saving_failing:
+                self._reporter.warn(f"no checkpoint: {error}; it is tried again")
+            self._is_saving_failing = True
 
     def _request_evaluation(self) -> None:
         self._backend.request_evaluation(self._state.begin_evaluation())

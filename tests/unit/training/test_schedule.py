@@ -117,3 +117,27 @@ def test_time_is_reached_within_a_second() -> None:
         clock.now_s = now_s
         reasons.append(schedule.reason_to_end(state_at()))
     assert reasons == [None, "reached 60 s", "reached 60 s", "ended at 61 s (asked: 60)", "ended at 75 s (asked: 60)"]
+
+
+def test_a_checkpoint_that_failed_is_tried_again_soon() -> None:
+    clock = Clock()
+    schedule = make_schedule(clock, checkpoint=CheckpointConfig(interval_s=300.0))
+    clock.now_s += 300.0
+    assert schedule.checkpoint_is_due(7)
+    schedule.note_failed_checkpoint(7)
+    clock.now_s += 29.0
+    assert not schedule.checkpoint_is_due(7)
+    clock.now_s += 1.0
+    assert schedule.checkpoint_is_due(7)
+    schedule.note_checkpoint(7)
+    clock.now_s += 299.0
+    assert not schedule.checkpoint_is_due(7)
+
+
+def test_a_deterministic_backend_tries_again_when_the_next_one_is_due() -> None:
+    clock = Clock()
+    schedule = make_schedule(clock, by_steps=True, checkpoint=CheckpointConfig(interval_learner_steps=30))
+    schedule.note_failed_checkpoint(30)
+    clock.now_s += 1e6
+    assert not schedule.checkpoint_is_due(59)
+    assert schedule.checkpoint_is_due(60)

@@ -393,8 +393,42 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_tried_again_when_d
     monkeypatch.setattr(Checkpoints, "save", save)
     outcome = run(make_config(tmp_path), FakeBackend())
     assert tried == [30, 60, 90, 100]
-    assert caplog.text.count("no checkpoint: checkpoints: cannot be written") == 2
+    assert caplog.text.count("no checkpoint: checkpoints: cannot be written") == 1, "said once, until it works again"
     assert outcome.reason == "reached 1,000 env steps"
+
+
+def test_what_could_not_be_written_is_the_last_checkpoint_where_no_newer_one_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full, and when it is not any more the learner does not answer."""
+    backend = FakeBackend()
+    capture, save = backend.capture, Checkpoints.save
+
+    def capture_at_first() -> Any:
+        if backend.counters.learner_steps > 30:
+            raise CaptureError("the learner does not answer")
+        return capture()
+
+    def save_at_last(self: Checkpoints, *what: Any) -> Path:
+        if not backend.is_finished:
+            raise CheckpointError("checkpoints: cannot be written: No space left on device")
+        return save(self, *what)
+
+    backend.capture = capture_at_first  # type: ignore[method-assign]
+    monkeypatch.setattr(Checkpoints, "save", save_at_last)
+    config = make_config(tmp_path)
+    outcome = run(config, backend)
+    assert outcome.checkpoint is not None
+    assert outcome.checkpoint.name == "step_000000030"
+    assert reports(config)[-1]["checkpoint/num_failed"] == 3
+
+
+def test_the_second_signal_ends_all_waiting(tmp_path: Path) -> None:
+    backend = FakeBackend(crash_at=300)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_config(tmp_path), backend)
+    assert backend.is_interrupted
+    assert backend.is_stopped
 
 
 def test_a_run_whose_last_checkpoint_cannot_be_written_ends_with_a_line(
