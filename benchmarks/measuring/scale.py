@@ -8,8 +8,11 @@ least of these; the resource is its bottleneck. What is there at all times, such
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,13 @@ class Setup:
     transitions_per_episode: float = 50.0
     batches_per_reserve: float = 1.0
     beats_per_s: float = 300.0
-    """Of all runners together, at most."""
+    """That an actor takes from all who beat it."""
     beat_interval_s: float = 0.1
-    """Between two beats of a runner, at least."""
-    runners_per_relay: int | None = None
-    """None: every runner beats the control actor itself."""
-    relay_interval_s: float = 0.5
+    """Between two beats of a runner, or two messages of a relay, at least."""
+    relayed_per_s: float = 10_000.0
+    """Runners in all messages of relays together, at most."""
+    num_relays: int = 0
+    """0: every runner beats the control actor itself."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,55 @@ class Prediction:
     updates_per_s: float
     bottleneck: str
     loads: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Per second: beats that runners send the control actor, beats that relays get, and messages of relays."""
+
+    direct: float
+    relayed: float
+    messages: float
+
+
+def calls_per_s(setup: Setup) -> Calls:
+    """How often who beats whom, by the rules of `runtime/routes.py`."""
+    if not setup.num_relays:
+        return Calls(min(setup.num_runners / setup.beat_interval_s, setup.beats_per_s), 0.0, 0.0)
+    relayed = min(setup.num_runners / setup.beat_interval_s, setup.beats_per_s * setup.num_relays)
+    gathering_s = max(
+        setup.beat_interval_s, setup.num_relays / setup.beats_per_s, setup.num_runners / setup.relayed_per_s
+    )
+    return Calls(0.0, relayed, setup.num_relays / gathering_s)
+
+
+def control_figures(rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, float]:
+    """Processor seconds per call, from the rows of `bench_control.py`: what explains the shares that it took best.
+
+    seconds: of each row's measurement. A shard's and a learner's beat are taken to cost what a direct beat does.
+    """
+    measured = [row for row in rows if row["relays"] != "relay actor"]
+    regressors, shares = [], []
+    for row in measured:
+        calls = calls_per_s(Setup(num_runners=row["runners"], num_relays=row["relays"]))
+        is_relayed = row["relays"] > 0
+        beats = row["beats_per_s"]
+        regressors.append(
+            [0.0 if is_relayed else beats, calls.messages, beats if is_relayed else 0.0, row["reserves"] / seconds]
+        )
+        shares.append(row["control_cpu_share"])
+    solution = np.linalg.lstsq(np.array(regressors), np.array(shares), rcond=None)[0]
+    beat_s, message_s, relayed_s, reserve_s = np.maximum(solution, 0.0).tolist()
+    relay = next(row for row in rows if row["relays"] == "relay actor")
+    return {
+        "beat_s": beat_s,
+        "relay_message_s": message_s,
+        "relayed_beat_s": relayed_s,
+        "reserve_s": reserve_s,
+        "learner_beat_s": beat_s,
+        "shard_beat_s": beat_s,
+        "relay_beat_s": relay["relay_cpu_share"] / relay["beats_per_s"],
+    }
 
 
 def collective_s(figures: Figures, setup: Setup, machines: Machines) -> float:
@@ -109,16 +162,13 @@ def predict(figures: Figures, setup: Setup, machines: Machines) -> Prediction:
     Raises:
         ValueError: what is there at all times takes more than there is.
     """
-    beats = min(setup.num_runners / setup.beat_interval_s, setup.beats_per_s)
-    num_relays = 0 if setup.runners_per_relay is None else math.ceil(setup.num_runners / setup.runners_per_relay)
-    if num_relays:
-        # Relays hear each runner within their own bound, and send what they heard in one message.
-        relayed = min(setup.num_runners / setup.beat_interval_s, setup.beats_per_s * num_relays)
-        messages = num_relays / setup.relay_interval_s
-        control_fixed = messages * figures.relay_message_s + relayed * figures.relayed_beat_s
-        relay_fixed = relayed * figures.relay_beat_s
-    else:
-        control_fixed, relay_fixed = beats * figures.beat_s, 0.0
+    calls = calls_per_s(setup)
+    control_fixed = (
+        calls.direct * figures.beat_s
+        + calls.messages * figures.relay_message_s
+        + calls.relayed * figures.relayed_beat_s
+    )
+    relay_fixed = calls.relayed * figures.relay_beat_s
 
     # Everything per env step.
     trained = setup.samples_per_insert

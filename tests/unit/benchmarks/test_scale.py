@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from measuring.scale import Figures, Machines, Setup, balance, predict
+from measuring.scale import Figures, Machines, Setup, balance, calls_per_s, control_figures, predict
 
 FIGURES = Figures(
     acting_s=1e-4,
@@ -60,7 +60,7 @@ def test_runners_that_beat_the_control_actor_themselves_fill_it_and_relays_do_no
     setup = Setup(num_runners=10_000, samples_per_insert=1, num_learners=200, num_shards=1000, beats_per_s=1e6)
     with pytest.raises(ValueError, match="the control actor"):
         predict(FIGURES, setup, MANY)
-    relayed = predict(FIGURES, replace(setup, runners_per_relay=1000, beats_per_s=300), MANY)
+    relayed = predict(FIGURES, replace(setup, num_relays=10, beats_per_s=300), MANY)
     assert relayed.loads["control actor"] <= 1
 
 
@@ -78,3 +78,38 @@ def test_a_balanced_setup_is_limited_by_its_runners():
     assert predict(FIGURES, replace(balanced, batches_per_reserve=100), MANY).loads["env runners"] > 0.8
     fewer = replace(balanced, num_learners=balanced.num_learners - 1)
     assert predict(FIGURES, fewer, MANY).bottleneck == "learners"
+
+
+def test_costs_of_calls_are_read_off_the_shares_that_they_explain() -> None:
+    costs = {"beat_s": 1e-3, "relay_message_s": 2e-3, "relayed_beat_s": 1e-5, "reserve_s": 5e-4}
+    rows = []
+    for runners, relays, reserves in (
+        (8, 0, 300),
+        (99, 0, 280),
+        (300, 0, 200),
+        (999, 4, 250),
+        (3000, 10, 260),
+        (10_000, 100, 90),
+    ):
+        calls = calls_per_s(Setup(num_runners=runners, num_relays=relays))
+        share = (
+            calls.direct * costs["beat_s"]
+            + calls.relayed * costs["relayed_beat_s"]
+            + calls.messages * costs["relay_message_s"]
+            + reserves / 10 * costs["reserve_s"]
+        )
+        beats = calls.direct + calls.relayed
+        rows.append(
+            {
+                "runners": runners,
+                "relays": relays,
+                "reserves": reserves,
+                "beats_per_s": beats,
+                "control_cpu_share": share,
+            }
+        )
+    rows.append({"relays": "relay actor", "relay_cpu_share": 0.2, "beats_per_s": 100.0})
+    figures = control_figures(rows, 10.0)
+    assert {name: figures[name] for name in costs} == pytest.approx(costs)
+    assert figures["relay_beat_s"] == pytest.approx(2e-3)
+    assert figures["shard_beat_s"] == figures["beat_s"]
