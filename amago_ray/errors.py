@@ -60,10 +60,6 @@ class TrainingError(AmagoRayError):
     """Training cannot go on."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal asked to end at once; an environment's own KeyboardInterrupt is another one, and a failure."""
-
-
 def error_line(error: BaseException) -> str:
     """What an error says, on one line: the text alone where the error is ours, else after its kind."""
     try:

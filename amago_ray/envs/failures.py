@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from amago_ray.envs.env_batch import EnvFailure
+from amago_ray.envs.foreign import Interrupted
 from amago_ray.envs.hang_watch import HungError
 from amago_ray.envs.returned import ReturnedError
-from amago_ray.errors import Interrupted, error_line, raised_at
+from amago_ray.errors import error_line, raised_at
 
 OTHER_KINDS = "other failures"
 """Stands for all kinds beyond the first `_MAX_KINDS`."""

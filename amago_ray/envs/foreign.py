@@ -25,6 +25,10 @@ _Result = TypeVar("_Result")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to end at once; an environment's own KeyboardInterrupt is another one, and a failure."""
+
+
 class ForeignEnv(Generic[_Env]):
     """Makes an environment, calls it, discards it and makes it anew.
 

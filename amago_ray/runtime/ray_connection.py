@@ -12,8 +12,8 @@ from typing import Any
 import ray
 
 from amago_ray.config import Config
-from amago_ray.envs.foreign import kept_signal_handlers
-from amago_ray.errors import Interrupted, TrainingError
+from amago_ray.envs.foreign import Interrupted, kept_signal_handlers
+from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.placement import alive_nodes, nodes_for, place_shards, require_room, required_cpus
 from amago_ray.runtime.reachability import require_cluster, require_joined, require_temporary_directory
