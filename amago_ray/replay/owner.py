@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
 from amago_ray.data.files import missing_folders
-from amago_ray.errors import DataError, ReplacedError
+from amago_ray.errors import DamagedError, DataError, ReplacedError
 from amago_ray.replay.layout import OWNER_FILE, find_segments, find_unfinished, remove_shard
+from amago_ray.replay.owner_file import Owner, known_owner, overwrite, read_owner
+from amago_ray.replay.segment import FULL
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,6 @@ class Claim:
 
 NO_RUN = Claim(0, "new")
 """For a shard that belongs to no run."""
-
-
-@dataclass(frozen=True)
-class _Owner:
-    """What a directory's owner file says; no `run_id` and no `epoch` in those of earlier versions."""
-
-    shard: int
-    incarnation: int
-    token: str
-    run_id: int | None = None
-    epoch: int = 0
 
 
 class DirectoryOwner:
@@ -109,7 +99,14 @@ class DirectoryOwner:
             raise DataError(f"{self._directory}: cannot append ({error.strerror})") from error
         if stamp == self._stamp:
             return
-        owner = _read_owner(self._path)
+        try:
+            owner = read_owner(self._path)
+        except DamagedError:
+            if self._descriptor is None or os.fstat(self._descriptor).st_ino != stamp[0]:
+                raise
+            # Nobody has put another file in its place: ours is damaged.
+            self._write()
+            return
         if owner is not None:
             self._refuse_newer(owner)
             if owner.token != self._token:
@@ -124,6 +121,9 @@ class DirectoryOwner:
                 self._path.unlink(missing_ok=True)
                 for path in self._made:
                     path.rmdir()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -131,23 +131,32 @@ class DirectoryOwner:
     def _write(self) -> None:
         temporary = self._directory / f"{OWNER_FILE}.{self._token}.tmp"
         try:
-            owner = _read_owner(self._path)
+            owner = known_owner(self._directory, self._claim.run_id)
             self._is_fresh = owner is None and not self._replaces
             self._made = missing_folders(self._directory)
             self._directory.mkdir(parents=True, exist_ok=True)
             if owner is not None and not self._replaces:
                 self._refuse_newer(owner)
-                if owner.shard != self._shard:
+                if owner.shard not in (self._shard, None):
                     raise DataError(
                         f"{self._directory}: expected the files of shard {self._shard}, got shard {owner.shard}"
                     )
                 self.epoch = owner.epoch
-            ours = _Owner(self._shard, self._incarnation, self._token, self._claim.run_id, self.epoch)
-            temporary.write_text(json.dumps(asdict(ours)))
+            ours = Owner(self._shard, self._incarnation, self._token, self._claim.run_id, self.epoch).to_bytes()
+            self._let_go()
             # Held while this process lives: by it other runs see that the directory is in use.
-            self._descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-            _try_lock(self._descriptor, fcntl.LOCK_SH)
-            os.replace(temporary, self._path)
+            try:
+                temporary.write_bytes(ours)
+                self._descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+                _try_lock(self._descriptor, fcntl.LOCK_SH)
+                os.replace(temporary, self._path)
+            except OSError as error:
+                if error.errno not in FULL or owner is None or self._replaces:
+                    raise
+                temporary.unlink(missing_ok=True)
+                self._let_go()
+                self._descriptor = overwrite(self._path, ours)
+                _try_lock(self._descriptor, fcntl.LOCK_SH)
             self._stamp = self._read_stamp()
         except OSError as error:
             with suppress(OSError):
@@ -155,7 +164,7 @@ class DirectoryOwner:
             self.close()
             raise DataError(f"{self._directory}: cannot write there ({error.strerror})") from error
 
-    def _refuse_newer(self, owner: _Owner) -> None:
+    def _refuse_newer(self, owner: Owner) -> None:
         if owner.incarnation > self._incarnation:
             raise ReplacedError(
                 f"{self._directory}: belongs to incarnation {owner.incarnation} of this shard, "
@@ -179,7 +188,7 @@ def examine(directory: Path, claim: Claim) -> bool:
         DataError: they may not be removed, or the directory holds files that no shard has written.
     """
     try:
-        owner = _read_owner(directory / OWNER_FILE)
+        owner = known_owner(directory, claim.run_id)
         if owner is None:
             if directory.is_dir() and set(directory.iterdir()) - set(find_unfinished(directory)):
                 raise DataError(f"{directory}: expected a replay shard's folder, got one without {OWNER_FILE}")
@@ -206,21 +215,12 @@ def run_id_of(directory: Path) -> int | None:
     Raises:
         DataError: its owner file cannot be read.
     """
-    owner = _read_owner(directory / OWNER_FILE)
+    owner = read_owner(directory / OWNER_FILE)
     return None if owner is None else owner.run_id
 
 
-def _name(owner: _Owner) -> str:
+def _name(owner: Owner) -> str:
     return "another run" if owner.run_id is None else f"run id {owner.run_id}"
-
-
-def _read_owner(path: Path) -> _Owner | None:
-    try:
-        return _Owner(**json.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: expected a shard's owner file ({error})") from error
 
 
 def _is_in_use(path: Path) -> bool:

@@ -61,3 +61,8 @@ class ShardReport:
     """The newest of them."""
     is_full: bool = False
     """Whether the disk had no room for the newest group."""
+
+    def warnings_after(self, num_known: int) -> Sequence[str]:
+        """The lines after the first `num_known`, as far as they are here."""
+        num_new = self.num_warnings - num_known
+        return self.warnings[-num_new:] if num_new > 0 else ()

@@ -21,7 +21,8 @@ from amago_ray.replay.layout import SEGMENT_NAME
 
 _HEADER_KEY = b"amago_ray.segment"
 _CHECKSUM_KEY = b"amago_ray.segment_crc32"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that mean a full disk."""
 
 
 class LossError(DamagedError):
@@ -269,6 +270,6 @@ def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
 
 def write_error(path: Path, num_bytes: int, error: OSError) -> DataError:
     """What an append that failed says."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return DiskFullError(f"{path}: disk full: cannot append {num_bytes} bytes; nothing of them was stored")
     return DataError(f"{path}: {error.strerror}: cannot append {num_bytes} bytes; nothing of them was stored")

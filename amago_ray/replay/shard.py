@@ -19,7 +19,7 @@ from amago_ray.data.episode import Episode, EpisodeId
 from amago_ray.data.packing import EpisodeSlice, pack_sequences
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import DataError
+from amago_ray.errors import DataError, DiskFullError
 from amago_ray.relabel.relabeler import Relabeler
 from amago_ray.replay.index import EpisodeTable, StoredEpisode
 from amago_ray.replay.inventory import Count
@@ -74,6 +74,8 @@ class ReplayShard:
             segment_bytes = min(segment_bytes, self._capacity_bytes // MIN_SEGMENTS)
         self._rng = np.random.default_rng(np.random.SeedSequence((seed, shard, incarnation)))
         self._expected_schema = None if spec is None else EpisodeSchema.from_spec(spec)
+        self._directory = Path(directory)
+        self._is_full = False
         self._num_duplicates = 0
         self._num_samples = 0
         self._num_relabeled = 0
@@ -114,11 +116,12 @@ class ReplayShard:
     def add(self, group: bytes | pa.Buffer | Sequence[Episode]) -> AddReport:
         """Store a group of episodes, encoded or not: all of them but those stored already, or none.
 
-        Evicts the oldest segments when over capacity.
+        Evicts the oldest segments when over capacity; before, where the disk has no room for what will replace them.
 
         Raises:
+            DiskFullError: there is no room; nothing was stored, and the same group can be added again later.
             ReplacedError: another process has this shard's directory now.
-            DataError: the group is malformed or of another schema, or the disk is full.
+            DataError: the group is malformed or of another schema, or the disk fails.
         """
         if not isinstance(group, bytes | bytearray | memoryview | pa.Buffer):
             group = encode_episodes(group)
@@ -128,7 +131,12 @@ class ReplayShard:
             expected.require(schema, "add")
         new, num_duplicates = self._split_duplicates(list(episodes))
         self._num_duplicates += num_duplicates
-        self._append(new, schema)
+        try:
+            self._append(new, schema)
+        except DiskFullError:
+            self._set_full(True)
+            raise
+        self._set_full(False)
         return AddReport(
             num_episodes=len(new),
             num_transitions=_num_transitions(new),
@@ -217,6 +225,7 @@ class ReplayShard:
             sampled_transitions=self._sampled_transitions,
             num_warnings=len(warnings),
             warnings=tuple(warnings[-_WARNINGS_REPORTED:]),
+            is_full=self._is_full,
         )
 
     def watermark(self) -> dict[str, int]:
@@ -246,8 +255,8 @@ class ReplayShard:
         num_oldest = sum(episode.segment < mark.first for episode in stored)
         num_newest = sum((episode.segment, episode.offset) >= (mark.last, mark.num_bytes) for episode in stored)
         if self._relabeler.watches_storage:
-            for position in [*range(num_oldest), *range(len(stored) - num_newest, len(stored))]:
-                self._forget(position)
+            for episode in self._readable([*range(num_oldest), *range(len(stored) - num_newest, len(stored))]):
+                self._relabeler.forget(episode)
         self._table.drop_newest(num_newest)
         self._table.drop_oldest(num_oldest)
         lengths = [
@@ -288,10 +297,13 @@ class ReplayShard:
         message = self._store.read(stored.segment, stored.offset, stored.num_bytes, stored.checksum)
         return view_episode(message, stored.layout, stored.num_transitions, stored.header, schema)
 
-    def _forget(self, position: int) -> None:
-        """Tell the relabeler that an episode goes; it keeps counting one that cannot be read any more."""
-        with suppress(LossError):
-            self._relabeler.forget(self._read(position))
+    def _readable(self, positions: Sequence[int]) -> list[Episode]:
+        """Episodes that go; a relabeler keeps counting those that cannot be read any more."""
+        episodes = []
+        for position in positions:
+            with suppress(LossError):
+                episodes.append(self._read(position))
+        return episodes
 
     def _lose(self, loss: LossError) -> None:
         """Forget what is lost."""
@@ -313,6 +325,10 @@ class ReplayShard:
                 break
             except LossError as loss:
                 self._lose(loss)
+            except DiskFullError:
+                if len(self._store) < 2 or not self._is_over_capacity(num_transitions, sum(map(len, messages))):
+                    raise
+                self._evict_oldest()
         for encoded in new:
             self._insert(sequence, offset, encoded, schema)
             offset += encoded.message.size
@@ -335,17 +351,29 @@ class ReplayShard:
     def _evict(self) -> None:
         """Remove the oldest segments while over capacity, but never the newest one."""
         while len(self._store) > 1 and self._is_over_capacity():
-            num_episodes = self._store.oldest.num_episodes
-            if self._relabeler.watches_storage:
-                for position in range(num_episodes):
-                    self._forget(position)
-            self._table.drop_oldest(num_episodes)
-            self._store.evict_oldest()
+            self._evict_oldest()
 
-    def _is_over_capacity(self) -> bool:
-        if self._table.num_transitions > self._capacity_timesteps:
+    def _evict_oldest(self) -> None:
+        positions = range(self._store.oldest.num_episodes)
+        # Read before they go, and forgotten after they have gone.
+        going = self._readable(positions) if self._relabeler.watches_storage else []
+        self._store.evict_oldest()
+        self._table.drop_oldest(len(positions))
+        for episode in going:
+            self._relabeler.forget(episode)
+
+    def _is_over_capacity(self, more_transitions: int = 0, more_bytes: int = 0) -> bool:
+        """Whether more is stored than may be, with so much more."""
+        if self._table.num_transitions + more_transitions > self._capacity_timesteps:
             return True
-        return self._capacity_bytes is not None and self._store.num_bytes > self._capacity_bytes
+        return self._capacity_bytes is not None and self._store.num_bytes + more_bytes > self._capacity_bytes
+
+    def _set_full(self, is_full: bool) -> None:
+        """Say once that the disk is full, and once that it is no longer."""
+        if is_full != self._is_full:
+            self._is_full = is_full
+            what = "disk full: acting pauses until there is room" if is_full else "there is room again: acting goes on"
+            self._store.warnings.append(f"{self._directory}: {what}")
 
 
 def _num_transitions(episodes: Sequence[EncodedEpisode]) -> int:

@@ -377,7 +377,9 @@ class SegmentStore:
         if newest is not None:
             is_full = newest.num_bytes >= self._segment_bytes or newest.num_transitions >= self._segment_transitions
             # An older incarnation may still have its last segment open: never write into that.
-            if not is_full and newest.is_whole and newest.incarnation == self._incarnation:
+            # One without episodes is what was left when there was no room for the first.
+            may_grow = not is_full or not newest.num_episodes
+            if may_grow and newest.is_whole and newest.incarnation == self._incarnation:
                 return newest
             if self._fsync == "segment":
                 self._sync(newest)

@@ -12,6 +12,7 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.replay.draws import draw_shards
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.credit import BatchNumber, Credit
 from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Reporter
@@ -104,6 +105,8 @@ class ControlActor:
         """The newest of each shard, before this actor was filled."""
         self._shards: dict[int, ShardReport] = {}
         self._episodes: Untold[bytes] = Untold(_MOST_EPISODES)
+        self._num_shard_warnings: dict[tuple[int, int], int] = {}
+        """Lines that a shard's incarnation has said, and that were passed on."""
         self._num_untold_episodes = 0
         """Finished episodes whose statistics no beat carried."""
         self._warnings: Untold[str] = Untold(_MOST_WARNINGS)
@@ -211,6 +214,9 @@ class ControlActor:
         if self._governor.report_shard(
             beat.shard, beat.incarnation, report.inserted_transitions, report.stored_transitions
         ):
+            known = self._num_shard_warnings.get((beat.shard, beat.incarnation), 0)
+            self._warnings.extend(report.warnings_after(known))
+            self._num_shard_warnings[beat.shard, beat.incarnation] = report.num_warnings
             self._shards[beat.shard] = report
             await self._notify()
 
@@ -368,10 +374,7 @@ class ControlActor:
         """A shard for each batch, in proportion to their newest reported sizes."""
         if not num_batches:
             return ()
-        numbers = sorted(self._shards)
-        sizes = np.array([self._shards[number].stored_transitions for number in numbers], np.float64)
-        drawn: list[int] = self._rng.choice(numbers, num_batches, p=sizes / sizes.sum()).tolist()
-        return drawn
+        return draw_shards(self._shards, self._config.replay.sampling, num_batches, self._rng)
 
     @property
     def _table_version(self) -> int:

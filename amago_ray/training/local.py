@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from amago_ray.acting.env_runner import make_env_runner
 from amago_ray.acting.evaluation import EvaluationInterrupted, Evaluator
 from amago_ray.agent.weights import snapshot_to_bytes
 from amago_ray.config import Config
+from amago_ray.data.episode import Episode
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import CheckpointError, EnvError
+from amago_ray.errors import CheckpointError, DiskFullError, EnvError
 from amago_ray.learning.learner import Learner
+from amago_ray.replay.draws import draw_shards
 from amago_ray.replay.make import make_shard
 from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import ReplayShard
@@ -29,6 +32,7 @@ from amago_ray.training.governor import Governor
 from amago_ray.training.ports import Capture, Counters, EvaluationResult, Report
 from amago_ray.training.replay_metrics import replay_metrics
 
+_FULL_DISK_PAUSE_S = 0.5
 # Spawn key of the stream from which shards are drawn.
 _STREAM = 2
 
@@ -69,8 +73,11 @@ class LocalBackend:
         self._begins_anew = True
         self._saved: Mapping[str, Any] | None = None
         self._next_shard = 0
+        self._unstored: Sequence[Episode] = []
+        """Episodes that replay had no room for; not in a checkpoint, as they are not acknowledged."""
         self._episodes_total = 0
         self._episodes: list[EpisodeStats] = []
+        self._num_shard_warnings: Counter[int] = Counter()
         self._wanted_evaluations: list[int] = []
         self._warned_failures: set[str] = set()
         self._end_at_s = math.inf
@@ -128,7 +135,7 @@ class LocalBackend:
         self._worked_s += time.perf_counter() - began
         if is_whole and self._counters != self._reported.counters:
             return self._report()
-        return Report(self._counters, warnings=self._new_failures(), is_interim=True)
+        return Report(self._counters, warnings=self._new_warnings(), is_interim=True)
 
     def request_evaluation(self, number: int) -> None:
         """Evaluate before anything else goes on."""
@@ -213,6 +220,8 @@ class LocalBackend:
                 self._updates_left -= 1
             elif self._is_acted:
                 break
+            elif self._unstored:
+                self._wait_for_room()
             else:
                 self._act()
             if time.monotonic() >= until_s:
@@ -230,12 +239,27 @@ class LocalBackend:
         finished = self._runner.step()
         if finished:
             began = time.perf_counter()
-            self._shards[self._next_shard].add(self._runner.take_episodes())
-            self._report_shard(self._next_shard)
+            self._unstored = self._runner.take_episodes()
+            self._store()
             self._replay_s += time.perf_counter() - began
-            self._next_shard = (self._next_shard + 1) % len(self._shards)
             self._episodes_total += len(finished)
             self._episodes.extend(finished)
+
+    def _store(self) -> None:
+        """Hand the newest episodes to replay; where its disk is full they are kept, and nothing is acted meanwhile."""
+        number = self._next_shard
+        with suppress(DiskFullError):
+            self._shards[number].add(self._unstored)
+            self._unstored = []
+            self._next_shard = (number + 1) % len(self._shards)
+        self._report_shard(number)
+
+    def _wait_for_room(self) -> None:
+        """Try again after a while."""
+        began = time.perf_counter()
+        time.sleep(_FULL_DISK_PAUSE_S)
+        self._store()
+        self._replay_s += time.perf_counter() - began
 
     def _train_once(self) -> None:
         began = time.perf_counter()
@@ -300,7 +324,7 @@ class LocalBackend:
                 "rollout/abandoned_episodes": float(self._runner.num_abandoned_episodes),
             },
             sides=[{name: (busy_s - before.busy_s[name]) / elapsed for name, busy_s in now.busy_s.items()}],
-            warnings=self._new_failures(),
+            warnings=self._new_warnings(),
         )
         self._episodes = []
         self._updates_left = self._config.learner.metrics_interval
@@ -308,12 +332,20 @@ class LocalBackend:
         return report
 
     def _sample(self) -> SequenceBatch:
-        sizes = np.array([shard.report().stored_transitions for shard in self._shards], np.float64)
-        shard = self._shards[int(self._rng.choice(len(sizes), p=sizes / sizes.sum()))]
-        return shard.sample(self._config.learner.batch_size)
+        reports = {number: shard.report() for number, shard in enumerate(self._shards)}
+        (number,) = draw_shards(reports, self._config.replay.sampling, 1, self._rng)
+        return self._shards[number].sample(self._config.learner.batch_size)
 
     def _broadcast(self) -> None:
         self._runner.load(self._learner.snapshot())
+
+    def _new_warnings(self) -> list[str]:
+        lines = self._new_failures()
+        for number, shard in enumerate(self._shards):
+            report = shard.report()
+            lines.extend(report.warnings_after(self._num_shard_warnings[number]))
+            self._num_shard_warnings[number] = report.num_warnings
+        return lines
 
     def _new_failures(self) -> list[str]:
         messages = self._runner.failure_messages

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from helpers.episodes import make_episode
 from helpers.one_line import one_line
 
+from amago_ray.config.replay import ReplayConfig
 from amago_ray.errors import DataError, ReplacedError
+from amago_ray.relabel import NoRelabeler
+from amago_ray.replay import ReplayShard
 from amago_ray.replay.layout import find_shards, remove_shard
 from amago_ray.replay.owner import NO_RUN, Claim, DirectoryOwner
+from amago_ray.replay.owner_file import read_owner
 
 RUN, OTHER = 2**62, 2**62 + 1
 SEGMENT = "segment_00000000_000000.arrows"
@@ -192,7 +197,7 @@ def test_a_claim_that_never_began_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path / "own") == {"owner.json", SEGMENT}
 
 
-@pytest.mark.parametrize("call", ["write_text", "mkdir"])
+@pytest.mark.parametrize("call", ["write_bytes", "mkdir"])
 def test_a_claim_that_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     original = getattr(Path, call)
 
@@ -269,3 +274,31 @@ def test_only_marked_directories_are_shards_and_links_are_never_followed(tmp_pat
 
 def test_no_run_is_a_run_of_its_own(tmp_path: Path) -> None:
     DirectoryOwner(tmp_path, NO_RUN, shard=0, incarnation=0).check()
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize("position", [1, 20, 40, 120])
+def test_a_damaged_owner_file_is_written_anew_where_the_episodes_are_the_runs(
+    tmp_path: Path, position: int, is_running: bool
+) -> None:
+    own = Claim(RUN, "resume")
+    shard = ReplayShard(
+        ReplayConfig(), directory=tmp_path, context_length=9, relabeler=NoRelabeler(), claim=own, shard=3, incarnation=5
+    )
+    shard.add([make_episode(4, run=RUN, counter=0)])
+    before = read_owner(tmp_path / "owner.json")
+    content = bytearray((tmp_path / "owner.json").read_bytes())
+    content[position] ^= 2
+    (tmp_path / "owner.json").write_bytes(content)
+    with pytest.raises(DataError):
+        DirectoryOwner(tmp_path, Claim(OTHER, "overwrite"), shard=3, incarnation=9)
+    assert (tmp_path / "owner.json").read_bytes() == content
+    if is_running:
+        shard.add([make_episode(4, run=RUN, counter=1)])
+        assert read_owner(tmp_path / "owner.json") == before
+    else:
+        shard.close()
+        owner = DirectoryOwner(tmp_path, own, shard=3, incarnation=6)
+        found = read_owner(tmp_path / "owner.json")
+        assert found is not None
+        assert (found.shard, found.incarnation, found.run_id, owner.epoch) == (3, 6, RUN, 5)

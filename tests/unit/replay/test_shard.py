@@ -369,7 +369,9 @@ def test_a_full_disk_is_said_and_the_same_group_fits_once_there_is_room(tmp_path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     after = shard.report()
-    assert replace(after, stored_bytes=0) == replace(before, stored_bytes=0)
+    assert after.is_full
+    said = {"stored_bytes": 0, "is_full": False, "num_warnings": 0, "warnings": ()}
+    assert replace(after, **said) == replace(before, **said)
     assert after.stored_bytes == sum(path.stat().st_size for path in find_segments(tmp_path))
     assert not list(tmp_path.glob("*.tmp"))
     assert find_segments(tmp_path)[:1] == files

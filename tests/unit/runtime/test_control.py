@@ -50,7 +50,8 @@ def runner_beat(
 
 def shard_beat(shard: int, inserted: int, stored: int | None = None, incarnation: int = 0, **changes: int) -> ShardBeat:
     zeros = {field.name: 0 for field in dataclasses.fields(ShardReport)}
-    counts = {"inserted_transitions": inserted, "stored_transitions": inserted if stored is None else stored}
+    held = inserted if stored is None else stored
+    counts = {"inserted_transitions": inserted, "stored_transitions": held, "stored_episodes": held}
     return ShardBeat(shard, incarnation, ShardReport(**{**zeros, **counts, **changes}))
 
 

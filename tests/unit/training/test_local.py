@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import slow_parts
+from helpers.full_disk import full_disk
 from helpers.local_runs import kill_at, replay_of, reports_of, state_of, tiny_config
 from helpers.refusals import refusal
 from helpers.stored import stored_episodes
@@ -25,7 +26,7 @@ from amago_ray.replay.owner import NO_RUN
 from amago_ray.telemetry.bottleneck import verdict
 from amago_ray.training.checkpoints import Checkpoints
 from amago_ray.training.local import LocalBackend
-from amago_ray.training.ports import Counters
+from amago_ray.training.ports import Counters, Report
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "one shard": {},
@@ -442,3 +443,33 @@ def test_replay_that_is_never_full_trains_all_the_same(tmp_path: Path, replay: d
     """Segments are evicted whole, so a replay never holds all of its capacity."""
     config = tiny_config(tmp_path, replay={"samples_per_insert": 8, **replay}, stop={"learner_steps": 2})
     assert train(config, local=True).reason == "reached 2 learner steps"
+
+
+def test_a_full_disk_of_replay_pauses_acting_until_there_is_room(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, stop={"env_steps": 10_000})
+    backend = LocalBackend(config, make_spec(config.envs), tmp_path / "replay", NO_RUN)
+    backend.prepare(None)
+    backend.start()
+    with full_disk():
+        full = reports_until(backend, lambda report: report.warnings)
+        (line,) = full[-1].warnings
+        assert line == f"{tmp_path / 'replay' / 'shard_0'}: disk full: acting pauses until there is room"
+        env_steps = full[-1].counters.env_steps
+        again = backend.advance(0.1)
+        assert (again.counters.env_steps, list(again.warnings)) == (env_steps, [])
+    on = reports_until(backend, lambda report: report.counters.env_steps > env_steps)
+    assert [line for report in on for line in report.warnings] == [
+        f"{tmp_path / 'replay' / 'shard_0'}: there is room again: acting goes on"
+    ]
+    found = reports_until(backend, lambda report: not report.is_interim)[-1]
+    assert found.metrics["replay/full_shards"] == 0
+    backend.stop()
+
+
+def reports_until(backend: LocalBackend, is_seen: Callable[[Report], object]) -> list[Report]:
+    """Reports up to the first in which something is seen."""
+    reports = [backend.advance(0.05)]
+    while not is_seen(reports[-1]):
+        assert len(reports) < 1000
+        reports.append(backend.advance(0.05))
+    return reports
