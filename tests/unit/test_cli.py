@@ -161,7 +161,10 @@ def test_config_lists_shipped_configs_and_explains_fields(capsys: pytest.Capture
     assert run("config") == 0
     assert "quickstart" in capsys.readouterr().out
     assert run("config", "--fields") == 0
-    assert "learner.batch_size = 24  (a positive integer)\n    B, sequences per update." in capsys.readouterr().out
+    assert (
+        "learner.batch_size = 24  (a positive integer)\n    B, sequences per batch of each learner"
+        in capsys.readouterr().out
+    )
 
 
 def test_envs_lists_the_built_in_ones(capsys: pytest.CaptureFixture[str]) -> None:
