@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,22 @@ class ShardReport:
         """The lines after the first `num_known`, as far as they are here."""
         num_new = self.num_warnings - num_known
         return self.warnings[-num_new:] if num_new > 0 else ()
+
+
+class ShardCounts(NamedTuple):
+    """What of a shard is still counted when its files are gone."""
+
+    inserted_episodes: int = 0
+    inserted_transitions: int = 0
+    stored_episodes: int = 0
+    stored_transitions: int = 0
+    evicted_episodes: int = 0
+    deleted_episodes: int = 0
+    deleted_transitions: int = 0
+    damaged_episodes: int = 0
+    damaged_transitions: int = 0
+
+    @classmethod
+    def of(cls, report: ShardReport) -> ShardCounts:
+        """Those of a shard's state."""
+        return cls(*(getattr(report, name) for name in cls._fields))

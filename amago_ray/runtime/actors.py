@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import Ending, LostPeerError
@@ -75,7 +83,23 @@ def ending(reference: Any, made: Any = None) -> Ending:
     return Ending("died" if isinstance(cause, _GONE) else "raised", error=_cause(error))
 
 
-_GONE = (RayActorError, ActorUnschedulableError, LostPeerError)
+def outcome(reference: Any) -> Ending | None:
+    """How a call ended; None while it is under way."""
+    return ending(reference) if is_ready(reference) else None
+
+
+_GONE = (RayActorError, ActorUnschedulableError, NodeDiedError, LostPeerError)
+
+
+def is_unavailable(error: Exception | None) -> bool:
+    """Whether an actor could not be reached, and may live all the same."""
+    return isinstance(error, ActorUnavailableError)
+
+
+def is_gone(error: RayError) -> bool:
+    """Whether a call failed since its actor's process or node is gone, or what it answered."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, (*_GONE, ObjectLostError))
 
 
 def was_made(made: Any) -> bool:
@@ -103,15 +127,6 @@ def _cause(error: Exception) -> Exception:
         if not isinstance(inner, Exception):
             return error
         error = inner
-
-
-def find_actor(name: str) -> Any:
-    """The handle of the actor of this name in the run's namespace.
-
-    Raises:
-        ValueError: there is none.
-    """
-    return ray.get_actor(name)
 
 
 def this_node() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,18 @@ from amago_ray.runtime.messages import ControlReport
 from amago_ray.runtime.packed_stats import unpack
 from amago_ray.runtime.patience import Patience
 from amago_ray.runtime.placement import (
+    Node,
     alive_nodes,
     gpus_per_learner,
     nodes_for,
     place_shards,
-    shard_hosts,
 )
 from amago_ray.runtime.pulse import LOST_EPISODES, Pulse, pulse_interval_s
 from amago_ray.runtime.pulse_watch import PulseWatch
 from amago_ray.runtime.relays import Relays
 from amago_ray.runtime.run_actors import RunActors
 from amago_ray.runtime.runners import Runners
+from amago_ray.runtime.shard_table import read_table
 from amago_ray.runtime.shards import Shards
 from amago_ray.runtime.supervisor import Supervisor
 from amago_ray.training.checkpoints import Checkpoint
@@ -63,10 +64,10 @@ class RayBackend:
         self._patience = Patience(time.monotonic)
         self._pulses = PulseWatch(config.supervision, pulse_interval_s(config), time.monotonic)
         self._control = ControlKeeper(self._actors, config.supervision, self._patience, time.monotonic)
-        # Env runners and learner, which end with training. Ray restarts control actor and shards, whom we watch.
+        # Env runners and learner, which end with training. Ray restarts the control actor, `Shards` the shards.
         self._supervisor = Supervisor(time.monotonic, self._pulses)
         self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.handle.weights.remote())
-        self._shards = Shards(config, self._actors)
+        self._shards = Shards(config, self._actors, self._shard_nodes, self._pulses)
         self._runners = Runners(self._actors, self._supervisor)
         self._results: list[EvaluationResult] = []
         self._warnings: list[str] = []
@@ -89,6 +90,7 @@ class RayBackend:
         nodes = alive_nodes()
         files = None
         base: dict[str, Totals] = {}
+        table, counts = read_table({}, config.replay.num_shards)
         if checkpoint is not None:
             self._is_resumed = True
             self._counters = Counters(
@@ -96,22 +98,27 @@ class RayBackend:
             )
             files = {name: checkpoint.read(name) for name in (POLICY_FILE, TRAINING_STATE_FILE)}
             state = checkpoint.metadata.get("state", {})
-            self._hosts_before = shard_hosts(state)
+            table, counts = read_table(state, config.replay.num_shards)
+            self._hosts_before = {int(number): str(host) for number, host in state.get("shard_hosts", {}).items()}
             # Earlier versions saved no totals.
             base = dict(state.get("totals", {}))
         candidates = nodes_for("replay_shard", config, nodes)
         spread = config.cluster.spread
-        places = place_shards(config.replay.num_shards, candidates, spread=spread, before=self._hosts_before)
+        places = place_shards(
+            config.replay.num_shards,
+            candidates,
+            spread=spread,
+            before=table.hosts,
+            num_cpus=config.replay.num_cpus_per_shard,
+        )
         self._first_env_steps = self._counters.env_steps
         counted = {"env_steps": self._counters.env_steps, "episodes": self._counters.episodes}
         base[RUNNERS] = {**base.get(RUNNERS, {}), **counted}
         self._control.start(LedgerState(base, learner=PolicyVersion(-1, self._counters.learner_steps)))
-        self._shards.start(places)
-        for place in places:
-            self._pulses.begin(f"replay shard {place.number}")
+        self._shards.start(places, self._control.handle, table, counts)
         self._learners = Learners(self._actors, self._supervisor, config.learner.num_learners, files)
-        self._learners.start(self._control.handle, self._shards.handles, gpus_per_learner(config, nodes))
-        self._runners.start(config.rollout.num_env_runners, self._control.handle, self._shards.handles)
+        self._learners.start(self._control.handle, lambda: self._shards.table, gpus_per_learner(config, nodes))
+        self._runners.start(config.rollout.num_env_runners, self._control.handle, lambda: self._shards.table)
         self._await_makings()
 
     def start(self) -> None:
@@ -120,7 +127,7 @@ class RayBackend:
         Raises:
             AmagoRayError: a shard cannot write its directory.
         """
-        self._shards.begin()
+        self._warnings.extend(self._shards.begin())
         if self._is_resumed:
             self._warnings.extend(self._shards.take_over(self._hosts_before))
         self._shards.report()
@@ -134,10 +141,12 @@ class RayBackend:
         """
         if self._patience.is_ending:
             timeout_s = 0.0
+        timeout_s = min(timeout_s, self._shards.next_due_s())
         self._look(timeout_s if self._stopping else min(timeout_s, self._supervisor.next_due_s()))
         if not self._stopping:
             self._supervisor.start_due()
         collected = self._collect()
+        self._warnings.extend(self._shards.settle({} if collected is None else collected.shards))
         self._supervise({} if collected is None else collected.pulses)
         self._begin_evaluations()
         report = Report(self._counters, evaluations=self._results, warnings=self._warnings)
@@ -167,9 +176,12 @@ class RayBackend:
         timeout_s = _LAST_CAPTURE_TIMEOUT_S if self._stopping else _ANSWER_TIMEOUT_S
         learner_steps, files = self._learners.capture(self._patience.s(timeout_s, share=1 / 2), anew=self._stopping)
         counters = Counters(self._counters.env_steps, learner_steps, self._counters.episodes)
-        return Capture(
-            counters, files, {"shard_hosts": self._shards.hosts, "totals": Ledger(self._control.ledger).totals()}
-        )
+        state = {
+            "shard_hosts": {str(number): host for number, host in self._shards.table.hosts.items()},
+            "shard_table": self._shards.state(),
+            "totals": Ledger(self._control.ledger).totals(),
+        }
+        return Capture(counters, files, state)
 
     def finish(self) -> None:
         """Tell env runners and learner to stop; finished episodes are handed over, the last weights broadcast.
@@ -181,7 +193,8 @@ class RayBackend:
         self._control.handle.stop.remote()
         deadline_s = time.monotonic() + _STOP_TIMEOUT_S
         while self._supervisor.running and not self._patience.is_ending and time.monotonic() < deadline_s:
-            self._look(deadline_s - time.monotonic())
+            self._look(min(deadline_s - time.monotonic(), self._shards.next_due_s()))
+            self._warnings.extend(self._shards.settle({}))
         for name in self._supervisor.names:
             self._warnings.append(f"the {name} did not end within {_STOP_TIMEOUT_S:g} s")
 
@@ -234,17 +247,19 @@ class RayBackend:
                 self._results.extend([] if result is None else [result])
                 self._warnings.extend([] if warning is None else [warning])
             elif reference in self._shards.watches:
-                warning = self._shards.answer(reference)
-                self._warnings.extend([] if warning is None else [warning])
-            else:
+                self._warnings.extend(self._shards.answer(reference))
+            elif reference in self._control.watches:
                 self._answer_control()
+        self._warnings.extend(self._shards.start_due())
 
     def _await_makings(self) -> None:
         """Wait until all actors have been made; those that cannot be are tried a few times."""
         while True:
             self._look(0.0)
             self._supervisor.start_due()
-            running, due_s = self._supervisor.running, self._supervisor.next_due_s()
+            self._warnings.extend(self._shards.settle({}))
+            running = self._supervisor.running
+            due_s = min(self._supervisor.next_due_s(), self._shards.next_due_s())
             unmade = {
                 name: each.made
                 for name, each in zip(self._supervisor.names, running.values(), strict=True)
@@ -259,7 +274,7 @@ class RayBackend:
                 _log.warning("still waiting until the cluster has made: %s", ", ".join(unmade))
 
     def _answer_control(self) -> None:
-        warning = self._control.answer(stopping=self._stopping, relays=self._relays.handles)
+        warning = self._control.answer(stopping=self._stopping, relays=self._relays.handles, table=self._shards.table)
         if warning is not None:
             self._warnings.append(warning)
             self._shards.report()
@@ -283,8 +298,7 @@ class RayBackend:
                 self._warnings.append(f"the {alarm.name} {alarm.text}")
                 if alarm.must_kill:
                     self._num_kills += 1
-                    # Ray starts a shard again by itself.
-                    self._actors.kill(alarm.name.replace(" ", "_"), for_good=not alarm.name.startswith("replay shard"))
+                    self._actors.kill(alarm.name.replace(" ", "_"), for_good=True)
         if pending := self._pulses.newly_pending():
             self._warnings.append(f"still waiting until the cluster has made: {', '.join(pending)}")
 
@@ -305,6 +319,9 @@ class RayBackend:
             **self._supervisor.lost,
         }
         return {name: float(count) for name, count in counts.items()}
+
+    def _shard_nodes(self) -> Sequence[Node]:
+        return nodes_for("replay_shard", self._config, alive_nodes())
 
     def _start_evaluator(self) -> tuple[Any, Any]:
         evaluator = self._actors.start_evaluator(self._control.handle)

@@ -37,6 +37,7 @@ from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.ray_metrics import RayMetrics
 from amago_ray.runtime.routes import Routes
 from amago_ray.runtime.runner_ledger import News, RunnerTotals
+from amago_ray.runtime.shard_table import ShardTable
 from amago_ray.runtime.step_quota import StepQuota
 from amago_ray.runtime.untold import Untold
 from amago_ray.runtime.weight_board import WeightBoard
@@ -100,7 +101,7 @@ class ControlActor:
         self._quota = StepQuota(config.stop.env_steps, step_size=config.rollout.num_envs_per_env_runner)
         self._rng = np.random.default_rng()
         self._routes = Routes(config.cluster.relays_above)
-        self._table: Any = None
+        self._table: ShardTable | None = None
         self._early: dict[int, ShardBeat] = {}
         """The newest of each shard, before this actor was filled."""
         self._shards: dict[int, ShardReport] = {}
@@ -124,6 +125,7 @@ class ControlActor:
         self._stopping = state.stopping
         for node, relay in state.relays.items():
             await self.add_relay(node, [relay])
+        self._table = state.table or self._table
         self._collected = self._progress()
         self._collected_at = time.monotonic()
         self._filled.set()
@@ -160,10 +162,18 @@ class ControlActor:
             await self._changed.wait_for(lambda: self._board.version > NO_VERSION)
         return self._board.newest()
 
-    async def set_table(self, table: Any) -> None:
+    async def set_table(self, table: ShardTable) -> None:
         """Everyone whose shard table is older gets this one with the next answer."""
-        if table.version > self._table_version:
-            self._table = table
+        if table.version <= self._table_version:
+            return
+        before = {} if self._table is None else self._table.entries
+        for number, entry in table.entries.items():
+            if number in before and before[number].epoch not in (None, entry.epoch):
+                # What it had is left behind; the shard's next report is that of other files.
+                self._shards.pop(number, None)
+                self._governor.replace_shard(number)
+        self._table = table
+        await self._notify()
 
     async def add_relay(self, node: str, relay: Sequence[Any]) -> None:
         """A node has a relay, or another one: its handle, in a list."""
@@ -207,6 +217,9 @@ class ControlActor:
         if not self._filled.is_set():
             self._early[beat.shard] = beat
             return
+        if not self._is_current(beat):
+            # A shard that has opened its files is asked for its counts when the table says so.
+            return
         report = beat.report
         self._liveness.heard(f"replay_shard_{beat.shard}", time.monotonic())
         counts = {"duplicate_episodes": report.num_duplicates, "torn_bytes": report.torn_bytes}
@@ -234,11 +247,11 @@ class ControlActor:
         learners.
         """
         await self._filled.wait()
-        await self._wait(lambda: self._stopping or (num_batches > 0 and self._credit.is_there(first)))
+        await self._wait(lambda: self._stopping or (num_batches > 0 and self._may_train(first)))
         table = self._table if self._table_version > table_version else None
         if self._stopping:
             return Reserved(stop=True, table=table)
-        num_reserved = self._credit.reserve(first, num_batches, transitions)
+        num_reserved = self._credit.reserve(first, num_batches, transitions) if self._may_train(first) else 0
         return Reserved(shards=self._draw(num_reserved), table=table)
 
     async def beat_learner(self, beat: LearnerBeat) -> None:
@@ -305,6 +318,7 @@ class ControlActor:
             stop_requested=self._stop_requested,
             crowded=self._routes.crowded(now),
             pulses=self._pulses,
+            shards=dict(self._shards),
         )
         self._publish({**metrics, "env_steps": report.env_steps, "learner_steps": report.learner_steps})
         self._collected, self._collected_at = self._progress(), now
@@ -347,7 +361,8 @@ class ControlActor:
             return {}
         # Counts that a shard begins anew with its process are those of all its processes.
         sums = {f"replay/{name}": float(total) for name, total in self._ledger.sums("replay_shard").items()}
-        return {**replay_metrics(list(self._shards.values()), self._config.replay), **sums}
+        left_behind = [] if self._table is None else [each.counts for each in self._table.left_behind]
+        return {**replay_metrics(list(self._shards.values()), self._config.replay, left_behind), **sums}
 
     def _take_failures(self, beats: RunnerBeats) -> None:
         """Tell of each kind of failure once, whoever has it."""
@@ -374,7 +389,25 @@ class ControlActor:
         """A shard for each batch, in proportion to their newest reported sizes."""
         if not num_batches:
             return ()
-        return draw_shards(self._shards, self._config.replay.sampling, num_batches, self._rng)
+        return draw_shards(self._open_shards(), self._config.replay.sampling, num_batches, self._rng)
+
+    def _open_shards(self) -> Mapping[int, ShardReport]:
+        """The newest reports of those that can be asked now."""
+        table = self._table
+        return {
+            number: report for number, report in self._shards.items() if table is None or table.entries[number].is_open
+        }
+
+    def _may_train(self, first: BatchNumber | None) -> bool:
+        is_stored = any(report.stored_transitions for report in self._open_shards().values())
+        return is_stored and self._credit.is_there(first)
+
+    def _is_current(self, beat: ShardBeat) -> bool:
+        """Whether a shard's beat is of the process that the table names, about files that it knows."""
+        if self._table is None:
+            return True
+        entry = self._table.entries[beat.shard]
+        return entry.is_open and entry.incarnation == beat.incarnation
 
     @property
     def _table_version(self) -> int:

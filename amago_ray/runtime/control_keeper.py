@@ -15,6 +15,7 @@ from amago_ray.runtime.ledger import LedgerState
 from amago_ray.runtime.messages import ControlReport, ControlState
 from amago_ray.runtime.patience import Patience
 from amago_ray.runtime.run_actors import RunActors
+from amago_ray.runtime.shard_table import ShardTable
 
 _FILL_TIMEOUT_S = 10.0
 # Time between two looks that counts at most: where the driver itself was held up, nobody else was silent for it.
@@ -66,7 +67,7 @@ class ControlKeeper:
         """References that are ready when there is news, for `answer`."""
         return [] if self._watch is None else [self._watch]
 
-    def answer(self, *, stopping: bool, relays: Mapping[str, Any]) -> str | None:
+    def answer(self, *, stopping: bool, relays: Mapping[str, Any], table: ShardTable) -> str | None:
         """There is news: `collect` tells more. A warning where the actor was started again; it is filled now.
 
         Raises:
@@ -75,7 +76,7 @@ class ControlKeeper:
         end = ending(self._watch)
         if end.kind != "returned":
             raise end.failure(f"the {_NAME} cannot be made")
-        warning = self._fill(ControlState(self.ledger, stopping, relays)) if end.value else None
+        warning = self._fill(ControlState(self.ledger, stopping, relays, table)) if end.value else None
         self.watch()
         return warning
 

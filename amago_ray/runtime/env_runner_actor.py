@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -18,6 +18,7 @@ from amago_ray.runtime.messages import MOST_EPISODES, RunnerBeat, RunnerOrders
 from amago_ray.runtime.packed_stats import pack
 from amago_ray.runtime.pulse import LOST_EPISODES, PulseThread, start_pulses
 from amago_ray.runtime.runner_ledger import RunnerTotals
+from amago_ray.runtime.shard_table import ShardTable
 
 # Seconds between beats, unless the control actor wants fewer; each brings new orders and weights.
 _BEAT_INTERVAL_S = 0.1
@@ -39,7 +40,7 @@ class EnvRunnerActor:
         runner: int,
         incarnation: int,
         control: Any,
-        shards: Sequence[Any],
+        table: ShardTable,
         *,
         begin_pulses: Callable[..., PulseThread] = start_pulses,
     ) -> None:
@@ -48,7 +49,7 @@ class EnvRunnerActor:
         self._run_id, self._number, self._incarnation = run_id, runner, incarnation
         self._link = ControlLink(control)
         self._sender = EpisodeSender(
-            shards,
+            table,
             first_shard=runner,
             episodes_per_add=config.rollout.episodes_per_add,
             max_unacknowledged_adds=config.rollout.max_unacknowledged_adds,
@@ -94,11 +95,14 @@ class EnvRunnerActor:
                     break
                 self._step()
             # Who has used up its env steps asks for more at once.
-            after_s = 0.0 if may_act and not self._may_step(orders) else _BEAT_INTERVAL_S
+            after_s = 0.0 if may_act and not self._has_steps(orders) else _BEAT_INTERVAL_S
             if self._link.is_due(after_s):
                 self._sender.send(force=True)
                 self._link.beat(self._news())
-            if not self._may_step(orders):
+            if self._sender.is_full:
+                self._sender.wait(_BEAT_INTERVAL_S)
+                self._sender.send()
+            elif not self._may_step(orders):
                 began = time.monotonic()
                 self._link.rest(after_s)
                 if orders is not None and not may_act:
@@ -106,7 +110,7 @@ class EnvRunnerActor:
             if (newer := self._link.orders()) is not None:
                 orders = newer
                 self._apply(newer)
-        self._sender.finish()
+        self._hand_over()
         self._link.finish(self._news())
         self._runner.close()
 
@@ -118,7 +122,10 @@ class EnvRunnerActor:
         return dict(zip(LOST_EPISODES, (self._num_running, self._sender.num_unacknowledged), strict=True))
 
     def _may_step(self, orders: RunnerOrders | None) -> bool:
-        if orders is None or not orders.may_act:
+        return orders is not None and orders.may_act and self._has_steps(orders) and not self._sender.is_full
+
+    def _has_steps(self, orders: RunnerOrders | None) -> bool:
+        if orders is None:
             return False
         return orders.allowed_env_steps is None or self._runner.env_steps < orders.allowed_env_steps
 
@@ -136,10 +143,22 @@ class EnvRunnerActor:
             self._num_beaten = max(self._num_beaten - num_over, 0)
         self._sender.send()
 
+    def _hand_over(self) -> None:
+        """Wait until all episodes are stored; beats still tell of shards that are replaced."""
+        while not self._sender.is_done:
+            self._sender.send(force=True)
+            self._sender.wait(_BEAT_INTERVAL_S)
+            if self._link.is_due(_BEAT_INTERVAL_S):
+                self._link.beat(self._news())
+            if (newer := self._link.orders()) is not None:
+                self._apply(newer)
+
     def _apply(self, orders: RunnerOrders) -> None:
         del self._stats[: self._num_beaten]
         self._num_beaten = 0
         self._runner.global_env_steps = orders.global_env_steps
+        if orders.table is not None:
+            self._sender.update(orders.table)
         if orders.weights:
             began = time.monotonic()
             self._take_weights(orders.weights[0])
@@ -176,5 +195,6 @@ class EnvRunnerActor:
             ),
             failures=list(runner.failures),
             episodes=list(self._stats),
+            table_version=self._sender.table_version,
             node=self._node,
         )

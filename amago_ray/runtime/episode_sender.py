@@ -3,51 +3,82 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from amago_ray.data.arrow_codec import encode_episodes
 from amago_ray.data.episode import Episode
-from amago_ray.runtime.actors import get
+from amago_ray.errors import ReplacedError
+from amago_ray.runtime.actors import is_unavailable, outcome, wait_any
+from amago_ray.runtime.endings import Ending
+from amago_ray.runtime.shard_table import ShardTable
 
-_RESTART_PAUSE_S = 0.5
+_UNAVAILABLE_PAUSE_S = 0.5
 
 
 @dataclass
 class _Add:
-    """A group of episodes that its shard has not acknowledged yet."""
+    """A group of episodes that its shard has not acknowledged yet.
 
-    reference: Any
+    reference: of the call; None where it failed. incarnation: of the process that was called. again_at_s: when to call
+    it again; infinite where only another one can help.
+    """
+
     shard: int
     group: bytes
     num_episodes: int
+    incarnation: int = -1
+    reference: Any = None
+    again_at_s: float = 0.0
 
 
 class EpisodeSender:
     """Groups episodes and adds each group to the next shard in turn; a bounded number of groups is unacknowledged.
 
-    A group whose shard is being restarted goes to the same shard again, which knows what it has already.
+    A group stays with its shard, which knows what it has already: where the shard's process is replaced, it goes to the
+    next one as soon as the shard table names it.
     """
 
     def __init__(
-        self, shards: Sequence[Any], *, first_shard: int, episodes_per_add: int, max_unacknowledged_adds: int
+        self,
+        table: ShardTable,
+        *,
+        first_shard: int,
+        episodes_per_add: int,
+        max_unacknowledged_adds: int,
+        clock: Callable[[], float] = time.monotonic,
+        outcome: Callable[[Any], Ending | None] = outcome,
     ) -> None:
-        """shards: their actors by number."""
-        self._shards = shards
-        self._next_shard = first_shard % len(shards)
+        """table: the shards. clock: seconds that never go back. outcome: of a call, None while it is under way."""
+        self._table = table
+        self._next_shard = first_shard % len(table.entries)
         self._episodes_per_add = episodes_per_add
         self._max_unacknowledged_adds = max_unacknowledged_adds
+        self._clock = clock
+        self._outcome = outcome
         self._waiting: list[Episode] = []
-        self._adds: deque[_Add] = deque()
+        self._adds: list[_Add] = []
         self._num_put = 0
         self.num_stored = 0
         """Episodes acknowledged."""
         self.time_s = 0.0
         """Spent on encoding, handing over and waiting for acknowledgements."""
+
+    @property
+    def table_version(self) -> int:
+        """Of the shard table in use."""
+        return self._table.version
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a group waits that cannot be handed over before another one is acknowledged: no more should come."""
+        return len(self._waiting) >= self._episodes_per_add and not self._has_room
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all episodes are acknowledged."""
+        return not self._waiting and not self._adds
 
     def put(self, episodes: Sequence[Episode]) -> None:
         """Take in finished episodes, to be sent."""
@@ -59,43 +90,73 @@ class EpisodeSender:
         """Episodes taken in and not stored yet."""
         return self._num_put - self.num_stored
 
-    def send(self, *, force: bool = False) -> bool:
-        """Hand over what waits in full groups, an incomplete one only if forced; whether there were any.
+    def update(self, table: ShardTable) -> None:
+        """Take a newer shard table: what a process that is no longer has not acknowledged goes to its successor."""
+        self._settle()
+        self._table = table
+        for add in self._adds:
+            if table.entries[add.shard].incarnation != add.incarnation:
+                self._call(add)
+
+    def send(self, *, force: bool = False) -> None:
+        """Hand over what waits in full groups, an incomplete one only if forced, while there is room for them.
 
         Raises:
-            ray.exceptions.RayError: a shard is gone for good, or cannot store a group.
+            DataError: a shard cannot store a group.
         """
-        began = time.monotonic()
-        size, before = self._episodes_per_add, len(self._waiting)
-        while len(self._waiting) >= size or (force and self._waiting):
-            group, num_episodes = encode_episodes(self._waiting[:size]), len(self._waiting[:size])
+        size = self._episodes_per_add
+        if not force and len(self._waiting) < size:
+            return
+        began_s = self._clock()
+        self._settle()
+        while self._has_room and (len(self._waiting) >= size or (force and self._waiting)):
+            episodes = self._waiting[:size]
             del self._waiting[:size]
-            shard = self._next_shard
-            self._next_shard = (shard + 1) % len(self._shards)
-            self._adds.append(_Add(self._shards[shard].add.remote(group), shard, group, num_episodes))
-            while len(self._adds) > self._max_unacknowledged_adds:
-                self._await_oldest()
-        self.time_s += time.monotonic() - began
-        return len(self._waiting) < before
+            add = _Add(self._next_shard, encode_episodes(episodes), len(episodes))
+            self._next_shard = (self._next_shard + 1) % len(self._table.entries)
+            self._adds.append(add)
+            self._call(add)
+        self.time_s += self._clock() - began_s
 
-    def finish(self) -> None:
-        """Hand over all that waits, until everything is acknowledged.
+    def wait(self, timeout_s: float) -> None:
+        """Wait until a group is acknowledged, or a while.
 
         Raises:
-            ray.exceptions.RayError: a shard is gone for good, or cannot store a group.
+            DataError: a shard cannot store a group.
         """
-        self.send(force=True)
-        while self._adds:
-            self._await_oldest()
+        began_s = self._clock()
+        if under_way := [add.reference for add in self._adds if add.reference is not None]:
+            wait_any(under_way, timeout_s)
+        elif self._adds:
+            time.sleep(timeout_s)
+        self._settle()
+        self.time_s += self._clock() - began_s
 
-    def _await_oldest(self) -> None:
-        add = self._adds.popleft()
-        while True:
-            try:
-                get(add.reference)
-            except ray.exceptions.ActorUnavailableError:
-                time.sleep(_RESTART_PAUSE_S)
-                add.reference = self._shards[add.shard].add.remote(add.group)
-            else:
-                self.num_stored += add.num_episodes
-                return
+    @property
+    def _has_room(self) -> bool:
+        return len(self._adds) < self._max_unacknowledged_adds
+
+    def _call(self, add: _Add) -> None:
+        entry = self._table.entries[add.shard]
+        add.incarnation, add.reference = entry.incarnation, entry.actor.add.remote(add.group)
+
+    def _settle(self) -> None:
+        """Count what is acknowledged by now, and call those again that may answer this time."""
+        self._adds = [add for add in self._adds if not self._is_stored(add)]
+
+    def _is_stored(self, add: _Add) -> bool:
+        if add.reference is None:
+            if self._clock() >= add.again_at_s:
+                self._call(add)
+            return False
+        end = self._outcome(add.reference)
+        if end is None:
+            return False
+        if end.kind == "returned":
+            self.num_stored += add.num_episodes
+            return True
+        if end.error is not None and end.kind == "raised" and not isinstance(end.error, ReplacedError):
+            raise end.error
+        add.reference = None
+        add.again_at_s = self._clock() + _UNAVAILABLE_PAUSE_S if is_unavailable(end.error) else float("inf")
+        return False

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -15,11 +15,12 @@ from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
 from amago_ray.learning.process import prepare_process
-from amago_ray.runtime.actors import ASIDE, get
+from amago_ray.runtime.actors import ASIDE, get, is_gone
 from amago_ray.runtime.credit import BatchNumber
 from amago_ray.runtime.endings import LostPeerError
 from amago_ray.runtime.messages import LearnerBeat, learner_name
 from amago_ray.runtime.pulse import start_pulses
+from amago_ray.runtime.shard_table import ShardTable
 
 _RESTART_PAUSE_S = 0.1
 _TURN_S = 1.0
@@ -44,7 +45,7 @@ class LearnerActor:
         spec: EnvSpec,
         incarnation: int,
         control: Any,
-        shards: Sequence[Any],
+        table: ShardTable,
         files: Mapping[str, bytes] | None,
         rank: int = 0,
     ) -> None:
@@ -54,7 +55,7 @@ class LearnerActor:
         self._rendezvous: Any = None
         self._config = config
         self._control = control
-        self._shards = shards
+        self._table = table
         self._spec = spec
         self._incarnation = incarnation
         self._files = files
@@ -203,7 +204,9 @@ class LearnerActor:
             self._batch = get(reference, max(deadline_s - requested, 0.0))
         except ray.exceptions.GetTimeoutError:
             pass
-        except ray.exceptions.RayActorError:
+        except ray.exceptions.RayError as error:
+            if not is_gone(error):
+                raise
             # The shard died with the request: give its credit back, the next request draws anew.
             with self._request_lock:
                 self._num_requested -= 1
@@ -281,14 +284,17 @@ class LearnerActor:
             with self._request_lock:
                 first = BatchNumber(self._incarnation, self._num_requested)
             several = {"first": first} if self._config.learner.num_learners > 1 else {}
-            reserved = get(self._control.reserve.remote(estimate, self._num_wanted(), **several))
+            version = self._table.version
+            reserved = get(self._control.reserve.remote(estimate, self._num_wanted(), version, **several))
             if reserved.stop:
                 return None
+            if reserved.table is not None:
+                self._table = reserved.table
             self._credits.extend((shard, estimate) for shard in reserved.shards)
         shard, estimate = self._credits.popleft()
         with self._request_lock:
             self._num_requested += 1
-        return self._shards[shard].sample.remote(self._config.learner.batch_size), estimate
+        return self._table.entries[shard].actor.sample.remote(self._config.learner.batch_size), estimate
 
     def _num_wanted(self) -> int:
         """Batches to reserve credit for: not more than the run's last update needs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from amago_ray.runtime.actors import get, wait_any
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.messages import learner_name
 from amago_ray.runtime.run_actors import RunActors
+from amago_ray.runtime.shard_table import ShardTable
 from amago_ray.runtime.supervisor import Started, Supervisor
 from amago_ray.training.ports import CaptureError
 
@@ -36,10 +37,10 @@ class Learners:
         self._capture: Any = None
         """The answer of a capture that is under way."""
 
-    def start(self, control: Any, shards: Sequence[Any], num_gpus: float) -> None:
-        """Start the learners, and keep them running."""
+    def start(self, control: Any, table: Callable[[], ShardTable], num_gpus: float) -> None:
+        """Start the learners, and keep them running. table: the newest of the shards."""
         for rank in range(self._size):
-            claim = partial(self._claim, rank, control, shards, num_gpus)
+            claim = partial(self._claim, rank, control, table, num_gpus)
             self._supervisor.start(learner_name(rank, self._size), claim)
 
     def broadcast(self) -> None:
@@ -66,9 +67,9 @@ class Learners:
         self._files = files
         return learner_steps, files
 
-    def _claim(self, rank: int, control: Any, shards: Sequence[Any], num_gpus: float) -> Started:
+    def _claim(self, rank: int, control: Any, table: Callable[[], ShardTable], num_gpus: float) -> Started:
         if rank not in self._unclaimed:
-            handles = self._actors.start_learners(control, shards, self._files, num_gpus)
+            handles = self._actors.start_learners(control, table(), self._files, num_gpus)
             self._first, self._capture = handles[0], None
             meeting = [handles[0].open_rendezvous.remote()] if self._size > 1 else []
             self._unclaimed = {

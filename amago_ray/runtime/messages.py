@@ -16,6 +16,7 @@ from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.ledger import LedgerState, Totals
 from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.runner_ledger import RunnerTotals
+from amago_ray.runtime.shard_table import ShardTable
 from amago_ray.telemetry.bottleneck import Side
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class RunnerOrders:
     beat_in_s: float
     allowed_env_steps: int | None = None
     weights: Sequence[Any] = ()
-    table: Any = None
+    table: ShardTable | None = None
     relay: Sequence[Any] = ()
 
 
@@ -131,7 +132,7 @@ class OrdersOfRunners:
     version: PolicyVersion = NO_VERSION
     weights: Sequence[Any] = ()
     table_version: int = NO_TABLE
-    table: Any = None
+    table: ShardTable | None = None
     relay: Sequence[Any] = ()
 
     def of(self, row: int, beat: RunnerBeat) -> RunnerOrders:
@@ -180,7 +181,7 @@ class Reserved:
 
     stop: bool = False
     shards: Sequence[int] = ()
-    table: Any = None
+    table: ShardTable | None = None
 
 
 @dataclass(frozen=True)
@@ -200,13 +201,14 @@ class ControlState:
     stopping: bool = False
     relays: Mapping[str, Any] = field(default_factory=dict)
     """Their handles, by id of the node."""
+    table: ShardTable | None = None
 
 
 @dataclass(frozen=True)
 class ControlReport:
     """Everything that the control actor gathered since it was asked last.
 
-    pulses: the newest of each process that gave any.
+    pulses: the newest of each process that gave any. shards: the newest report of each.
     """
 
     ledger: LedgerState
@@ -221,3 +223,4 @@ class ControlReport:
     crowded: Sequence[str] = ()
     """Ids of nodes that need a relay, or another one."""
     pulses: Mapping[str, Pulse] = field(default_factory=dict)
+    shards: Mapping[int, ShardReport] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,12 +38,11 @@ class Node:
 
 @dataclass(frozen=True)
 class ShardPlace:
-    """Where a replay shard lives; `epoch` grows when it is moved."""
+    """Where a replay shard is to live."""
 
     number: int
     host: str
     node_id: str
-    epoch: int = 0
 
 
 def alive_nodes() -> list[Node]:
@@ -81,18 +81,33 @@ def _shown(labels: Mapping[str, str]) -> str:
 
 
 def place_shards(
-    num_shards: int, nodes: Sequence[Node], *, spread: bool, before: Mapping[int, str]
+    num_shards: int,
+    nodes: Sequence[Node],
+    *,
+    spread: bool,
+    before: Mapping[int, str],
+    num_cpus: float = 0.0,
 ) -> list[ShardPlace]:
-    """The shard table: each shard on the host where it was `before`, if that is up; new ones in turn over the nodes.
+    """Where to start the shards: each on the host where its files were `before`, if that is up; others in turn.
 
-    spread: False puts new shards on the first node.
+    spread: False puts those on the first node. num_cpus: what each reserves; where there is no room is none put, if
+    there is room elsewhere.
     """
-    table = []
+    shards_on: Counter[str] = Counter()
+    places = []
     for number in range(num_shards):
-        candidates = [node for node in nodes if node.host == before.get(number)] or (nodes if spread else nodes[:1])
-        node = candidates[number % len(candidates)]
-        table.append(ShardPlace(number, node.host, node.node_id))
-    return table
+        at_home = [node for node in nodes if node.host == before.get(number)]
+        node = roomiest(at_home or (nodes if spread else nodes[:1]), shards_on, num_cpus)
+        shards_on[node.node_id] += 1
+        places.append(ShardPlace(number, node.host, node.node_id))
+    return places
+
+
+def roomiest(nodes: Sequence[Node], shards_on: Mapping[str, int], num_cpus: float) -> Node:
+    """The first of the nodes with the fewest shards, by their ids, of those with room for one more if there are any."""
+    held = {node.node_id: shards_on.get(node.node_id, 0) for node in nodes}
+    fitting = [node for node in nodes if (held[node.node_id] + 1) * num_cpus <= node.num_cpus + _PRECISION]
+    return min(fitting or nodes, key=lambda node: held[node.node_id])
 
 
 def share_out(surplus: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -263,8 +278,3 @@ def _take_all(free: Sequence[_Free], number: int, num_cpus: float, num_gpus: flo
     for each in free:
         number -= each.count(num_cpus, num_gpus, number)
     return number == 0
-
-
-def shard_hosts(state: Mapping[str, Any]) -> dict[int, str]:
-    """Where the shards of a checkpoint's run were, from its `state`; empty where it does not say."""
-    return {int(number): str(host) for number, host in state.get("shard_hosts", {}).items()}

@@ -91,5 +91,11 @@ def ray_connection(config: Config) -> Iterator[None]:
 def _require_room(config: Config) -> None:
     nodes = alive_nodes()
     candidates = nodes_for("replay_shard", config, nodes)
-    shards = place_shards(config.replay.num_shards, candidates, spread=config.cluster.spread, before={})
+    shards = place_shards(
+        config.replay.num_shards,
+        candidates,
+        spread=config.cluster.spread,
+        before={},
+        num_cpus=config.replay.num_cpus_per_shard,
+    )
     require_room(config, nodes, shards)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -16,7 +16,7 @@ from amago_ray.replay.layout import shard_directory
 from amago_ray.replay.make import make_shard, surplus_shards
 from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import ReplayShard
-from amago_ray.runtime.actors import ASIDE, find_actor
+from amago_ray.runtime.actors import ASIDE
 from amago_ray.runtime.messages import ShardBeat
 from amago_ray.runtime.pulse import start_pulses
 
@@ -24,7 +24,8 @@ from amago_ray.runtime.pulse import start_pulses
 class ReplayShardActor:
     """A thin shell around `ReplayShard`. Its process never loads torch.
 
-    Restarted (on its own node), it reopens its directory: what was acknowledged is there.
+    One that takes the place of another, with a higher incarnation, opens the same directory where it is there: what was
+    acknowledged is in it.
     """
 
     def __init__(
@@ -35,17 +36,15 @@ class ReplayShardActor:
         claim: Claim,
         shard: int,
         incarnation: int,
-        control: str,
+        control: Any,
     ) -> None:
         self._config = config
         self._replay = Path(directory)
         self._claim = claim
         self._number = shard
         self._closed = threading.Event()
-        # Ray restarts an actor with the arguments it had: the time, on the same node, tells its incarnations apart.
-        self._incarnation = time.time_ns()
-        # Looked up by name: a handle among the arguments could not outlive its owner when this actor is restarted.
-        self._control = find_actor(control)
+        self._incarnation = incarnation
+        self._control = control
         self._pulses = start_pulses(config, f"replay shard {shard}", self._control)
         self._opened: ReplayShard | Exception
         try:
@@ -54,6 +53,14 @@ class ReplayShardActor:
             # Told to whoever asks: what a constructor raises, Ray prints.
             self._opened = error
         self._pulses.waits("waiting for requests")
+
+    def open(self) -> int:
+        """The epoch of the files that this shard goes on with.
+
+        Raises:
+            AmagoRayError: they cannot be opened.
+        """
+        return self._shard.epoch
 
     def begin(self) -> None:
         """Take over the directory, also where another run's files are to be overwritten."""
@@ -84,17 +91,10 @@ class ReplayShardActor:
         """Tell the control actor what is stored."""
         self._control.beat_shard.remote(ShardBeat(self._number, self._incarnation, self._shard.report()))
 
-    @ray.method(concurrency_group=ASIDE, max_task_retries=-1)
-    def watch(self, incarnation: int) -> int:
-        """Answers with this process's incarnation when it is another than that, or when the shard is closed.
-
-        Who calls this keeps waiting while the actor is started again, and is answered by the new process.
-        """
-        if isinstance(self._opened, Exception):
-            raise self._opened
-        if incarnation == self._incarnation:
-            self._closed.wait()
-        return self._incarnation
+    @ray.method(concurrency_group=ASIDE)
+    def watch(self) -> None:
+        """Returns when the shard is closed: who waits is told when its process ends before."""
+        self._closed.wait()
 
     @property
     def _shard(self) -> ReplayShard:

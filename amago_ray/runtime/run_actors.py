@@ -17,9 +17,10 @@ from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.evaluator_actor import EvaluatorActor
 from amago_ray.runtime.learner_actor import LearnerActor
 from amago_ray.runtime.messages import learner_name
-from amago_ray.runtime.placement import LearnerPlaces, ShardPlace, on_drivers_node, on_node
+from amago_ray.runtime.placement import LearnerPlaces, on_drivers_node, on_node
 from amago_ray.runtime.relay_actor import CALLS_UNDER_WAY, RelayActor
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
+from amago_ray.runtime.shard_table import ShardTable
 
 # Incarnations of a later session are above all of an earlier one's.
 _INCARNATIONS_PER_SESSION = 1_000_000
@@ -53,25 +54,26 @@ class RunActors:
             scheduling_strategy=on_drivers_node(),
         )
 
-    def start_shard(self, place: ShardPlace) -> Any:
-        """A replay shard, which Ray restarts on its node."""
-        return self._start(
-            f"replay_shard_{place.number}",
+    def start_shard(self, number: int, node_id: str, control: Any, num_cpus: float) -> tuple[int, Any]:
+        """A replay shard on a node, and its incarnation, which is new."""
+        incarnation = self._next_incarnation()
+        return incarnation, self._start(
+            f"replay_shard_{number}",
             ReplayShardActor,
             self._config,
             self._spec,
             self._replay_directory,
             self._claim,
-            place.number,
-            self._session_incarnation,
-            self._name("control"),
-            num_cpus=self._config.replay.num_cpus_per_shard,
-            max_restarts=-1,
-            scheduling_strategy=on_node(place.node_id),
+            number,
+            incarnation,
+            control,
+            incarnation=incarnation,
+            num_cpus=num_cpus,
+            scheduling_strategy=on_node(node_id),
             **WITH_ASIDE,
         )
 
-    def start_runner(self, number: int, control: Any, shards: Sequence[Any]) -> Any:
+    def start_runner(self, number: int, control: Any, table: ShardTable) -> Any:
         """An env runner of a new incarnation."""
         config = self._config.rollout
         incarnation = self._next_incarnation()
@@ -84,7 +86,7 @@ class RunActors:
             number,
             incarnation,
             control,
-            shards,
+            table,
             incarnation=incarnation,
             num_cpus=config.num_cpus_per_env_runner,
             num_gpus=config.num_gpus_per_env_runner,
@@ -109,7 +111,7 @@ class RunActors:
         )
 
     def start_learners(
-        self, control: Any, shards: Sequence[Any], files: Mapping[str, bytes] | None, num_gpus: float
+        self, control: Any, table: ShardTable, files: Mapping[str, bytes] | None, num_gpus: float
     ) -> Sequence[Any]:
         """Learners of one new incarnation, which go on from a checkpoint's files; those before them are ended."""
         num_learners = self._config.learner.num_learners
@@ -128,7 +130,7 @@ class RunActors:
                 self._spec,
                 incarnation,
                 control,
-                shards,
+                table,
                 files,
                 rank,
                 incarnation=incarnation,

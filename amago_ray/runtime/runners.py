@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from amago_ray.runtime.run_actors import RunActors
+from amago_ray.runtime.shard_table import ShardTable
 from amago_ray.runtime.supervisor import Started, Supervisor
 
 
@@ -17,11 +18,11 @@ class Runners:
         self._actors = actors
         self._supervisor = supervisor
 
-    def start(self, num_runners: int, control: Any, shards: Sequence[Any]) -> None:
-        """Start so many, and keep them running."""
+    def start(self, num_runners: int, control: Any, table: Callable[[], ShardTable]) -> None:
+        """Start so many, and keep them running. table: the newest of the shards."""
         for number in range(num_runners):
-            self._supervisor.start(f"env runner {number}", partial(self._start, number, control, shards))
+            self._supervisor.start(f"env runner {number}", partial(self._start, number, control, table))
 
-    def _start(self, number: int, control: Any, shards: Sequence[Any]) -> Started:
-        runner = self._actors.start_runner(number, control, shards)
+    def _start(self, number: int, control: Any, table: Callable[[], ShardTable]) -> Started:
+        runner = self._actors.start_runner(number, control, table())
         return Started(runner.make.remote(), runner.run.remote())

@@ -26,6 +26,8 @@ class Governor:
         self._totals: dict[int, int] = {}
         self._incarnations: dict[int, int] = {}
         self._stored: dict[int, int] = {}
+        self._inserted_elsewhere = 0
+        """Into files that shards go on with no longer."""
         self._base = 0
         self._trained = 0
         self._reserved = 0
@@ -34,7 +36,11 @@ class Governor:
     @property
     def inserted(self) -> int:
         """Transitions inserted since the last rebase."""
-        return sum(self._totals.values()) - self._base
+        return self._ever_inserted - self._base
+
+    @property
+    def _ever_inserted(self) -> int:
+        return sum(self._totals.values()) + self._inserted_elsewhere
 
     def metrics(self) -> dict[str, float]:
         """`replay/samples_per_insert`, the ratio since the last rebase; nothing before the first insert."""
@@ -61,6 +67,11 @@ class Governor:
         self._totals[shard] = inserted_total
         self._stored[shard] = stored_transitions
         return True
+
+    def replace_shard(self, shard: int) -> None:
+        """A shard goes on with other files: what was inserted stays counted, and its next report brings nothing new."""
+        self._inserted_elsewhere += self._totals.pop(shard, 0)
+        self._stored.pop(shard, None)
 
     def may_train(self) -> bool:
         """Whether a learner may reserve another batch."""
@@ -96,11 +107,11 @@ class Governor:
     @property
     def _is_filled(self) -> bool:
         """Whether `min_timesteps` came in; what was evicted counts, as a replay that evicts holds all it ever can."""
-        return sum(self._stored.values()) > 0 and sum(self._totals.values()) >= self._min_timesteps
+        return sum(self._stored.values()) > 0 and self._ever_inserted >= self._min_timesteps
 
     def rebase(self) -> None:
         """Forget past imbalance (after a resume or a lost learner), so that neither side bursts to make up for it."""
-        self._base = sum(self._totals.values())
+        self._base = self._ever_inserted
         self._trained = 0
         self._reserved = 0
 

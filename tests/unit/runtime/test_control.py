@@ -14,13 +14,14 @@ from amago_ray.config.load import load_config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.snapshot import Snapshot
-from amago_ray.replay.reports import ShardReport
+from amago_ray.replay.reports import ShardCounts, ShardReport
 from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.credit import BatchNumber
 from amago_ray.runtime.ledger import LedgerState
 from amago_ray.runtime.messages import NO_VERSION, ControlState, LearnerBeat, NotYet, RunnerBeat, ShardBeat, gather
 from amago_ray.runtime.packed_stats import pack
 from amago_ray.runtime.runner_ledger import RunnerTotals
+from amago_ray.runtime.shard_table import ShardTable
 
 BASE = LedgerState({"env_runner": {"env_steps": 1000, "episodes": 20}}, learner=PolicyVersion(-1, 10))
 
@@ -250,6 +251,57 @@ def test_a_late_report_of_a_shards_former_incarnation_changes_nothing() -> None:
     run(scene())
 
 
+def test_a_shard_counts_when_the_table_knows_its_files_and_is_asked_while_they_are_open() -> None:
+    async def scene() -> None:
+        control = await filled(config("replay.samples_per_insert=null"))
+        starting = ShardTable().started(0, "host", "node", 1, None)
+        await control.set_table(starting)
+        await control.beat_shard(shard_beat(0, 100, incarnation=1))
+        assert "replay/timesteps" not in (await control.collect()).metrics
+        opened = starting.opened(0, 1, None)
+        await control.set_table(opened)
+        await control.beat_shard(shard_beat(0, 90, incarnation=0))
+        await control.beat_shard(shard_beat(0, 100, incarnation=1))
+        assert (await control.collect()).metrics["replay/timesteps"] == 100
+        assert (await control.reserve(10, 1)).shards == [0]
+        again = opened.started(0, "host", "node", 2, None)
+        await control.set_table(again)
+        assert not (await control.reserve(10, 1)).shards, "it is being started"
+        assert (await control.collect()).shards[0].stored_transitions == 100, "its last word"
+        await control.set_table(again.opened(0, 1, None))
+        assert (await control.reserve(10, 1)).shards == [0]
+
+    run(scene())
+
+
+def test_what_was_lost_with_a_node_stays_counted() -> None:
+    async def scene() -> None:
+        control = await filled(config("replay.num_shards=2"))
+        table = ShardTable()
+        for shard in range(2):
+            table = table.started(shard, f"host_{shard}", "node", shard, None).opened(shard, shard, None)
+        await control.set_table(table)
+        beats = [shard_beat(shard, 100, 60, shard, inserted_episodes=10, stored_episodes=6) for shard in range(2)]
+        for beat in beats:
+            await control.beat_shard(beat)
+        before = (await control.collect()).metrics
+        assert before["replay/lost_with_nodes_episodes"] == 0
+        table = table.started(1, "host_0", "other", 5, None)
+        await control.set_table(table)
+        assert (await control.collect()).metrics["replay/inserted_timesteps"] == 200
+        lost = ShardCounts.of(beats[1].report)
+        await control.set_table(table.opened(1, 5, lost))
+        await control.beat_shard(shard_beat(1, 80, 60, incarnation=1, inserted_episodes=8, stored_episodes=6))
+        assert "replay/timesteps" not in (await control.collect()).metrics, "until the new one has reported"
+        await control.beat_shard(shard_beat(1, 20, incarnation=5, inserted_episodes=2, stored_episodes=2))
+        after = (await control.collect()).metrics
+        assert after["replay/inserted_timesteps"] == 220
+        assert after["replay/timesteps"] == 80
+        assert (after["replay/lost_with_nodes_episodes"], after["replay/lost_with_nodes_transitions"]) == (6, 60)
+
+    run(scene())
+
+
 def test_a_runner_stuck_on_old_weights_raises_an_alarm() -> None:
     async def scene() -> None:
         control = await filled(config("rollout.stuck_policy_alarm_s=0.01"))
@@ -384,15 +436,11 @@ def test_several_batches_are_reserved_at_once_as_far_as_there_is_credit() -> Non
     run(scene())
 
 
-class Table:
-    version = 3
-
-
 def test_who_knows_an_older_shard_table_gets_the_newest() -> None:
     async def scene() -> None:
         control = await filled(config("replay.samples_per_insert=null"))
         assert (await control.beat_runner(runner_beat())).table is None
-        table = Table()
+        table = ShardTable(3)
         await control.set_table(table)
         assert (await control.beat_runner(runner_beat(table_version=2))).table is table
         assert (await control.beat_runner(runner_beat(table_version=3))).table is None

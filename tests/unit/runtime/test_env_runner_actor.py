@@ -8,6 +8,7 @@ from amago_ray.acting import env_runner
 from amago_ray.envs.make import make_spec
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.pulse import PulseThread
+from amago_ray.runtime.shard_table import ShardEntry, ShardTable
 
 
 def quiet_pulses(config, name, control, **options):
@@ -21,6 +22,6 @@ def test_a_runner_with_a_share_of_a_gpu_acts_there(tmp_path, monkeypatch, num_gp
     made = []
     monkeypatch.setattr(env_runner, "make_env_runner", lambda *args, **options: made.append(options["device"]))
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    spec = make_spec(config.envs)
-    EnvRunnerActor(config, spec, 7, 0, 0, control=None, shards=[None], begin_pulses=quiet_pulses).make()
+    spec, table = make_spec(config.envs), ShardTable(entries={0: ShardEntry(0)})
+    EnvRunnerActor(config, spec, 7, 0, 0, control=None, table=table, begin_pulses=quiet_pulses).make()
     assert made == [device]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from amago_ray.config.supervision import SupervisionConfig
@@ -10,6 +10,7 @@ from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import Ending, LostPeerError
 from amago_ray.runtime.learners import Learners
 from amago_ray.runtime.pulse_watch import PulseWatch
+from amago_ray.runtime.shard_table import ShardTable
 from amago_ray.runtime.supervisor import Supervisor
 
 DIED = Ending("died", error=TrainingError("killed"))
@@ -38,7 +39,7 @@ class Actors:
         self.num_starts = 0
 
     def start_learners(
-        self, control: Any, shards: Sequence[Any], files: Mapping[str, bytes] | None, num_gpus: float
+        self, control: Any, table: ShardTable, files: Mapping[str, bytes] | None, num_gpus: float
     ) -> list[Handle]:
         self.num_starts += 1
         return [Handle(f"{rank}:{self.num_starts}") for rank in range(self._size)]
@@ -49,7 +50,7 @@ class Scene:
         self.actors = Actors(num_learners)
         self.now_s = 0.0
         self.supervisor = Supervisor(lambda: self.now_s, PulseWatch(SupervisionConfig(), 5.0, lambda: self.now_s))
-        Learners(self.actors, self.supervisor, num_learners, None).start(None, [], 0.0)
+        Learners(self.actors, self.supervisor, num_learners, None).start(None, ShardTable, 0.0)
 
     @property
     def running(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from amago_ray.config.load import load_config
 from amago_ray.errors import TrainingError
-from amago_ray.runtime.placement import Node, nodes_for, place_shards, require_room, share_out
+from amago_ray.runtime.placement import Node, nodes_for, place_shards, require_room, roomiest, share_out
 
 A, B, C = (Node(letter, f"host_{letter}", num_cpus=4) for letter in "abc")
 
@@ -30,6 +30,23 @@ def test_nodes_of_one_host_share_its_shards() -> None:
     nodes = [Node("a", "host", num_cpus=4), Node("b", "host", num_cpus=4)]
     for before in ({}, {0: "host", 1: "host"}):
         assert [place.node_id for place in place_shards(2, nodes, spread=True, before=before)] == ["a", "b"]
+
+
+def test_a_node_without_room_for_a_shard_gets_none_unless_no_node_has() -> None:
+    head = Node("head", "host_head", num_cpus=0)
+    places = place_shards(3, [head, A, B], spread=True, before={}, num_cpus=0.5)
+    assert [place.node_id for place in places] == ["a", "b", "a"]
+    assert [place.node_id for place in place_shards(1, [head], spread=True, before={}, num_cpus=0.5)] == ["head"]
+    # At home it goes without.
+    at_home = place_shards(1, [head, A], spread=True, before={0: "host_head"}, num_cpus=0.5)
+    assert [place.node_id for place in at_home] == ["head"]
+
+
+def test_a_shard_that_moves_goes_where_the_fewest_are() -> None:
+    assert roomiest([A, B, C], {"a": 2, "b": 1, "c": 1}, 0.0) is B
+    assert roomiest([A, B], {"b": 1}, 0.0) is A
+    assert roomiest([A, B], {"a": 7, "b": 8}, 0.5) is A, "one more fits"
+    assert roomiest([A, B], {"a": 8, "b": 9}, 0.5) is A, "nobody has room: the fewest"
 
 
 def test_shards_stay_with_their_hosts_whatever_the_order_of_the_nodes() -> None:

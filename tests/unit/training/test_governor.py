@@ -92,6 +92,25 @@ def test_a_dead_shard_that_comes_back_empty_keeps_what_it_had_inserted() -> None
     assert governor.may_train(), "what it collects anew earns credit"
 
 
+def test_a_shard_with_other_files_keeps_what_was_inserted_and_brings_no_credit_with_what_it_finds() -> None:
+    governor = make_governor(min_timesteps=100)
+    for inserted in (0, 120):
+        governor.report_shard(0, 1, inserted, inserted)
+    assert (governor.inserted, governor.may_train()) == (120, True)
+    governor.replace_shard(0)
+    assert not governor.may_train(), "nothing is stored"
+    governor.report_shard(0, 1, 130, 130)
+    governor.replace_shard(0)
+    # Files of earlier, found again.
+    governor.report_shard(0, 2, 5000, 40)
+    assert governor.inserted == 120
+    assert governor.may_train(), "what came in earlier counts for `min_timesteps`"
+    governor.report_shard(0, 2, 5010, 50)
+    assert governor.inserted == 130
+    governor.rebase()
+    assert governor.inserted == 0
+
+
 def test_a_shard_seen_first_brings_no_credit() -> None:
     """A resume, or a governor that starts anew, must not train on the past in a burst."""
     governor = make_governor()
