@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install check test test-isa test-cluster quickstart bench clean
+.PHONY: install check test test-isa test-cluster chaos soak quickstart bench clean
 
 install: $(INSTALLED)
 
@@ -28,9 +28,16 @@ test: $(INSTALLED)
 test-isa: $(INSTALLED)
 	$(BIN)/python tests/isa.py
 
-# Two nodes on this machine.
+# Several nodes on this machine, whose processes, hosts and disks fail, in less than half an hour.
 test-cluster: $(INSTALLED)
 	$(BIN)/python -m pytest -m cluster
+
+# Ten minutes of training under a killer; and half an hour in which nothing may grow.
+chaos: $(INSTALLED)
+	$(BIN)/python tests/cluster/chaos.py
+
+soak: $(INSTALLED)
+	$(BIN)/python tests/cluster/soak.py
 
 quickstart: $(INSTALLED)
 	$(BIN)/amago-ray train quickstart --overwrite

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -206,13 +207,16 @@ class DeadlyRun(WatchedRun):
         """Wait until it acts, stores and learns."""
         self.grows("env_steps", "learner_steps", "replay/inserted_timesteps", timeout_s=timeout_s)
 
-    def win(self, timeout_s: float = 120) -> Books:
-        """The run ends as it should, with a good evaluation; returns its books, which must be right."""
+    def win(self, timeout_s: float = 120, *, disks: Sequence[Path] = ()) -> Books:
+        """The run ends as it should, with a good evaluation; returns its books, which must be right.
+
+        disks: where `replay` is, on other hosts.
+        """
         command(self.commands, "evaluation", "win")
         code = self.process.wait(timeout=timeout_s)
         assert code == 0, self.output[-3000:]
         assert "Traceback" not in self.output, self.output[-3000:]
-        books = close_books(self.replay, self.reports)
+        books = close_books(disks or self.replay, self.reports)
         books.check(num_silent_runners=self.num_dead_runners)
         return books
 

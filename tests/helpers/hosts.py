@@ -48,6 +48,11 @@ class Host:
         assert self._node is not None
         return self._node.pid
 
+    @property
+    def is_up(self) -> bool:
+        """Whether its node runs."""
+        return self._node is not None and self._node.poll() is None
+
     def command(self, argv: Sequence[str]) -> list[str]:
         """What runs a command on this host."""
         return ["ip", "netns", "exec", self.namespace, *argv]
@@ -77,6 +82,11 @@ class Host:
             assert self._node.poll() is None, (network.directory / f"n{self.number}.log").read_text()
             assert time.monotonic() < deadline_s, "the node did not start in time"
             time.sleep(0.1)
+
+    @property
+    def disk(self) -> Path:
+        """The host's own disk, as this process sees it while the node runs."""
+        return Path(f"/proc/{self.root}/root{self.network.disk}")
 
     def cut(self) -> None:
         """From here on nothing reaches the other hosts, or comes from them; nobody is told."""

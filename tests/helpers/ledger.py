@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amago_ray.data.episode import EpisodeId
-from amago_ray.replay.layout import find_segments, find_shards
-from amago_ray.replay.segment import Segment
+from helpers.stored import stored_episodes
+
+LOSSES = ("replay/damaged_episodes", "replay/deleted_episodes", "replay/lost_with_nodes_episodes")
+"""Counts of acknowledged episodes that are lost, each by its name."""
 
 GROWING = (
     "env_steps",
@@ -20,6 +22,7 @@ GROWING = (
     "replay/evicted_episodes",
     "replay/duplicate_episodes",
     "replay/torn_bytes",
+    *LOSSES,
 )
 """Counts that never fall, whatever dies."""
 
@@ -34,42 +37,36 @@ class Books:
     acknowledged: int
     stored: int
     evicted: int
+    lost: int
 
-    def check(self, *, num_silent_runners: int = 0, num_named_losses: int = 0) -> None:
-        """See that acknowledged = stored + evicted + named losses.
+    def check(self, *, num_silent_runners: int = 0) -> None:
+        """See that acknowledged = stored + evicted + lost by name.
 
         num_silent_runners: those that could not say at their end what had been acknowledged: they died, or the run was
         interrupted. Each leaves up to `UNSAID` stored episodes that nobody counted.
         """
-        unsaid = self.stored + self.evicted + num_named_losses - self.acknowledged
+        unsaid = self.stored + self.evicted + self.lost - self.acknowledged
         assert 0 <= unsaid <= num_silent_runners * UNSAID, f"{self}: {unsaid} stored and not acknowledged"
 
 
-def close_books(replay: Path, reports: list[dict[str, float]]) -> Books:
-    """The books of a run that has ended, from its shards' directories and its reports.
+def close_books(replay: Path | Sequence[Path], reports: list[dict[str, float]]) -> Books:
+    """The books of a run that has ended, from its shards' directories, on one disk or several, and its reports.
 
     Sees on the way that no episode is stored twice, and that no count ever fell.
     """
     check_counts(reports)
-    acknowledged = next(
-        report["rollout/stored_episodes"] for report in reversed(reports) if "rollout/stored_episodes" in report
-    )
-    ids: list[EpisodeId] = []
-    evicted = 0
-    for shard in find_shards(replay):
-        before = None
-        for path in find_segments(shard):
-            segment = Segment.open(path)
-            found = [encoded.header.episode_id for encoded in segment.scan()]
-            if before is None:
-                evicted += segment.inserted_episodes_before
-            else:
-                assert segment.inserted_episodes_before == before, f"{path}: totals go on from the segment before"
-            before = segment.inserted_episodes_before + len(found)
-            ids += found
+    last: dict[str, float] = {}
+    for report in reports:
+        last |= report
+    ids = [each for disk in ([replay] if isinstance(replay, Path) else replay) for each in stored_episodes(disk)]
     twice = [each for each, count in Counter(ids).items() if count > 1]
     assert not twice, f"stored twice: {twice[:5]}"
-    return Books(int(acknowledged), len(ids), evicted)
+    return Books(
+        acknowledged=int(last["rollout/stored_episodes"]),
+        stored=len(ids),
+        evicted=int(last["replay/evicted_episodes"]),
+        lost=int(sum(last.get(name, 0) for name in LOSSES)),
+    )
 
 
 def check_counts(reports: list[dict[str, float]]) -> None:
