@@ -10,6 +10,7 @@ The prediction for GPUs puts the sums that an update really makes on links of as
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -144,25 +145,25 @@ class Side:
 
 
 def predicted(args: argparse.Namespace, sums: UpdateSums, parameters: int) -> list[dict[str, Any]]:
-    """Gains on GPUs: for each size of network and link, by number of learners."""
+    """Gains on GPUs: for each size of network, batch of each learner and link, by number of learners."""
     rows = []
     base = SIZES["128 x 3"]
     for name, size in SIZES.items():
         # Moments stay as they are; gradients grow with the trunk.
         grown = parameters + (size.trunk_macs - base.trunk_macs)
         device_bytes = tuple(4 * grown if each == max(sums.device_bytes) else each for each in sums.device_bytes)
-        work_s = size.update_flops([args.length] * args.batch_size) / (GPU_SHARES[name] * GPU_FLOPS_PER_S)
-        update_s = max(work_s, LEAST_UPDATE_S)
-        for link in LINKS:
-            of_size = UpdateSums(device_bytes, sums.host_s)
-            gains = {str(n): round(of_size.gain(n, update_s, link), 2) for n in NUM_LEARNERS}
+        of_size = UpdateSums(device_bytes, sums.host_s)
+        for batch_size, link in itertools.product((args.batch_size, 8 * args.batch_size), LINKS):
+            work_s = size.update_flops([args.length] * batch_size) / (GPU_SHARES[name] * GPU_FLOPS_PER_S)
+            update_s = max(work_s, LEAST_UPDATE_S)
             rows.append(
                 {
                     "network": name,
+                    "batch_size": batch_size,
                     "link": link.name,
                     "assumed_update_ms": 1e3 * update_s,
                     "megabytes": sum(device_bytes) / 1e6,
-                    "gain_by_learners": gains,
+                    "gain_by_learners": {str(n): round(of_size.gain(n, update_s, link), 2) for n in NUM_LEARNERS},
                 }
             )
     return rows
@@ -226,6 +227,7 @@ def main() -> None:
         "sum_bytes": sizes,
         "sum_ms_by_bytes": {str(size): 1e3 * seconds for size, seconds in medians.items()},
         "overhead_of_sums": update_ms["together"] / update_ms["apart"] - 1,
+        "overhead_of_sums_in_the_fastest_turns": min(times["together"]) / min(times["apart"]) - 1,
         "gain_over_doubled_on_one_core": update_ms["doubled"] / update_ms["together"],
         "gain_over_doubled_on_two_threads": update_ms["doubled, 2 threads"] / update_ms["together"],
         "predicted_on_gpus": predicted(args, host, parameters),
