@@ -6,7 +6,7 @@ from amago_ray._lazy import importer
 
 if TYPE_CHECKING:
     from amago_ray.acting.policy import Policy
-    from amago_ray.api import evaluate, load_policy, record, train
+    from amago_ray.api import evaluate, load_policy, record, scale, train
     from amago_ray.config import Config
     from amago_ray.config.load import load_config
     from amago_ray.errors import AmagoRayError
@@ -21,6 +21,7 @@ __all__ = [
     "load_config",
     "load_policy",
     "record",
+    "scale",
     "train",
 ]
 
@@ -35,6 +36,7 @@ __getattr__ = importer(
         "load_config": "config.load",
         "load_policy": "api",
         "record": "api",
+        "scale": "api",
         "train": "api",
     },
 )

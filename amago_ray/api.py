@@ -65,6 +65,20 @@ def train(
     return outcome
 
 
+def scale(run: str | Path, num_env_runners: int) -> int:
+    """Let a run that goes on in another process have so many env runners; returns how many it had wanted before.
+
+    run: its directory, or its name in `runs`. It has to be within `rollout.min_env_runners` and `max_env_runners`. The
+    number holds for this session of the run: `resume` begins with `rollout.num_env_runners`.
+
+    Raises:
+        AmagoRayError: with one readable line.
+    """
+    from amago_ray.runtime.remote_run import scale
+
+    return scale(run, num_env_runners)
+
+
 def _film(run: Path, out: Path) -> Path | None:
     """The film of a run that ended; None, with a warning, where there is none, as the run itself succeeded."""
     from amago_ray.training.interrupt import stop_on_interrupt

@@ -71,12 +71,16 @@ def launch(
         stack.enter_context(closing(directory))
         directory.reserve(resume=resume, overwrite=overwrite)
         checkpoint = _newest_checkpoint(directory, config, spec) if resume else None
-        backend = _local_backend(config, directory, spec) if local else _ray_backend(config, directory, spec, stack)
+        whereabouts: Mapping[str, str] | None = None
+        if local:
+            backend = _local_backend(config, directory, spec)
+        else:
+            backend, whereabouts = _ray_backend(config, directory, spec, stack)
         # Until the trainer stops it.
         with ExitStack() as failing:
             failing.callback(backend.stop)
             backend.prepare(checkpoint)
-            directory.begin(config)
+            directory.begin(config, whereabouts)
             output.write_to(directory.output)
             loggers = LoggerGroup(_make_loggers(config, directory, checkpoint))
             console = None
@@ -127,12 +131,17 @@ def _local_backend(config: Config, directory: RunDirectory, spec: EnvSpec) -> Ba
     return LocalBackend(config, spec, directory.replay, directory.claim)
 
 
-def _ray_backend(config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack) -> Backend:
+def _ray_backend(
+    config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack
+) -> tuple[Backend, Mapping[str, str]]:
+    """The backend, and where other processes find its control actor."""
     from amago_ray.runtime.backend import RayBackend
     from amago_ray.runtime.ray_connection import ray_connection
+    from amago_ray.runtime.remote_run import whereabouts
 
-    stack.enter_context(ray_connection(config))
-    return RayBackend(config, spec, directory.replay, directory.claim, directory.session)
+    address = stack.enter_context(ray_connection(config))
+    backend = RayBackend(config, spec, directory.replay, directory.claim, directory.session)
+    return backend, whereabouts(address, config.name, directory.claim)
 
 
 def _newest_checkpoint(directory: RunDirectory, config: Config, spec: EnvSpec) -> Checkpoint | None:

@@ -199,7 +199,7 @@ class EnvRunner:
             "counter": self._counter,
             "env_steps": self.env_steps,
             "num_dropped_episodes": self.num_dropped_episodes,
-            "num_abandoned_episodes": self.num_abandoned_episodes + self._num_partial,
+            "num_abandoned_episodes": self.num_abandoned_episodes + self.num_partial_episodes,
             "rng": self._rng.bit_generator.state,
             "generator": self.policy.generator.get_state().numpy().tobytes().hex(),
         }
@@ -217,7 +217,7 @@ class EnvRunner:
 
     def abandon(self) -> None:
         """Drop all running episodes and begin new ones."""
-        self.num_abandoned_episodes += self._num_partial
+        self.num_abandoned_episodes += self.num_partial_episodes
         self._reset(self._all)
 
     def close(self) -> None:
@@ -225,7 +225,8 @@ class EnvRunner:
         self._envs.close()
 
     @property
-    def _num_partial(self) -> int:
+    def num_partial_episodes(self) -> int:
+        """Running episodes that have made a step."""
         return int(np.count_nonzero(self._state.time_index))
 
     def _note(self, failure: EnvFailure) -> None:

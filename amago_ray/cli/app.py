@@ -35,7 +35,7 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="section.key=value", help="Settings to change, with values as in YAML."),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, such as runs/quickstart.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, or its name in runs/.")]
 CheckpointOption = Annotated[
     str, typer.Option(help="The one that evaluated best, or: latest, or the name of a folder in checkpoints/.")
 ]
@@ -178,6 +178,18 @@ def status(run: RunArgument, debug: DebugOption = False) -> None:
         str(run),
         {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()},
     )
+
+
+@app.command()
+def scale(
+    run: RunArgument,
+    env_runners: Annotated[int, typer.Option(min=1, help="How many the run shall have from now on.")],
+    debug: DebugOption = False,
+) -> None:
+    """Change the number of env runners of a run that goes on, between its min_env_runners and max_env_runners."""
+    from amago_ray.api import scale as run_scaling
+
+    print(printable(f"{run_scaling(run, env_runners)} → {env_runners} env runners"))
 
 
 @app.command()

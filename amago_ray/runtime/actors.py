@@ -74,13 +74,18 @@ def wait_any(references: Sequence[Any], timeout_s: float) -> list[Any]:
 def ending(reference: Any, made: Any = None) -> Ending:
     """How an actor's call ended whose reference is ready; `made` is that of the call that had to make the actor."""
     if made is not None and (error := _failure(made)) is not None:
-        return Ending("not_made", error=_cause(error))
+        return Ending("not_made", error=_cause(error), is_preempted=_is_preempted(error))
     error = _failure(reference)
     if error is None:
         return Ending("returned", value=get(reference, _READY_TIMEOUT_S))
     # What an actor raised because another one is gone matches RayActorError, too.
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return Ending("died" if isinstance(cause, _GONE) else "raised", error=_cause(error))
+    is_preempted = _is_preempted(error)
+    return Ending("died" if isinstance(cause, _GONE) else "raised", error=_cause(error), is_preempted=is_preempted)
+
+
+def _is_preempted(error: Exception) -> bool:
+    return isinstance(error, RayActorError) and error.preempted
 
 
 def outcome(reference: Any) -> Ending | None:
@@ -100,6 +105,11 @@ def is_gone(error: RayError) -> bool:
     """Whether a call failed since its actor's process or node is gone, or what it answered."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     return isinstance(cause, (*_GONE, ObjectLostError))
+
+
+def answer(reference: Any) -> tuple[Any, ...]:
+    """What a reference has brought, as the only item; nothing where it has not come yet, or failed."""
+    return (get(reference, _READY_TIMEOUT_S),) if was_made(reference) else ()
 
 
 def was_made(made: Any) -> bool:
@@ -127,6 +137,15 @@ def _cause(error: Exception) -> Exception:
         if not isinstance(inner, Exception):
             return error
         error = inner
+
+
+def find_actor(name: str, namespace: str | None = None) -> Any:
+    """The handle of the actor of this name; None takes the namespace of this process.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return ray.get_actor(name, namespace)
 
 
 def this_node() -> str:

@@ -22,12 +22,14 @@ from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.evaluations import Evaluations
 from amago_ray.runtime.learners import Learners
 from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Totals
-from amago_ray.runtime.messages import ControlReport
+from amago_ray.runtime.messages import ControlReport, ControlState
+from amago_ray.runtime.node_watch import NodeWatch
 from amago_ray.runtime.packed_stats import unpack
 from amago_ray.runtime.patience import Patience
 from amago_ray.runtime.placement import (
     Node,
     alive_nodes,
+    draining_nodes,
     gpus_per_learner,
     nodes_for,
     place_shards,
@@ -68,7 +70,10 @@ class RayBackend:
         self._supervisor = Supervisor(time.monotonic, self._pulses)
         self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.handle.weights.remote())
         self._shards = Shards(config, self._actors, self._shard_nodes, self._pulses)
-        self._runners = Runners(self._actors, self._supervisor)
+        self._nodes = NodeWatch(draining_nodes)
+        self._runners = Runners(
+            config.rollout, self._actors, self._supervisor, lambda: self._nodes.draining, time.monotonic
+        )
         self._results: list[EvaluationResult] = []
         self._warnings: list[str] = []
         self._stopping = False
@@ -80,7 +85,9 @@ class RayBackend:
         self._hosts_before: Mapping[int, str] = {}
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
-        """Create all actors, in parallel, and wait until each has been made. They wait for the control actor's filling.
+        """Create all actors, in parallel, and wait until each has been made that is needed to begin.
+
+        They wait for the control actor's filling.
 
         Raises:
             TrainingError: the cluster has an actor of this run's already.
@@ -118,7 +125,7 @@ class RayBackend:
         self._shards.start(places, self._control.handle, table, counts)
         self._learners = Learners(self._actors, self._supervisor, config.learner.num_learners, files)
         self._learners.start(self._control.handle, lambda: self._shards.table, gpus_per_learner(config, nodes))
-        self._runners.start(config.rollout.num_env_runners, self._control.handle, lambda: self._shards.table)
+        self._runners.start(self._control.handle, lambda: self._shards.table)
         self._await_makings()
 
     def start(self) -> None:
@@ -131,6 +138,7 @@ class RayBackend:
         if self._is_resumed:
             self._warnings.extend(self._shards.take_over(self._hosts_before))
         self._shards.report()
+        self._nodes.start()
         self._control.watch()
 
     def advance(self, timeout_s: float) -> Report:
@@ -145,6 +153,7 @@ class RayBackend:
         self._look(timeout_s if self._stopping else min(timeout_s, self._supervisor.next_due_s()))
         if not self._stopping:
             self._supervisor.start_due()
+            self._warnings.extend(self._runners.look())
         collected = self._collect()
         self._warnings.extend(self._shards.settle({} if collected is None else collected.shards))
         self._supervise({} if collected is None else collected.pulses)
@@ -156,7 +165,7 @@ class RayBackend:
         return dataclasses.replace(
             report,
             episodes=[unpack(stats) for stats in collected.episodes],
-            metrics={**collected.metrics, **self._metrics()},
+            metrics={**collected.metrics, **self._metrics(), **self._runners.metrics()},
             sides=collected.sides,
             warnings=[*collected.warnings, *report.warnings],
             stop_requested=collected.stop_requested,
@@ -190,6 +199,7 @@ class RayBackend:
             AmagoRayError: one that an actor raised.
         """
         self._stopping = True
+        self._runners.finish()
         self._control.handle.stop.remote()
         deadline_s = time.monotonic() + _STOP_TIMEOUT_S
         while self._supervisor.running and not self._patience.is_ending and time.monotonic() < deadline_s:
@@ -210,6 +220,8 @@ class RayBackend:
             _log.warning("%s", warning)
         if self._control.handle is None:
             return
+        self._nodes.close()
+        self._runners.finish()
         try:
             self._part()
         except (ray.exceptions.RayError, TimeoutError) as error:
@@ -238,10 +250,11 @@ class RayBackend:
                 end = ending(reference, running[reference].made)
                 if self._stopping and end.kind != "raised":
                     name = self._supervisor.forget(reference)
-                    if end.kind != "returned":
+                    if end.kind == "died":
                         self._warnings.append(f"the {name} died when training ended: {end.line}")
                 else:
-                    self._warnings.append(self._supervisor.ended(reference, end))
+                    warning = self._supervisor.ended(reference, end)
+                    self._warnings.extend([] if warning is None else [warning])
             elif reference in evaluations:
                 result, warning = self._evaluations.ended(reference, ending(reference, evaluations[reference].made))
                 self._results.extend([] if result is None else [result])
@@ -258,15 +271,15 @@ class RayBackend:
             self._look(0.0)
             self._supervisor.start_due()
             self._warnings.extend(self._shards.settle({}))
-            running = self._supervisor.running
+            running, optional = self._supervisor.running, self._runners.optional
             due_s = min(self._supervisor.next_due_s(), self._shards.next_due_s())
             unmade = {
                 name: each.made
                 for name, each in zip(self._supervisor.names, running.values(), strict=True)
-                if not was_made(each.made)
+                if name not in optional and not was_made(each.made)
             }
             unmade |= self._shards.unmade
-            if not unmade and due_s == float("inf"):
+            if not unmade and set(self._supervisor.due) <= set(optional):
                 return
             # Of one that could not be made, the end of its run tells.
             awaited = [*running, *(reference for reference in unmade.values() if not is_ready(reference))]
@@ -274,7 +287,9 @@ class RayBackend:
                 _log.warning("still waiting until the cluster has made: %s", ", ".join(unmade))
 
     def _answer_control(self) -> None:
-        warning = self._control.answer(stopping=self._stopping, relays=self._relays.handles, table=self._shards.table)
+        ledger, relays, table = self._control.ledger, self._relays.handles, self._shards.table
+        state = ControlState(ledger, self._stopping, relays, table, self._runners.num_wanted)
+        warning = self._control.answer(state)
         if warning is not None:
             self._warnings.append(warning)
             self._shards.report()
@@ -287,6 +302,8 @@ class RayBackend:
         if report is not None:
             self._warnings.extend(self._relays.start(report.crowded, self._control.handle))
             self._counters = Counters(report.env_steps, report.learner_steps, report.num_episodes)
+            if report.num_env_runners != self._runners.num_wanted and not self._stopping:
+                self._warnings.append(self._runners.scale(report.num_env_runners))
         return report
 
     def _supervise(self, pulses: Mapping[str, Pulse]) -> None:
@@ -299,7 +316,8 @@ class RayBackend:
                 if alarm.must_kill:
                     self._num_kills += 1
                     self._actors.kill(alarm.name.replace(" ", "_"), for_good=True)
-        if pending := self._pulses.newly_pending():
+        # Of env runners that wait for a place, theirs speak.
+        if pending := [name for name in self._pulses.newly_pending() if not name.startswith("env runner")]:
             self._warnings.append(f"still waiting until the cluster has made: {', '.join(pending)}")
 
     def _metrics(self) -> Mapping[str, float]:

@@ -12,6 +12,7 @@ import ray
 
 from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
+from amago_ray.errors import ConfigError, TrainingError
 from amago_ray.replay.draws import draw_shards
 from amago_ray.replay.reports import ShardReport
 from amago_ray.runtime.credit import BatchNumber, Credit
@@ -58,7 +59,8 @@ _MOST_FAILURE_KINDS = 1_000
 _ENV_STEPS, _EPISODES = (RunnerTotals._fields.index(name) for name in ("env_steps", "episodes"))
 # Reports over which shares of time are taken: long updates and pauses are reported when they end.
 _REPORTS_PER_WINDOW = 4
-_TOLD_OF_RUNNERS = ("stored_episodes", "dropped_episodes", "env_failures", "isolated_envs")
+_TOLD_OF_RUNNERS = ("stored_episodes", "dropped_episodes", "abandoned_episodes", "env_failures", "isolated_envs")
+_SCALE = "asked for another number of env runners"
 # Where the time of the processes of a role goes, by part of the bottleneck's verdict.
 _SIDES = {
     RUNNERS: ("acting", "environment", "replay", "broadcast", "governor"),
@@ -101,6 +103,10 @@ class ControlActor:
         self._quota = StepQuota(config.stop.env_steps, step_size=config.rollout.num_envs_per_env_runner)
         self._rng = np.random.default_rng()
         self._routes = Routes(config.cluster.relays_above)
+        self._leaving: Mapping[int, int] = {}
+        self._num_wanted = config.rollout.num_env_runners
+        self._is_wanted_told = True
+        """Whether the trainer knows how many env runners are wanted."""
         self._table: ShardTable | None = None
         self._early: dict[int, ShardBeat] = {}
         """The newest of each shard, before this actor was filled."""
@@ -126,6 +132,7 @@ class ControlActor:
         for node, relay in state.relays.items():
             await self.add_relay(node, [relay])
         self._table = state.table or self._table
+        self._num_wanted = state.num_env_runners or self._num_wanted
         self._collected = self._progress()
         self._collected_at = time.monotonic()
         self._filled.set()
@@ -211,6 +218,35 @@ class ControlActor:
             self._board.gone(runner)
             self._routes.gone(runner)
             self._liveness.gone(runner)
+
+    async def send_away(self, leaving: Mapping[int, int]) -> None:
+        """Exactly these env runners, of these incarnations or earlier ones, are told to leave when they beat."""
+        self._leaving = leaving
+
+    async def scale(self, num_env_runners: int) -> int:
+        """Let the trainer have so many env runners from now on (`amago-ray scale`); returns how many it had wanted.
+
+        Answers when the trainer knows: it tells this actor when that is started again.
+
+        Raises:
+            ConfigError: the run may not have so many.
+            TrainingError: the run ends.
+        """
+        await self._filled.wait()
+        fewest, most = self._config.rollout.fewest_env_runners, self._config.rollout.most_env_runners
+        if not fewest <= num_env_runners <= most:
+            raise ConfigError(
+                f"env runners: expected from {fewest} to {most} (rollout.min_env_runners to max_env_runners of the "
+                f"run), got {num_env_runners}"
+            )
+        before, self._num_wanted = self._num_wanted, num_env_runners
+        self._is_wanted_told = before == num_env_runners and self._is_wanted_told
+        await self._notify()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._is_wanted_told or self._stopping)
+        if not self._is_wanted_told:
+            raise TrainingError("the run ends")
+        return before
 
     async def beat_shard(self, beat: ShardBeat) -> None:
         """A shard's newest counts."""
@@ -308,6 +344,7 @@ class ControlActor:
             metrics["time/runner_lag_max"] = float(lag)
         report = ControlReport(
             ledger=ledger.state(),
+            num_env_runners=self._num_wanted,
             env_steps=ledger.total(RUNNERS, "env_steps"),
             learner_steps=ledger.learner_steps,
             num_episodes=ledger.total(RUNNERS, "episodes"),
@@ -323,6 +360,9 @@ class ControlActor:
         self._publish({**metrics, "env_steps": report.env_steps, "learner_steps": report.learner_steps})
         self._collected, self._collected_at = self._progress(), now
         self._metrics, self._pulses = {}, {}
+        self._is_wanted_told = True
+        self._called_for.discard(_SCALE)
+        await self._notify()
         return report
 
     def _take_learner(self, version: PolicyVersion) -> None:
@@ -339,6 +379,7 @@ class ControlActor:
         reasons = {
             "closed": self._closed,
             "asked to stop": self._stop_requested,
+            _SCALE: not self._is_wanted_told,
             "last env step": stop.env_steps is not None and self._progress()[0] >= stop.env_steps,
             "last update": stop.learner_steps is not None and self._ledger.learner_steps >= stop.learner_steps,
         }
@@ -430,7 +471,7 @@ class ControlActor:
             global_env_steps=env_steps,
             beat_in_s=self._beat_in_s(beats),
             gather_s=self._routes.gathering_s(),
-            is_replaced=news.is_late,
+            must_leave=news.is_late | self._must_leave(beats),
             allowed_env_steps=allowed,
             version=self._board.version,
             weights=self._board.newest() if self._board.is_older(beats.versions).any() else (),
@@ -438,6 +479,10 @@ class ControlActor:
             table=self._table if (beats.table_versions < self._table_version).any() else None,
             relay=() if beats.is_relayed else self._routes.relay_of(beats.node, now),
         )
+
+    def _must_leave(self, beats: RunnerBeats) -> np.ndarray:
+        last = [self._leaving.get(runner, -1) for runner in beats.runners.tolist()] if self._leaving else -1
+        return np.asarray(beats.incarnations <= last)
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
         async with self._changed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -15,7 +15,6 @@ from amago_ray.runtime.ledger import LedgerState
 from amago_ray.runtime.messages import ControlReport, ControlState
 from amago_ray.runtime.patience import Patience
 from amago_ray.runtime.run_actors import RunActors
-from amago_ray.runtime.shard_table import ShardTable
 
 _FILL_TIMEOUT_S = 10.0
 # Time between two looks that counts at most: where the driver itself was held up, nobody else was silent for it.
@@ -67,8 +66,8 @@ class ControlKeeper:
         """References that are ready when there is news, for `answer`."""
         return [] if self._watch is None else [self._watch]
 
-    def answer(self, *, stopping: bool, relays: Mapping[str, Any], table: ShardTable) -> str | None:
-        """There is news: `collect` tells more. A warning where the actor was started again; it is filled now.
+    def answer(self, state: ControlState) -> str | None:
+        """There is news: `collect` tells more. A warning where the actor was started again; it is filled with `state`.
 
         Raises:
             AmagoRayError: it cannot be made.
@@ -76,7 +75,7 @@ class ControlKeeper:
         end = ending(self._watch)
         if end.kind != "returned":
             raise end.failure(f"the {_NAME} cannot be made")
-        warning = self._fill(ControlState(self.ledger, stopping, relays, table)) if end.value else None
+        warning = self._fill(state) if end.value else None
         self.watch()
         return warning
 

@@ -20,11 +20,13 @@ class Ending:
 
     kind: it returned `value`; the actor raised `error` in it; the actor died (or its node did); or the actor could not
     be made, which is no death: its constructor raised `error`, or it died before it was there.
+    is_preempted: its node was taken away, which had been announced.
     """
 
     kind: Literal["returned", "raised", "died", "not_made"]
     value: Any = None
     error: Exception | None = None
+    is_preempted: bool = False
 
     @property
     def line(self) -> str:

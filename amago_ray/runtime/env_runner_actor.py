@@ -27,7 +27,7 @@ _STEPS_PER_CHECK = 4
 
 
 class EnvRunnerActor:
-    """A thin shell around `EnvRunner`: `run` goes on until the control actor says stop.
+    """A thin shell around `EnvRunner`: `run` goes on until the control actor says stop, to all or to this one.
 
     A beat is under way while the environments step; what it answers is applied between steps.
     """
@@ -64,6 +64,11 @@ class EnvRunnerActor:
         self._weights_time_s = self._paused_time_s = 0.0
         self._pulses = begin_pulses(config, f"env runner {runner}", control, hung=hung_call, at_stake=self._at_stake)
 
+    def whereabouts(self) -> tuple[str, str]:
+        """Node id and host: the first call, so that its answer says that there is a place for this process."""
+        host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return this_node(), host
+
     def make(self) -> None:
         """Make the environments and the policy: before `run`, and apart from it, so that the caller learns why not."""
         self._pulses.works("making environments and policy")
@@ -84,7 +89,7 @@ class EnvRunnerActor:
         )
 
     def run(self) -> None:
-        """Step the environments until training stops."""
+        """Step the environments until told to stop; what is finished then has been handed over."""
         self._node = this_node()
         self._pulses.waits("waiting for training to begin")
         orders: RunnerOrders | None = None
@@ -111,7 +116,7 @@ class EnvRunnerActor:
                 orders = newer
                 self._apply(newer)
         self._hand_over()
-        self._link.finish(self._news())
+        self._link.finish(self._news(num_abandoned=self._runner.num_partial_episodes))
         self._runner.close()
 
     def __repr__(self) -> str:
@@ -173,7 +178,7 @@ class EnvRunnerActor:
         if snapshot.version > self._runner.policy.version:
             self._runner.load(snapshot)
 
-    def _news(self) -> RunnerBeat:
+    def _news(self, num_abandoned: int = 0) -> RunnerBeat:
         runner = self._runner
         self._num_beaten = len(self._stats)
         return RunnerBeat(
@@ -185,6 +190,7 @@ class EnvRunnerActor:
                 episodes=self._num_episodes,
                 stored_episodes=self._sender.num_stored,
                 dropped_episodes=runner.num_dropped_episodes,
+                abandoned_episodes=num_abandoned,
                 env_failures=sum(runner.failures.values()),
                 isolated_envs=runner.num_isolated_envs,
                 acting_s=runner.policy_time_s,

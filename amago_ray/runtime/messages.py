@@ -58,10 +58,10 @@ class NotYet:
 class RunnerOrders:
     """The answer to a beat.
 
-    stop: training is over, or another incarnation has taken this one's place. beat_in_s: the soonest that it may beat
-    again. allowed_env_steps: how many this incarnation may make in all, None for any number. weights: one reference to
-    a newer snapshot, or none. table: the newest shard table where the runner's is older. relay: one handle of the actor
-    to beat from now on, or none where that stays the same.
+    stop: training is over, or this runner is to leave. beat_in_s: the soonest that it may beat again.
+    allowed_env_steps: how many this incarnation may make in all, None for any number. weights: one reference to a newer
+    snapshot, or none. table: the newest shard table where the runner's is older. relay: one handle of the actor to beat
+    from now on, or none where that stays the same.
     """
 
     stop: bool
@@ -116,10 +116,10 @@ def gather(beats: Sequence[RunnerBeat], relayed_by: str | None = None) -> Runner
 class OrdersOfRunners:
     """The answer to `RunnerBeats`: what is common to all of them, and what is each one's own.
 
-    beat_in_s: as in `RunnerOrders`. gather_s: for how long to gather their next beats. is_replaced: another incarnation
-    has taken its place. allowed_env_steps: None for any number. weights: one reference
-    to the newest snapshot, of `version`, where one of the runners lacks it. table: the newest shard table, of
-    `table_version`, where one of the runners lacks it.
+    beat_in_s: as in `RunnerOrders`. gather_s: for how long to gather their next beats. must_leave: it was told to, or
+    another incarnation has taken its place. allowed_env_steps: None for any number. weights: one reference to the
+    newest snapshot, of `version`, where one of the runners lacks it. table: the newest shard table, of `table_version`,
+    where one of the runners lacks it.
     """
 
     stop: bool
@@ -127,7 +127,7 @@ class OrdersOfRunners:
     global_env_steps: int
     beat_in_s: float
     gather_s: float
-    is_replaced: Bool[np.ndarray, " R"]
+    must_leave: Bool[np.ndarray, " R"]
     allowed_env_steps: Int[np.ndarray, " R"] | None = None
     version: PolicyVersion = NO_VERSION
     weights: Sequence[Any] = ()
@@ -139,7 +139,7 @@ class OrdersOfRunners:
         """The orders of the runner whose beat stood in a row."""
         allowed = None if self.allowed_env_steps is None else int(self.allowed_env_steps[row])
         return RunnerOrders(
-            stop=self.stop or bool(self.is_replaced[row]),
+            stop=self.stop or bool(self.must_leave[row]),
             may_act=self.may_act and (allowed is None or allowed > beat.totals.env_steps),
             global_env_steps=self.global_env_steps,
             beat_in_s=self.beat_in_s,
@@ -195,23 +195,29 @@ class ShardBeat:
 
 @dataclass(frozen=True)
 class ControlState:
-    """What a control actor is filled with, when it starts for the first time or again."""
+    """What a control actor is filled with, when it starts for the first time or again.
+
+    num_env_runners: as many are wanted; None takes the setting.
+    """
 
     ledger: LedgerState
     stopping: bool = False
     relays: Mapping[str, Any] = field(default_factory=dict)
     """Their handles, by id of the node."""
     table: ShardTable | None = None
+    num_env_runners: int | None = None
 
 
 @dataclass(frozen=True)
 class ControlReport:
     """Everything that the control actor gathered since it was asked last.
 
-    pulses: the newest of each process that gave any. shards: the newest report of each.
+    num_env_runners: as many are wanted, by whoever asked last. pulses: the newest of each process that gave any.
+    shards: the newest report of each.
     """
 
     ledger: LedgerState
+    num_env_runners: int
     env_steps: int
     learner_steps: int
     num_episodes: int

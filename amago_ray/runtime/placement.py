@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
+from ray._private.state import state
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -16,6 +17,7 @@ from amago_ray.config import Config
 from amago_ray.config.cluster import matches
 from amago_ray.config.plain import show
 from amago_ray.errors import TrainingError
+from amago_ray.runtime.actors import this_node
 
 _PRECISION = 1e-4
 """Ray counts resources in steps of this size."""
@@ -60,6 +62,11 @@ def alive_nodes() -> list[Node]:
         if node["Alive"]
     ]
     return sorted(nodes, key=lambda node: (node.node_id != here, node.host, node.node_id))
+
+
+def draining_nodes() -> frozenset[str]:
+    """Ids of the nodes that are to be taken away: by an autoscaler, a spot market, or `ray drain-node`."""
+    return frozenset(state.get_draining_nodes())
 
 
 def nodes_for(role: Role, config: Config, nodes: Sequence[Node]) -> list[Node]:
@@ -129,7 +136,7 @@ def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
 
 def on_drivers_node() -> NodeAffinitySchedulingStrategy:
     """Keeps an actor on the node of this process, without which there is no run: no other node's end can harm it."""
-    return on_node(ray.get_runtime_context().get_node_id())
+    return on_node(this_node())
 
 
 class LearnerPlaces:

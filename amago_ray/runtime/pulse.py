@@ -128,5 +128,5 @@ def start_pulses(config: Config, name: str, control: Any, **options: Any) -> Pul
 
 def pulse_interval_s(config: Config) -> float:
     """Seconds between the pulses of each process, so that all together give a bounded number."""
-    num_processes = config.rollout.num_env_runners + config.replay.num_shards + config.learner.num_learners + 1
+    num_processes = config.rollout.most_env_runners + config.replay.num_shards + config.learner.num_learners + 1
     return max(config.supervision.pulse_interval_s, num_processes / _MOST_PULSES_PER_S)

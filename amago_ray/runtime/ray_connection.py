@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,10 @@ from amago_ray.runtime.reachability import require_cluster, require_joined, requ
 NAMESPACE = "amago_ray"
 """Where the named actors of all runs live; they carry the run's name in theirs."""
 
+# What workers print, environments above all, stays in their logs: the driver shows a table, and warnings reach it by
+# the control actor, each kind once.
+QUIET: Mapping[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+
 # Ray hands the number to a process that reads it as 32 bits, and waits for that process in vain if it does not fit.
 _MOST_CPUS = 2**31 - 1
 
@@ -29,8 +33,8 @@ logging.getLogger("ray._private.authentication.authentication_token_setup").setL
 
 
 @contextmanager
-def ray_connection(config: Config) -> Iterator[None]:
-    """Join the cluster at `cluster.address`, or start Ray on this machine, and leave it at the end.
+def ray_connection(config: Config) -> Iterator[str]:
+    """Join the cluster at `cluster.address`, or start Ray on this machine, and leave it at the end; yields the address.
 
     An embedded Ray gets as many logical CPUs as the run may come to reserve, also where the machine has fewer: its
     processes then share them.
@@ -43,11 +47,8 @@ def ray_connection(config: Config) -> Iterator[None]:
         if address is not None:
             require_joined(address, ray.get_runtime_context().gcs_address)
         _require_room(config)
-        yield
+        yield str(ray.get_runtime_context().gcs_address)
         return
-    # What workers print, environments above all, stays in their logs: the driver shows a table, and warnings reach it
-    # by the control actor, each kind once.
-    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     # Nothing but this run's actors is started here: idle workers for tasks would only cost start-up time.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     reserved = required_cpus(config, config.rollout.most_env_runners)
@@ -68,10 +69,10 @@ def ray_connection(config: Config) -> Iterator[None]:
                     num_cpus=num_cpus,
                     include_dashboard=config.cluster.dashboard,
                     namespace=NAMESPACE,
-                    **quiet,
+                    **QUIET,
                 )
             else:
-                ray.init(address=address, namespace=NAMESPACE, **quiet)
+                ray.init(address=address, namespace=NAMESPACE, **QUIET)
     except BaseException as error:
         ray.shutdown()
         if isinstance(error, SystemExit):
@@ -83,7 +84,7 @@ def ray_connection(config: Config) -> Iterator[None]:
         raise TrainingError(f"Ray cannot be started {where}: {short_line(error)}") from error
     try:
         _require_room(config)
-        yield
+        yield str(ray.get_runtime_context().gcs_address)
     finally:
         ray.shutdown()
 

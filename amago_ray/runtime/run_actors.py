@@ -26,6 +26,11 @@ from amago_ray.runtime.shard_table import ShardTable
 _INCARNATIONS_PER_SESSION = 1_000_000
 
 
+def actor_name(run: str, run_id: int, part: str) -> str:
+    """What a part of a run is called in Ray."""
+    return f"{run}-{run_id % 16**8:08x}/{part}"
+
+
 class RunActors:
     """Starts actors whose names carry the run's name and id, `<name>-<id>/<part>`.
 
@@ -73,11 +78,11 @@ class RunActors:
             **WITH_ASIDE,
         )
 
-    def start_runner(self, number: int, control: Any, table: ShardTable) -> Any:
-        """An env runner of a new incarnation."""
+    def start_runner(self, number: int, control: Any, table: ShardTable) -> tuple[int, Any]:
+        """An env runner, and its incarnation, which is new."""
         config = self._config.rollout
         incarnation = self._next_incarnation()
-        return self._start(
+        return incarnation, self._start(
             f"env_runner_{number}",
             EnvRunnerActor,
             self._config,
@@ -183,7 +188,7 @@ class RunActors:
         return handle
 
     def _name(self, part: str) -> str:
-        return f"{self._config.name}-{self._claim.run_id % 16**8:08x}/{part}"
+        return actor_name(self._config.name, self._claim.run_id, part)
 
     def _next_incarnation(self) -> int:
         self._num_started += 1

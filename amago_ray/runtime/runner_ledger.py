@@ -18,13 +18,15 @@ class RunnerTotals(NamedTuple):
     """What an env runner counts since its process started.
 
     episodes: finished; `stored_episodes` of them are acknowledged by replay. dropped_episodes: partial ones, lost to
-    failures of environments. Seconds are those of the parts of `telemetry.bottleneck`.
+    failures of environments; abandoned_episodes: partial ones, of runners that ended. Seconds are those of the parts of
+    `telemetry.bottleneck`.
     """
 
     env_steps: int = 0
     episodes: int = 0
     stored_episodes: int = 0
     dropped_episodes: int = 0
+    abandoned_episodes: int = 0
     env_failures: int = 0
     isolated_envs: int = 0
     acting_s: float = 0.0

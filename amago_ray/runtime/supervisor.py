@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.endings import Ending
@@ -69,7 +69,10 @@ class RestartBudget:
 @dataclass
 class _Actor:
     start: Callable[[], Started]
+    bury: Callable[[], None]
     budget: RestartBudget
+    at_end: Literal["fail", "restart", "forget"] = "fail"
+    """What is done when its run returns."""
 
 
 class Supervisor:
@@ -87,9 +90,9 @@ class Supervisor:
         self._running: dict[object, tuple[str, Started]] = {}
         self._due_at_s: dict[str, float] = {}
 
-    def start(self, name: str, start: Callable[[], Started]) -> None:
-        """Start an actor now, and again by the same call when it dies."""
-        self._actors[name] = _Actor(start, RestartBudget())
+    def start(self, name: str, start: Callable[[], Started], bury: Callable[[], None] = lambda: None) -> None:
+        """Start an actor now, and again by the same call when it dies; `bury` is called whenever its run has ended."""
+        self._actors[name] = _Actor(start, bury, RestartBudget())
         self._start(name)
 
     @property
@@ -102,6 +105,11 @@ class Supervisor:
         """Those of the actors that run."""
         return [name for name, _ in self._running.values()]
 
+    @property
+    def due(self) -> Collection[str]:
+        """Names of those that are to be started again."""
+        return self._due_at_s
+
     def next_due_s(self) -> float:
         """Seconds until the next actor is to be started again; infinite where none is."""
         return max(min(self._due_at_s.values(), default=float("inf")) - self._clock(), 0.0)
@@ -113,36 +121,60 @@ class Supervisor:
             del self._due_at_s[name]
             self._start(name)
 
-    def ended(self, run: object, ending: Ending) -> str:
-        """An actor's run ended before training did: plans its restart, and returns the warning.
+    def replace(self, name: str) -> None:
+        """An actor may leave: when its run returns it is started again at once, which does not count against it."""
+        self._actors[name].at_end = "restart"
+
+    def release(self, name: str) -> None:
+        """An actor may leave, however its run ends; it is not started again, also where that was due."""
+        if self._due_at_s.pop(name, None) is None:
+            self._actors[name].at_end = "forget"
+        else:
+            del self._actors[name]
+
+    def ended(self, run: object, ending: Ending) -> str | None:
+        """An actor's run ended before training did: plans its restart, and returns a warning if there is one.
 
         Raises:
             AmagoRayError: training cannot go on; what the actor raised, or why it cannot be made or kept alive.
         """
         name, _ = self._running.pop(run)
-        actor = self._actors[name]
-        if ending.kind == "returned":
-            raise TrainingError(f"the {name} ended before training did")
+        actor, now_s = self._actors[name], self._clock()
+        actor.bury()
+        lost = Counter(self._pulses.end(name))
         if ending.kind == "raised":
             raise ending.failure(f"the {name} failed")
-        now_s = self._clock()
-        due_at_s = actor.budget.failed(name, ending, now_s)
-        self._due_at_s[name] = due_at_s
+        if ending.kind == "died":
+            self.lost += lost
+        if actor.at_end == "forget":
+            del self._actors[name]
+            return f"the {name} died when it was to leave: {ending.line}{_say(lost)}" if ending.kind == "died" else None
+        if ending.kind == "returned":
+            if actor.at_end == "fail":
+                raise TrainingError(f"the {name} ended before training did")
+            self._due_at_s[name] = now_s
+            return None
         self.num_restarts[_role(name)] += 1
-        lost = Counter(self._pulses.end(name))
-        self.lost += lost
+        if ending.is_preempted:
+            self._due_at_s[name] = now_s
+            return (
+                f"the {name} died with its node, which was taken away, and is started again: {ending.line}{_say(lost)}"
+            )
+        self._due_at_s[name] = due_at_s = actor.budget.failed(name, ending, now_s)
         when = "" if due_at_s <= now_s else f" in {due_at_s - now_s:g} s"
         what = "died" if ending.kind == "died" else "cannot be made"
         return f"the {name} {what} and is started again{when}: {ending.line}{_say(lost)}"
 
     def forget(self, run: object) -> str:
         """An actor's run ended as it should; returns the actor's name."""
-        name = self._running.pop(run)[0]
+        name, _ = self._running.pop(run)
         self._pulses.end(name)
+        self._actors[name].bury()
         return name
 
     def _start(self, name: str) -> None:
         actor = self._actors[name]
+        actor.at_end = "fail"
         actor.budget.started(self._clock())
         self._pulses.begin(name)
         started = actor.start()

@@ -25,6 +25,8 @@ from amago_ray.training.checkpoints import CONFIG_FILE, Checkpoints, remove_chec
 from amago_ray.training.provenance import provenance
 from amago_ray.training.run_lock import RunLock
 
+_RUNS_DIR = Path("runs")
+"""Where runs are kept by default."""
 _METADATA_FILE = "metadata.json"
 _STATUS_FILE = "status.json"
 _REPORTS_FILE = "metrics.jsonl"
@@ -67,12 +69,14 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """An existing run's directory.
+        """An existing run's directory, by its path, or by its name where it is in `runs`.
 
         Raises:
             RunDirectoryError: there is none.
         """
-        path = local_path("run", path)
+        named = _RUNS_DIR / path
+        is_name = len(Path(path).parts) == 1 and not Path(path).exists() and named.is_dir()
+        path = local_path("run", named if is_name else path)
         if path.is_file():
             raise RunDirectoryError(f"{path}: expected the folder of a run or of a checkpoint, got a file")
         if not (path / CONFIG_FILE).is_file():
@@ -101,7 +105,9 @@ class RunDirectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Run id, versions, host, seed, the number of sessions so far, and where the newest one kept run and replay."""
+        """Run id, versions, host, seed, the number of sessions so far, where the newest one kept run and replay, and
+        where its control actor is (`ray`, None where there is none).
+        """
         return _read_json(self.path / _METADATA_FILE)
 
     @property
@@ -144,8 +150,10 @@ class RunDirectory:
             self.close()
             raise
 
-    def begin(self, config: Config) -> None:
+    def begin(self, config: Config, ray: Mapping[str, str] | None = None) -> None:
         """The run is known to start: remove the one that it replaces, note the settings and count the session.
+
+        ray: the address of its Ray and the name of its control actor, for other processes.
 
         Raises:
             RunDirectoryError: it cannot be written; if it never could, the earlier run is untouched.
@@ -159,6 +167,7 @@ class RunDirectory:
             "sessions": self.session,
             "directory": str(self.path),
             "replay": str(self.replay),
+            "ray": ray,
         }
         # The mark comes first: a directory with anything else of a run in it is known as one.
         contents = {_METADATA_FILE: json.dumps(document, indent=1).encode(), CONFIG_FILE: dump_yaml(config).encode()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -54,9 +56,9 @@ class NodeCluster:
             self.close()
             raise
 
-    def add(self, num_cpus: float) -> Node:
+    def add(self, num_cpus: float, labels: Mapping[str, str] | None = None) -> Node:
         """Start one more node."""
-        node = self._cluster.add_node(num_cpus=num_cpus)
+        node = self._cluster.add_node(num_cpus=num_cpus, labels=dict(labels or {}))
         self.nodes.append(node)
         return node
 
@@ -64,6 +66,13 @@ class NodeCluster:
         """A node is gone at once, with all its processes."""
         self._cluster.remove_node(node, allow_graceful=False)
         self.nodes.remove(node)
+
+    def drain(self, node: Node, time_s: float = 60) -> None:
+        """Announce that a node will be taken away, as a spot market does; when it is, is up to the caller."""
+        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.address]
+        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        deadline = ["--deadline-remaining-seconds", str(round(time_s))]
+        subprocess.run([*command, "--node-id", node.node_id, *reason, *deadline], check=True, timeout=60)
 
     def node_of(self, pid: int) -> Node:
         """The node on which a process runs."""

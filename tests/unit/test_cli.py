@@ -15,7 +15,7 @@ from amago_ray.config.env import EnvConfig
 from amago_ray.errors import AmagoRayError, ConfigError
 from amago_ray.training.run_directory import RunDirectory
 
-COMMANDS = ["train", "eval", "record", "import-checkpoint", "status", "config", "envs", "doctor"]
+COMMANDS = ["train", "eval", "record", "import-checkpoint", "status", "scale", "config", "envs", "doctor"]
 
 
 def run(*arguments: str) -> int:
@@ -147,6 +147,29 @@ def test_status_says_how_far_a_run_is_and_since_when(tmp_path: Path, capsys: pyt
     at, _, age = written.partition(" (")
     assert abs(datetime.fromisoformat(at) - datetime.now()) < timedelta(minutes=1)
     assert age.endswith("s ago)")
+
+
+def test_only_a_run_over_ray_that_goes_on_is_scaled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config(env=EnvConfig(id="some-env"), name="mine", runs_dir=str(tmp_path))
+    directory = RunDirectory.of(config)
+    directory.reserve()
+    directory.begin(config)
+    directory.write_status({"state": "running"})
+    for state in ("a run over Ray, got one in a single process (--local)", "a run that goes on, got one that has died"):
+        assert run("scale", str(directory.path), "--env-runners", "2") == 2
+        assert capsys.readouterr().err == f"error: {directory.path}: expected {state}\n"
+        directory.close()
+
+
+def test_a_run_is_found_by_its_name_in_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun(Config(env=EnvConfig(id="some-env"), name="mine"))
+    assert run("status", "mine") == 0
+    assert "nothing reported yet" in capsys.readouterr().out
+    (tmp_path / "mine").mkdir()
+    assert run("status", "mine") == 2, "a folder of that name comes first"
 
 
 def test_config_prints_every_setting_as_resolved(capsys: pytest.CaptureFixture[str]) -> None:

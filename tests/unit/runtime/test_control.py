@@ -14,6 +14,7 @@ from amago_ray.config.load import load_config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.snapshot import Snapshot
+from amago_ray.errors import ConfigError, TrainingError
 from amago_ray.replay.reports import ShardCounts, ShardReport
 from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.credit import BatchNumber
@@ -543,5 +544,63 @@ def test_a_late_word_of_former_learners_settles_nothing_of_the_new_ones() -> Non
         assert (await control.reserve(1000, 1, first=BatchNumber(2, 0))).shards == [0]
         await control.beat_learner(learner_beat(1, 6, settled=1000, trained=1000, rank=1))
         assert not (await control.reserve(10, 1, first=BatchNumber(2, 1))).shards
+
+    run(scene())
+
+
+def test_runners_that_are_sent_away_stop_and_their_successors_do_not() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.send_away({0: 3, 2: 1})
+        beats = [
+            runner_beat(runner=number, incarnation=incarnation) for number, incarnation in ((0, 3), (1, 3), (2, 2))
+        ]
+        orders = await control.beat_runners(gather(beats))
+        assert not isinstance(orders, NotYet)
+        assert [orders.of(row, beat).stop for row, beat in enumerate(beats)] == [True, False, False]
+        await control.send_away({})
+        answer = await control.beat_runner(beats[0])
+        assert not isinstance(answer, NotYet)
+        assert not answer.stop
+
+    run(scene())
+
+
+def test_another_number_of_env_runners_is_agreed_on_when_the_trainer_knows() -> None:
+    async def scene() -> None:
+        control = await filled(config("rollout.num_env_runners=2", "rollout.max_env_runners=4"))
+        for number in (3, 4):
+            watch = asyncio.create_task(control.watch())
+            asked = asyncio.create_task(control.scale(number))
+            assert not await watch, "the trainer is called"
+            assert not asked.done()
+            report = await control.collect()
+            assert report is not None
+            assert report.num_env_runners == number
+            assert await asked == number - 1
+        assert await control.scale(4) == 4
+        again = ControlActor(config(), put=lambda value: value, publish=lambda metrics: None)
+        await again.fill(ControlState(BASE, num_env_runners=3))
+        report = await again.collect()
+        assert report is not None
+        assert report.num_env_runners == 3
+
+    run(scene())
+
+
+def test_a_number_of_env_runners_that_the_run_may_not_have_is_refused() -> None:
+    async def scene() -> None:
+        control = await filled(config("rollout.num_env_runners=2", "rollout.max_env_runners=4"))
+        for number in (1, 5):
+            with pytest.raises(ConfigError) as caught:
+                await control.scale(number)
+            assert str(caught.value) == (
+                "env runners: expected from 2 to 4 (rollout.min_env_runners to max_env_runners of the run), "
+                f"got {number}"
+            )
+        asked = asyncio.create_task(control.scale(3))
+        await control.stop()
+        with pytest.raises(TrainingError, match="the run ends"):
+            await asked
 
     run(scene())

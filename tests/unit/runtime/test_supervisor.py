@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from amago_ray.config.supervision import SupervisionConfig
@@ -21,9 +23,10 @@ class Scene:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.num_starts = 0
+        self.buried: list[str] = []
         self.pulses = PulseWatch(SupervisionConfig(), 5.0, lambda: self.now_s)
         self.supervisor = Supervisor(lambda: self.now_s, self.pulses)
-        self.supervisor.start("env runner 0", self.start)
+        self.supervisor.start("env runner 0", self.start, lambda: self.buried.append(f"run {self.num_starts}"))
 
     def start(self) -> Started:
         self.num_starts += 1
@@ -31,7 +34,7 @@ class Scene:
 
     def end(self, ending: Ending) -> str:
         (run,) = self.supervisor.running
-        return self.supervisor.ended(run, ending)
+        return self.supervisor.ended(run, ending) or ""
 
     def wait_for_restart(self) -> float:
         """Let time pass until the actor is started again; the seconds that it took."""
@@ -50,6 +53,7 @@ def test_a_dead_actor_is_started_again_and_named() -> None:
     assert scene.supervisor.running == {}
     assert scene.wait_for_restart() == 0
     assert scene.supervisor.running == {"run 2": Started("made 2", "run 2")}
+    assert scene.buried == ["run 1"]
 
 
 def test_restarts_and_losses_are_counted_by_role() -> None:
@@ -149,3 +153,42 @@ def test_one_that_ends_as_it_should_is_not_started_again() -> None:
     (run,) = scene.supervisor.running
     assert scene.supervisor.forget(run) == "env runner 0"
     assert scene.supervisor.next_due_s() == float("inf")
+
+
+def test_one_that_is_to_be_replaced_is_started_again_when_it_returns_and_at_no_cost() -> None:
+    scene = Scene()
+    for _ in range(30):
+        scene.supervisor.replace("env runner 0")
+        assert scene.end(Ending("returned")) == ""
+        assert scene.wait_for_restart() == 0
+    with pytest.raises(TrainingError, match="ended before training did"):
+        scene.end(Ending("returned"))
+
+
+@pytest.mark.parametrize("kind", ["died", "not_made"])
+def test_the_end_of_a_node_that_was_announced_costs_nothing(kind: Any) -> None:
+    scene = Scene()
+    for _ in range(30):
+        warning = scene.end(Ending(kind, error=RuntimeError("gone"), is_preempted=True))
+        assert warning == "the env runner 0 died with its node, which was taken away, and is started again: " + (
+            "RuntimeError: gone"
+        )
+        assert scene.wait_for_restart() == 0
+
+
+@pytest.mark.parametrize("ending", [Ending("returned"), DIED, NOT_MADE])
+def test_one_that_is_released_is_not_started_again(ending: Ending) -> None:
+    scene = Scene()
+    scene.supervisor.release("env runner 0")
+    warning = scene.end(ending)
+    assert warning == ("the env runner 0 died when it was to leave: RuntimeError: killed" if ending is DIED else "")
+    assert scene.supervisor.next_due_s() == float("inf")
+    assert scene.supervisor.names == []
+
+
+def test_one_that_is_released_while_it_waits_to_be_started_again_is_not() -> None:
+    scene = Scene()
+    scene.end(DIED)
+    scene.supervisor.release("env runner 0")
+    scene.supervisor.start_due()
+    assert scene.num_starts == 1
