@@ -15,7 +15,7 @@ from helpers.stored import stored_episodes
 from amago_ray.replay.layout import find_segments
 from amago_ray.replay.segment import Segment
 
-from .conftest import assert_nothing_is_left
+from .conftest import Fault, assert_nothing_is_left
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -53,11 +53,12 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(content)
 
 
-def resume(run: DeadlyRun) -> str:
+def resume(run: DeadlyRun, fault: Fault, what: str) -> str:
     """Go on for a while, and end; returns what was printed."""
     before = len(run.output)
-    run.start("--resume")
-    run.goes_on()
+    with fault(f"{what}, between two sessions: from the start until it goes on"):
+        run.start("--resume")
+        run.goes_on()
     run.stop()
     return run.output[before:]
 
@@ -73,78 +74,78 @@ def refused(run: DeadlyRun) -> str:
     return printed
 
 
-def test_an_episode(run: DeadlyRun) -> None:
+def test_an_episode(run: DeadlyRun, fault: Fault) -> None:
     """The others of its segment are there."""
     segment = Segment.open(segments(run)[0])
     first = next(segment.scan())
     before = stored_episodes(run.replay)
     flip(segment.path, first.offset + first.message.size - 50)
     damaged = run.last["replay/damaged_episodes"]
-    resume(run)
+    resume(run, fault, "flipped bytes in an episode")
     assert run.last["replay/damaged_episodes"] == damaged + 1
     assert set(before) - set(stored_episodes(run.replay)) == {first.header.episode_id}
 
 
-def test_the_header_of_a_segment(run: DeadlyRun) -> None:
+def test_the_header_of_a_segment(run: DeadlyRun, fault: Fault) -> None:
     """All of its episodes are lost, and counted."""
     path = segments(run)[1]
     lost = num_episodes(path)
     damaged = run.last["replay/damaged_episodes"]
     flip(path, 100)
-    resume(run)
+    resume(run, fault, "flipped bytes in a segment's header")
     assert run.last["replay/damaged_episodes"] == damaged + lost
 
 
-def test_a_segment_that_is_cut_short(run: DeadlyRun) -> None:
+def test_a_segment_that_is_cut_short(run: DeadlyRun, fault: Fault) -> None:
     path = segments(run)[2]
     lost = num_episodes(path)
     damaged = run.last["replay/damaged_episodes"]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     lost -= num_episodes(path)
     assert lost
-    resume(run)
+    resume(run, fault, "a segment's end, cut off")
     assert run.last["replay/damaged_episodes"] == damaged + lost
 
 
-def test_a_segment_that_is_deleted(run: DeadlyRun) -> None:
+def test_a_segment_that_is_deleted(run: DeadlyRun, fault: Fault) -> None:
     path = segments(run)[3]
     lost = num_episodes(path)
     deleted = run.last.get("replay/deleted_episodes", 0)
     path.unlink()
-    resume(run)
+    resume(run, fault, "a segment, deleted")
     assert run.last["replay/deleted_episodes"] == deleted + lost
 
 
-def test_the_newest_checkpoint(run: DeadlyRun) -> None:
+def test_the_newest_checkpoint(run: DeadlyRun, fault: Fault) -> None:
     """The one before it is taken."""
     checkpoints = run.path / "checkpoints"
     newest = checkpoints / (checkpoints / "latest").read_text()
     flip(newest / "training_state.pt", 100)
-    printed = resume(run)
+    printed = resume(run, fault, "flipped bytes in the newest checkpoint")
     assert f"skipping a broken checkpoint: {newest}" in printed
 
 
-def test_the_pointer_to_the_newest_checkpoint(run: DeadlyRun) -> None:
+def test_the_pointer_to_the_newest_checkpoint(run: DeadlyRun, fault: Fault) -> None:
     """It is found all the same."""
     saved = run.saved
     (run.path / "checkpoints" / "latest").write_text("step_nowhere\0")
-    resume(run)
+    resume(run, fault, "a broken pointer to the newest checkpoint")
     assert run.saved["learner_steps"] > saved["learner_steps"]
     counts = [report["learner_steps"] for report in run.reports]
     assert counts == sorted(counts)
 
 
-def test_the_owner_of_a_shard(run: DeadlyRun) -> None:
+def test_the_owner_of_a_shard(run: DeadlyRun, fault: Fault) -> None:
     """Nobody guesses whose it is; put back, the run goes on."""
     path = run.replay / "shard_0" / "owner.json"
     content = path.read_bytes()
     flip(path, 0)
     assert str(path) in refused(run)
     path.write_bytes(content)
-    resume(run)
+    resume(run, fault, "flipped bytes in owner.json, put back after a refusal")
 
 
-def test_episodes_of_a_later_version(run: DeadlyRun) -> None:
+def test_episodes_of_a_later_version(run: DeadlyRun, fault: Fault) -> None:
     """Nobody guesses what they mean, and they are left alone; put back, the run goes on."""
     path = segments(run)[-1]
     content = path.read_bytes()
@@ -153,7 +154,7 @@ def test_episodes_of_a_later_version(run: DeadlyRun) -> None:
     assert "schema version" in refused(run)
     assert path.read_bytes() == later
     path.write_bytes(content)
-    resume(run)
+    resume(run, fault, "a segment of a later version, put back after a refusal")
 
 
 def of_a_later_version(content: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Nodes of a cluster go, at once and with all their processes, and come, while a run goes on.
 
-Every node has room for one process that trains, so that it is known who goes with it.
+Every node has room for one process that trains, so that it is known who goes with it. To Ray all nodes are one host:
+what a shard has stored is there for its successor.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pytest
 from helpers.deadly_parts import DeadlyRun
 from helpers.node_cluster import NodeCluster
 from helpers.processes import is_alive
+from helpers.stored import stored_episodes
 
 from .conftest import Fault, assert_nothing_is_left
 
@@ -69,6 +71,16 @@ def test_a_node_with_the_learner(run: DeadlyRun, nodes: NodeCluster, fault: Faul
         run.goes_on()
     run.wait_for_warning("the learner died and is started again")
     run.wait_until(lambda: run.last["learner_steps"] > saved)
+
+
+def test_a_node_with_a_shard(run: DeadlyRun, nodes: NodeCluster, fault: Fault) -> None:
+    nodes.add(1)
+    before = stored_episodes(run.replay)
+    with fault("a node with a shard is removed, another one has its disk"):
+        pid = lose(run, nodes, "ReplayShardActor")
+        run.wait_until(lambda: len([each for each in run.actors("ReplayShardActor") if each.pid != pid]) == 2)
+        run.goes_on()
+    assert set(before) <= set(stored_episodes(run.replay))
 
 
 def test_the_books_are_closed_and_nothing_is_left(run: DeadlyRun, nodes: NodeCluster) -> None:

@@ -77,7 +77,7 @@ class Host:
                 env={**os.environ, **network.environment},
                 start_new_session=True,
             )
-        deadline_s = time.monotonic() + 90
+        deadline_s = time.monotonic() + 150
         while "Ray runtime started" not in (network.directory / f"n{self.number}.log").read_text():
             assert self._node.poll() is None, (network.directory / f"n{self.number}.log").read_text()
             assert time.monotonic() < deadline_s, "the node did not start in time"
@@ -121,8 +121,9 @@ class Network:
         self.prefix = f"10.{77 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
         self.gateway = f"{self.prefix}.254"
         self.port = 6379
-        # Said outright: by itself a node does not look whether there is a token.
-        self.environment = {"RAY_AUTH_MODE": "token", **(environment or {})}
+        # Said outright: by itself a node does not look whether there is a token. On a busy machine it starts slowly.
+        patience = {"RAY_AUTH_MODE": "token", "RAY_raylet_start_wait_time_s": "120"}
+        self.environment = {**patience, **(environment or {})}
         self.directory = Path(tempfile.mkdtemp(prefix="art_", dir="/tmp"))
         self.disk = self.directory / "disk"
         """A folder that is another one on every host."""
