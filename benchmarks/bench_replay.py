@@ -2,11 +2,14 @@
 
     python benchmarks/bench_replay.py --sizes 100000 1000000 10000000 --out replay.json
     python benchmarks/bench_replay.py --sizes 200000 --actor
+    python benchmarks/bench_replay.py --sizes 10000000 --segment-bytes 200000
+    python benchmarks/bench_replay.py --sizes --index 100000 50000000
 
 Episodes look like MazeRunner's (250 steps; observation float32[7], desired_goal int32[3, 2], one achieved int32[2]
 per row). Each size runs in a process of its own. Encoding happens in the env runner, so it is timed apart. The floor
 printed beside a sample is a plain copy of as many bytes as the batch holds. With --actor, batches come from
 a shard actor over Ray, too, `learner.prefetch` of them asked for at a time, as the learner does.
+--index measures the index alone, filled as if so many transitions were stored: its memory, and draws from it.
 """
 
 from __future__ import annotations
@@ -41,9 +44,10 @@ from amago_ray.data import (
     PolicyVersion,
     SequenceBatch,
 )
-from amago_ray.data.arrow_codec import encode_episodes
+from amago_ray.data.arrow_codec import EpisodeHeader, encode_episodes
 from amago_ray.relabel import make_relabeler
 from amago_ray.replay import ReplayShard
+from amago_ray.replay.index import EpisodeTable, StoredEpisode
 
 EPISODES_PER_ADD = 8
 SPEC = EnvSpec(
@@ -71,6 +75,7 @@ class Settings:
     strategy: str
     weighting: str
     sampling: str
+    segment_bytes: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Result:
     copy_floor_transitions_per_s: float
     reopen_s: float
     rss_anon_mb: float
+    num_mapped: int
+    """Segments mapped after the draws."""
     actor_batches_per_s: float | None = None
     plain_batches_per_s: float | None = None
     """Of the shard in this process, right before."""
@@ -115,7 +122,7 @@ def make_episode(rng: np.random.Generator, counter: int, length: int) -> Episode
 def open_shard(directory: Path, settings: Settings, size: int, incarnation: int = 0) -> ReplayShard:
     relabel = InstructionRelabelConfig(strategy=settings.strategy, weighting=settings.weighting)
     return ReplayShard(
-        ReplayConfig(capacity_timesteps=2 * size, sampling=settings.sampling),
+        ReplayConfig(capacity_timesteps=2 * size, sampling=settings.sampling, segment_bytes=settings.segment_bytes),
         directory=directory,
         context_length=settings.context_length,
         relabeler=make_relabeler(relabel, SPEC),
@@ -175,6 +182,7 @@ def measure(size: int, settings: Settings) -> Result:
             drawn.append(num_drawn / elapsed)
             packed.append((shard.report().sampled_transitions - before) / elapsed)
         report = shard.report()
+        num_mapped = Path("/proc/self/maps").read_text().count(folder)
         shard.close()
         return Result(
             stored_transitions=report.stored_transitions,
@@ -187,7 +195,42 @@ def measure(size: int, settings: Settings) -> Result:
             copy_floor_transitions_per_s=batch.num_transitions / copy_floor_s(batch),
             reopen_s=reopen_s,
             rss_anon_mb=rss_anon_mb(),
+            num_mapped=num_mapped,
         )
+
+
+@dataclass(frozen=True)
+class IndexResult:
+    """An index of so many transitions; times are medians over repeats."""
+
+    stored_transitions: int
+    num_episodes: int
+    bytes_per_episode: float
+    draw_episodes_us: float
+    draw_timesteps_us: float
+    """Of as many positions as a batch has, and where each of these lies."""
+
+
+def measure_index(size: int, settings: Settings) -> IndexResult:
+    """Fill an index as `size` transitions in episodes of `settings.episode_length` would, and draw."""
+    table, num_episodes, before = EpisodeTable(), size // settings.episode_length, rss_anon_mb()
+    version, layout = PolicyVersion(0, 0), (400, 7500, 9600, 11700, 13000, 14100, 15200)
+    for counter in range(num_episodes):
+        header = EpisodeHeader(EpisodeId(1, 0, 0, counter), "maze", counter, True, False, version, version)
+        offset = 20_000 * (counter % 1600)
+        table.append(StoredEpisode(counter // 1600, offset, 20_000, settings.episode_length, header, layout, counter))
+    used = (rss_anon_mb() - before) * 1e6
+    rng, times = np.random.default_rng(0), []
+    for sampling in ("episodes", "timesteps"):
+        of_repeat = []
+        for _ in range(settings.repeats):
+            began = time.perf_counter()
+            for _ in range(settings.num_batches):
+                for position in table.draw(settings.batch_size, sampling, rng).tolist():
+                    table[position]
+            of_repeat.append((time.perf_counter() - began) / settings.num_batches * 1e6)
+        times.append(float(np.median(of_repeat)))
+    return IndexResult(size, num_episodes, used / num_episodes, *times)
 
 
 class Control:
@@ -265,7 +308,8 @@ def git_commit() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="transitions stored")
+    parser.add_argument("--index", type=int, nargs="+", default=[], help="transitions as if stored, of the index alone")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[100_000, 1_000_000], help="transitions stored")
     parser.add_argument("--episode-length", type=int, default=250)
     parser.add_argument("--context-length", type=int, default=250)
     parser.add_argument("--batch-size", type=int, default=24)
@@ -274,13 +318,15 @@ def main() -> None:
     parser.add_argument("--strategy", default="some")
     parser.add_argument("--weighting", default="uniform")
     parser.add_argument("--sampling", default="episodes")
+    parser.add_argument("--segment-bytes", type=int, default=ReplayConfig.segment_bytes)
     parser.add_argument("--actor", action="store_true", help="measure a shard actor over Ray, too")
     parser.add_argument("--out", type=Path, help="write the results here as JSON")
     arguments = vars(parser.parse_args())
     sizes, out, with_actor = arguments.pop("sizes"), arguments.pop("out"), arguments.pop("actor")
+    indexed = arguments.pop("index")
     settings = Settings(**arguments)
     results = []
-    print("   stored      MB  encode/s     add/s   drawn/s  packed/s  spread   floor/s  reopen s  RssAnon MB")
+    print("   stored      MB  encode/s     add/s   drawn/s  packed/s  spread   floor/s  reopen s  RssAnon MB  mapped")
     for size in sizes:
         # A fresh process each: memory is this size's own, and nothing is warm from the last.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -293,13 +339,23 @@ def main() -> None:
             f"{result.stored_transitions:9,} {result.stored_mb:7.0f} {result.encode_transitions_per_s:9,.0f} "
             f"{result.add_transitions_per_s:9,.0f} {result.drawn_transitions_per_s:9,.0f} "
             f"{result.packed_transitions_per_s:9,.0f} {result.drawn_spread:6.0%} "
-            f"{result.copy_floor_transitions_per_s:9,.0f} {result.reopen_s:9.2f} {result.rss_anon_mb:11.0f}"
+            f"{result.copy_floor_transitions_per_s:9,.0f} {result.reopen_s:9.2f} {result.rss_anon_mb:11.0f} "
+            f"{result.num_mapped:7}"
         )
         if with_actor:
             print(
                 f"batches/s of {settings.batch_size} x {settings.episode_length}: "
                 f"{result.plain_batches_per_s:.0f} in one process, {result.actor_batches_per_s:.0f} from an actor"
             )
+    for size in indexed:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            index = pool.submit(measure_index, size, settings).result()
+        results.append(asdict(index))
+        print(
+            f"index of {size:,} in {index.num_episodes:,} episodes: {index.bytes_per_episode:.0f} bytes each, "
+            f"{settings.batch_size} draws in {index.draw_episodes_us:.0f} us, "
+            f"by length {index.draw_timesteps_us:.0f} us"
+        )
     if out is not None:
         context = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
