@@ -32,6 +32,10 @@ from amago_ray.replay.store import SegmentStore
 _WARNINGS_REPORTED = 20
 
 
+class EmptyError(DataError):
+    """A shard has nothing to draw from."""
+
+
 class ReplayShard:
     """Stores whole episodes in a directory and draws training batches from them: draw, relabel, slice, pack.
 
@@ -104,6 +108,11 @@ class ReplayShard:
     def epoch(self) -> int:
         """The incarnation that began these files, whichever goes on with them."""
         return self._store.epoch
+
+    @property
+    def num_warnings(self) -> int:
+        """Lines about losses and a full disk, as in `report`."""
+        return len(self._store.warnings)
 
     def begin(self) -> None:
         """Training begins: remove what another run left in the directory, if this one was told to overwrite it.
@@ -183,12 +192,12 @@ class ReplayShard:
         What is drawn and turns out to be lost is counted, and another episode drawn.
 
         Raises:
-            DataError: nothing is stored, or nothing any more.
+            EmptyError: nothing is stored, or nothing any more.
         """
         slices: list[EpisodeSlice] = []
         while len(slices) < batch_size:
             if not len(self._table):
-                raise DataError("sample: expected stored episodes, got none")
+                raise EmptyError("sample: expected stored episodes, got none")
             try:
                 for position in self._table.draw(batch_size - len(slices), self._config.sampling, self._rng).tolist():
                     stored = self._read(position)
@@ -223,7 +232,7 @@ class ReplayShard:
             num_samples=self._num_samples,
             num_relabeled=self._num_relabeled,
             sampled_transitions=self._sampled_transitions,
-            num_warnings=len(warnings),
+            num_warnings=self.num_warnings,
             warnings=tuple(warnings[-_WARNINGS_REPORTED:]),
             is_full=self._is_full,
         )

@@ -149,8 +149,8 @@ class EnvRunnerActor:
         self._sender.send()
 
     def _hand_over(self) -> None:
-        """Wait until all episodes are stored; beats still tell of shards that are replaced."""
-        while not self._sender.is_done:
+        """Wait until all episodes are stored, or only full disks are in the way; beats tell of replaced shards."""
+        while not self._sender.is_done and not self._sender.is_refused:
             self._sender.send(force=True)
             self._sender.wait(_BEAT_INTERVAL_S)
             if self._link.is_due(_BEAT_INTERVAL_S):

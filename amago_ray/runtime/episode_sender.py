@@ -15,6 +15,7 @@ from amago_ray.runtime.endings import Ending
 from amago_ray.runtime.shard_table import ShardTable
 
 _UNAVAILABLE_PAUSE_S = 0.5
+_FULL_PAUSE_S = 2.0
 
 
 @dataclass
@@ -22,7 +23,7 @@ class _Add:
     """A group of episodes that its shard has not acknowledged yet.
 
     reference: of the call; None where it failed. incarnation: of the process that was called. again_at_s: when to call
-    it again; infinite where only another one can help.
+    it again; infinite where only another one can help. is_refused: the shard's disk was full.
     """
 
     shard: int
@@ -31,13 +32,14 @@ class _Add:
     incarnation: int = -1
     reference: Any = None
     again_at_s: float = 0.0
+    is_refused: bool = False
 
 
 class EpisodeSender:
     """Groups episodes and adds each group to the next shard in turn; a bounded number of groups is unacknowledged.
 
     A group stays with its shard, which knows what it has already: where the shard's process is replaced, it goes to the
-    next one as soon as the shard table names it.
+    next one as soon as the shard table names it; where its disk is full, it is sent again and again.
     """
 
     def __init__(
@@ -79,6 +81,11 @@ class EpisodeSender:
     def is_done(self) -> bool:
         """Whether all episodes are acknowledged."""
         return not self._waiting and not self._adds
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing but full disks keeps episodes from being acknowledged."""
+        return bool(self._adds) and all(add.is_refused for add in self._adds)
 
     def put(self, episodes: Sequence[Episode]) -> None:
         """Take in finished episodes, to be sent."""
@@ -152,9 +159,12 @@ class EpisodeSender:
         end = self._outcome(add.reference)
         if end is None:
             return False
-        if end.kind == "returned":
+        if end.kind == "returned" and end.value:
             self.num_stored += add.num_episodes
             return True
+        if end.kind == "returned":
+            add.reference, add.is_refused, add.again_at_s = None, True, self._clock() + _FULL_PAUSE_S
+            return False
         if end.error is not None and end.kind == "raised" and not isinstance(end.error, ReplacedError):
             raise end.error
         add.reference = None

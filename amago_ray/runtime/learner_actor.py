@@ -202,19 +202,26 @@ class LearnerActor:
         requested = time.perf_counter()
         try:
             self._batch = get(reference, max(deadline_s - requested, 0.0))
+            if self._batch is None:
+                # The shard has lost all that it held.
+                self._void(reserved)
         except ray.exceptions.GetTimeoutError:
             pass
         except ray.exceptions.RayError as error:
             if not is_gone(error):
                 raise
-            # The shard died with the request: give its credit back, the next request draws anew.
-            with self._request_lock:
-                self._num_requested -= 1
-            self._current = None
-            self._totals["settled_transitions"] += reserved
-            time.sleep(_RESTART_PAUSE_S)
+            # The shard died with the request.
+            self._void(reserved)
         self._totals["replay_s"] += time.perf_counter() - requested
         return self._batch
+
+    def _void(self, reserved: int) -> None:
+        """Nothing comes of the current request: give its credit back, the next one draws anew."""
+        with self._request_lock:
+            self._num_requested -= 1
+        self._current = None
+        self._totals["settled_transitions"] += reserved
+        time.sleep(_RESTART_PAUSE_S)
 
     def _take_request(self, timeout_s: float) -> tuple[Any, int] | None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
+from amago_ray.errors import DiskFullError
 from amago_ray.replay.layout import shard_directory
 from amago_ray.replay.make import make_shard, surplus_shards
 from amago_ray.replay.owner import Claim
-from amago_ray.replay.shard import ReplayShard
+from amago_ray.replay.shard import EmptyError, ReplayShard
 from amago_ray.runtime.actors import ASIDE
 from amago_ray.runtime.messages import ShardBeat
 from amago_ray.runtime.pulse import start_pulses
@@ -76,16 +78,29 @@ class ReplayShardActor:
         with self._pulses.working("taking over episodes"):
             return {shard: self._shard.adopt(shard_directory(self._replay, shard)) for shard in shards}
 
-    def add(self, group: bytes) -> None:
-        """Store a group of encoded episodes; returns when they are on disk."""
-        with self._pulses.working("storing episodes"):
-            self._shard.add(group)
-        self.report()
+    def add(self, group: bytes) -> bool:
+        """Store a group of encoded episodes; returns when they are on disk.
 
-    def sample(self, batch_size: int) -> SequenceBatch:
-        """A batch drawn from this shard."""
-        with self._pulses.working("making a batch"):
-            return self._shard.sample(batch_size)
+        False: the disk is full, and nothing of them is stored; the same group can be added again later.
+        """
+        is_stored = False
+        with self._pulses.working("storing episodes"), suppress(DiskFullError):
+            self._shard.add(group)
+            is_stored = True
+        self.report()
+        return is_stored
+
+    def sample(self, batch_size: int) -> SequenceBatch | None:
+        """A batch drawn from this shard; None where all that it held turns out to be lost."""
+        num_warnings = self._shard.num_warnings
+        try:
+            with self._pulses.working("making a batch"):
+                return self._shard.sample(batch_size)
+        except EmptyError:
+            return None
+        finally:
+            if self._shard.num_warnings > num_warnings:
+                self.report()
 
     def report(self) -> None:
         """Tell the control actor what is stored."""

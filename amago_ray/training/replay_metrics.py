@@ -26,6 +26,7 @@ def replay_metrics(
         "replay/bytes": float(sum(report.stored_bytes for report in reports)),
         "replay/fill": transitions / config.capacity_timesteps,
         "replay/inserted_timesteps": float(sum(each.inserted_transitions for each in counted)),
+        "replay/inserted_episodes": float(sum(each.inserted_episodes for each in counted)),
         "replay/evicted_episodes": float(sum(each.evicted_episodes for each in counted)),
         "replay/lost_with_nodes_episodes": float(sum(counts.stored_episodes for counts in left_behind)),
         "replay/lost_with_nodes_transitions": float(sum(counts.stored_transitions for counts in left_behind)),

@@ -14,7 +14,8 @@ from amago_ray.runtime.episode_sender import EpisodeSender
 from amago_ray.runtime.shard_table import ShardTable
 
 DIED = Ending("died", error=TrainingError("its process died"))
-STORED = Ending("returned")
+STORED = Ending("returned", value=True)
+FULL = Ending("returned", value=False)
 
 
 class Shard:
@@ -146,3 +147,26 @@ def test_what_a_shard_cannot_store_is_raised() -> None:
     scene.shards[1].answer(Ending("raised", error=error))
     with pytest.raises(DataError, match="another schema"):
         scene.sender.send(force=True)
+
+
+def test_what_a_full_disk_refuses_is_kept_and_sent_again_after_a_while() -> None:
+    scene = Scene()
+    scene.put(6)
+    scene.sender.send()
+    scene.shards[1].answer(FULL)
+    scene.sender.send()
+    assert scene.sender.is_full, "no more should come"
+    assert not scene.sender.is_refused, "the other shard may still answer"
+    scene.shards[0].answer(FULL)
+    scene.sender.send()
+    assert scene.sender.is_refused
+    assert [len(shard.calls) for shard in scene.shards] == [1, 1]
+    scene.now_s += 100
+    scene.sender.send()
+    assert [len(shard.calls) for shard in scene.shards] == [2, 2]
+    assert all(shard.groups[0].equals(shard.groups[1]) for shard in scene.shards)
+    for _ in range(2):
+        for shard in scene.shards:
+            shard.answer(STORED)
+        scene.sender.send(force=True)
+    assert (scene.sender.num_stored, scene.sender.is_done, scene.sender.is_refused) == (6, True, False)

@@ -26,6 +26,7 @@ def test_counts_are_summed_over_shards() -> None:
         ("episodes", "stored_episodes"),
         ("bytes", "stored_bytes"),
         ("inserted_timesteps", "inserted_transitions"),
+        ("inserted_episodes", "inserted_episodes"),
         ("evicted_episodes", "evicted_episodes"),
         ("duplicate_episodes", "num_duplicates"),
         ("deleted_episodes", "deleted_episodes"),
