@@ -10,6 +10,7 @@
     │   └── DiskFullError   there is no room: nothing was stored, and the same can be tried again
     ├── CheckpointError     a checkpoint is missing, broken, or does not fit the agent
     ├── RunDirectoryError   the run directory is taken, missing, or cannot be written
+    ├── ClusterError        the Ray cluster is lost: what was learned is sound
     └── TrainingError       training cannot go on (non-finite loss, lost processes)
 
 The command line prints the message of an `AmagoRayError` as one line and exits with code 2.
@@ -54,6 +55,10 @@ class CheckpointError(AmagoRayError):
 
 class RunDirectoryError(AmagoRayError):
     """The run directory is taken, missing, or cannot be written."""
+
+
+class ClusterError(AmagoRayError):
+    """The Ray cluster is lost; what was learned is sound."""
 
 
 class TrainingError(AmagoRayError):

@@ -20,6 +20,7 @@ from amago_ray.runtime.actors import ending, get, is_ready, wait_any, was_made
 from amago_ray.runtime.control_keeper import ControlKeeper
 from amago_ray.runtime.endings import short_line
 from amago_ray.runtime.evaluations import Evaluations
+from amago_ray.runtime.gcs_watch import GcsWatch
 from amago_ray.runtime.learners import Learners
 from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Totals
 from amago_ray.runtime.messages import ControlReport, ControlState
@@ -140,6 +141,7 @@ class RayBackend:
         self._shards.report()
         self._nodes.start()
         self._control.watch()
+        self._gcs = GcsWatch(ray.get_runtime_context().gcs_address, time.monotonic)
 
     def advance(self, timeout_s: float) -> Report:
         """Wait a while, or until something happens, and report.
@@ -308,8 +310,7 @@ class RayBackend:
 
     def _supervise(self, pulses: Mapping[str, Pulse]) -> None:
         """Say who is late, and end those that live on without being of use, so that they are started again."""
-        if (warning := self._control.look()) is not None:
-            self._warnings.append(warning)
+        self._warnings.extend(warning for warning in (self._gcs.look(), self._control.look()) if warning is not None)
         if not self._control.is_silent:
             for alarm in self._pulses.look(pulses):
                 self._warnings.append(f"the {alarm.name} {alarm.text}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -27,6 +27,9 @@ QUIET: Mapping[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": F
 
 # Ray hands the number to a process that reads it as 32 bits, and waits for that process in vain if it does not fit.
 _MOST_CPUS = 2**31 - 1
+
+# Ray's own processes end within this time after it was shut down, if they end at all.
+_SHUTDOWN_TIMEOUT_S = 2.0
 
 # Says at every start that token authentication is on, which is Ray's default.
 logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -59,6 +62,7 @@ def ray_connection(config: Config) -> Iterator[str]:
         raise TrainingError(f"expected at most {_MOST_CPUS:,} CPUs, more than which Ray cannot count, got {num_cpus:,}")
     else:
         require_temporary_directory()
+    before = _children()
     try:
         # Ray would have SIGTERM end this process at once, without a checkpoint.
         with kept_signal_handlers():
@@ -86,7 +90,26 @@ def ray_connection(config: Config) -> Iterator[str]:
         _require_room(config)
         yield str(ray.get_runtime_context().gcs_address)
     finally:
+        started = [each for child in _children() - before for each in (child, *child.children(recursive=True))]
         ray.shutdown()
+        _end(started)
+
+
+def _children() -> set[Any]:
+    """The processes that this one has started: with an embedded Ray its services are among them."""
+    # Ray brings it along: it is found once Ray has been imported.
+    import psutil  # type: ignore[import-untyped]
+
+    return set(psutil.Process().children())
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """End those that Ray has left behind, as it does when its control service died or a worker was stopped."""
+    import psutil
+
+    for process in psutil.wait_procs(processes, timeout=_SHUTDOWN_TIMEOUT_S)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _require_room(config: Config) -> None:
