@@ -164,20 +164,34 @@ def import_checkpoint(
 
 @app.command()
 def status(run: RunArgument, debug: DebugOption = False) -> None:
-    """Show how far a run is, from its directory."""
+    """Show how far a run is, from its directory: metrics, processes with the ages of their last pulses, warnings."""
+    from amago_ray.cli.status_text import process_lines, warning_lines
     from amago_ray.telemetry.console import duration
     from amago_ray.telemetry.metrics import flatten
     from amago_ray.training.run_directory import RunDirectory
 
-    newest = flatten(RunDirectory.open(run).read_status()) or {"state": "nothing reported yet"}
+    found = RunDirectory.open(run).read_status()
+    processes, warnings = found.pop("processes", []), found.pop("warnings", [])
+    newest = flatten(found) or {"state": "nothing reported yet"}
+    age_s = 0.0
     if "unix_time_s" in newest:
         written_s = newest.pop("unix_time_s")
-        age = duration(max(time.time() - written_s, 0.0))
+        age_s = max(time.time() - written_s, 0.0)
+        age = duration(age_s)
         newest["written"] = f"{datetime.fromtimestamp(written_s):%Y-%m-%d %H:%M:%S} ({age} ago)"
     _print_pairs(
         str(run),
         {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in newest.items()},
     )
+    is_running = newest.get("state") in ("starting", "running")
+    for title, lines in (
+        ("processes", process_lines(processes, age_s) if processes and is_running else []),
+        ("warnings", warning_lines(warnings)),
+    ):
+        if lines:
+            print(f"\n{title}")
+            for line in lines:
+                print(printable(line))
 
 
 @app.command()

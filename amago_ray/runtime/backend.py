@@ -54,6 +54,8 @@ _LAST_CAPTURE_TIMEOUT_S = 60.0
 # A control actor that is slower than that tells its news with a later report.
 _COLLECT_TIMEOUT_S = 2.0
 _LONGEST_SILENT_START_S = 30.0
+# In the status of a run.
+_SHOWN_PROCESSES = 100
 # After an interrupt all waiting together takes no longer, so that everything has ended within 20 s.
 _INTERRUPTED_TIMEOUT_S = 14.0
 
@@ -160,7 +162,12 @@ class RayBackend:
         self._warnings.extend(self._shards.settle({} if collected is None else collected.shards))
         self._supervise({} if collected is None else collected.pulses)
         self._begin_evaluations()
-        report = Report(self._counters, evaluations=self._results, warnings=self._warnings)
+        report = Report(
+            self._counters,
+            evaluations=self._results,
+            warnings=self._warnings,
+            processes=self._pulses.sights(_SHOWN_PROCESSES),
+        )
         self._results, self._warnings = [], []
         if collected is None:
             return report

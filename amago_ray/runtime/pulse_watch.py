@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from amago_ray.config.supervision import SupervisionConfig
 from amago_ray.runtime.pulse import Pulse
+from amago_ray.training.ports import ProcessSight
 
 # Time between two looks that counts at most: where the watcher itself was held up, nobody else was silent for it.
 _LONGEST_LOOK_S = 5.0
@@ -33,15 +35,6 @@ class _Watched:
     is_warned_of_work: bool = False
     is_killed: bool = False
     pending_told_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sight:
-    """A process as last seen: its newest pulse, None before the first, and the age of that (or of its start)."""
-
-    name: str
-    age_s: float
-    pulse: Pulse | None
 
 
 class PulseWatch:
@@ -97,12 +90,15 @@ class PulseWatch:
                 names.append(name)
         return names
 
-    def sights(self) -> Sequence[Sight]:
-        """All processes as last seen, by name."""
-        return [
-            Sight(name, self._now_s - (each.begun_s if each.pulse is None else each.heard_s), each.pulse)
+    def sights(self, most: int) -> Sequence[ProcessSight]:
+        """Those `most` processes, as last seen, that were silent for longest."""
+        sights = [
+            ProcessSight(name, "", self._now_s - each.begun_s, "waiting for a place, or being made")
+            if each.pulse is None
+            else ProcessSight(name, each.pulse.host, self._now_s - each.heard_s, each.pulse.doing, each.pulse.busy_s)
             for name, each in sorted(self._watched.items())
         ]
+        return heapq.nlargest(most, sights, key=lambda sight: sight.age_s)
 
     def _judge(self, name: str, watched: _Watched) -> Alarm | None:
         pulse = watched.pulse

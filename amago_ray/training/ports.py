@@ -38,6 +38,20 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True)
+class ProcessSight:
+    """A process of the run as last seen: where, `age_s` ago, and what it was doing, for how long.
+
+    host: empty for one that has not been seen yet, whose age is that of its start.
+    """
+
+    name: str
+    host: str
+    age_s: float
+    doing: str
+    busy_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Report:
     """What happened since the report before.
 
@@ -45,6 +59,7 @@ class Report:
     sides: where the time of the run's sides went, for the bottleneck verdict; none where that is not known.
     is_interim: only counters and warnings are news, as in a long time of acting; they are shown, but neither logged nor
     reason to evaluate or save, so that a deterministic backend may report by the clock between its whole reports.
+    processes: those of the run that were silent for longest come first, in bounded number; none in one process.
     """
 
     counters: Counters
@@ -55,6 +70,7 @@ class Report:
     warnings: Sequence[str] = ()
     stop_requested: bool = False
     is_interim: bool = False
+    processes: Sequence[ProcessSight] = ()
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 from amago_ray.data.episode import PolicyVersion
@@ -19,6 +22,8 @@ from amago_ray.training.schedule import Schedule
 from amago_ray.training.state import TrainerState
 
 _log = logging.getLogger(__name__)
+
+_KEPT_WARNINGS = 10
 
 
 class Reporter:
@@ -45,6 +50,8 @@ class Reporter:
         self._counters = Counters()
         self._status: dict[str, Any] = {}
         self._shown: dict[str, float] = {}
+        self._warnings: deque[dict[str, Any]] = deque(maxlen=_KEPT_WARNINGS)
+        """The newest, with their times."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -87,11 +94,14 @@ class Reporter:
             "fraction": progress.fraction,
             "time_left_s": progress.time_left_s,
             "bottleneck": None if self._limit is None else str(self._limit),
+            "processes": [asdict(process) for process in report.processes],
+            "warnings": list(self._warnings),
         }
         self.write_status("running")
 
     def warn(self, text: str) -> None:
         """Show a line that stays; without a console that works, on stderr."""
+        self._warnings.append({"unix_time_s": round(time.time(), 3), "text": text})
         if self._console is not None and self._console.failure is None:
             self._console.message(f"warning: {text}")
         if self._console is None or self._console.failure is not None:

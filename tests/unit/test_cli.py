@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -125,6 +126,30 @@ def test_status_of_a_run_that_was_killed_before_it_said_anything(
     directory = begun(Config(env=EnvConfig(id="some-env"), name="mine", runs_dir=str(tmp_path)))
     assert run("status", str(directory.path)) == 0
     assert "nothing reported yet" in capsys.readouterr().out
+
+
+def test_status_shows_processes_and_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config(env=EnvConfig(id="some-env"), name="mine", runs_dir=str(tmp_path))
+    directory = RunDirectory.of(config)
+    directory.reserve()
+    directory.begin(config)
+    runner = {"name": "env runner 0", "host": "10.0.0.7", "age_s": 3.0, "doing": "stepping environments", "busy_s": 2.0}
+    pending = {"name": "learner", "host": "", "age_s": 40.0, "doing": "being made", "busy_s": 0.0}
+    told = [{"unix_time_s": 0.0, "text": "the learner died and is started again"}]
+    directory.write_status({"state": "running", "processes": [pending, runner], "warnings": told})
+    assert run("status", str(directory.path)) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "nodes: 10.0.0.7 (1), no node yet (1)" in lines
+    assert any(
+        re.fullmatch(r"env runner 0 10\.0\.0\.7 \d+ s ago stepping environments for 2 s", line) for line in lines
+    )
+    assert "learner none yet being made" in lines
+    assert any(line.endswith("the learner died and is started again") for line in lines)
+    # Nobody gives pulses any more.
+    directory.write_status({"state": "ended", "processes": [runner], "warnings": told})
+    assert run("status", str(directory.path)) == 0
+    assert "env runner 0" not in capsys.readouterr().out
+    directory.close()
 
 
 def test_status_says_how_far_a_run_is_and_since_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from amago_ray.config.supervision import SupervisionConfig
 from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.pulse_watch import Alarm, PulseWatch
@@ -132,13 +130,12 @@ def test_rare_pulses_give_more_time() -> None:
     assert [alarm.must_kill for alarm in scene.silence(220)] == [False, True]
 
 
-def test_sights_show_all_with_their_ages() -> None:
+def test_sights_show_who_was_silent_for_longest_first() -> None:
     scene = Scene()
     scene.watch.begin("learner")
-    pulse = scene.pulse()
-    scene.look(pulse)
+    scene.look(scene.pulse(busy_s=3.0))
     scene.silence(4)
-    assert [(sight.name, sight.age_s, sight.pulse) for sight in scene.watch.sights()] == [
-        (NAME, pytest.approx(4), pulse),
-        ("learner", pytest.approx(6), None),
-    ]
+    first, second = scene.watch.sights(9)
+    assert (first.name, first.host, first.age_s) == ("learner", "", 6)
+    assert (second.name, second.host, second.age_s, second.doing, second.busy_s) == (NAME, "h", 4, "stepping", 3.0)
+    assert scene.watch.sights(1) == [first]
