@@ -1,4 +1,4 @@
-"""Which shard a batch is drawn from."""
+"""Which shard a batch is drawn from, and which part of an episode."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ def draw_shards(
     totals = np.cumsum(sizes)
     drawn = totals.searchsorted(rng.integers(totals[-1], size=count), side="right")
     return [numbers[index] for index in drawn.tolist()]
+
+
+def draw_window(num_transitions: int, context_length: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw which transitions `start:stop` of an episode to train on, at most `context_length`.
+
+    A longer episode is cut by a window whose start is uniform in [-c+1, T-1], clipped to the episode: each
+    transition lies in exactly c of the T+c-1 windows, so that ends are not under-sampled.
+    """
+    if num_transitions <= context_length:
+        return 0, num_transitions
+    start = int(rng.integers(1 - context_length, num_transitions))
+    return max(start, 0), min(start + context_length, num_transitions)

@@ -21,6 +21,7 @@ from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.data.specs import EnvSpec
 from amago_ray.errors import DataError, DiskFullError
 from amago_ray.relabel.relabeler import Relabeler
+from amago_ray.replay.draws import draw_window
 from amago_ray.replay.index import EpisodeTable, StoredEpisode
 from amago_ray.replay.inventory import Count
 from amago_ray.replay.layout import remove_shard, shard_number
@@ -387,15 +388,3 @@ class ReplayShard:
 
 def _num_transitions(episodes: Sequence[EncodedEpisode]) -> int:
     return sum(encoded.num_transitions for encoded in episodes)
-
-
-def draw_window(num_transitions: int, context_length: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Draw which transitions `start:stop` of an episode to train on, at most `context_length`.
-
-    A longer episode is cut by a window whose start is uniform in [-c+1, T-1], clipped to the episode: each
-    transition lies in exactly c of the T+c-1 windows, so that ends are not under-sampled.
-    """
-    if num_transitions <= context_length:
-        return 0, num_transitions
-    start = int(rng.integers(1 - context_length, num_transitions))
-    return max(start, 0), min(start + context_length, num_transitions)

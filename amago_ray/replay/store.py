@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,8 @@ from amago_ray.data.arrow_codec import EncodedEpisode
 from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DamagedError, DataError
-from amago_ray.replay.inventory import Cause, Count, Entry, Inventory
+from amago_ray.replay.audit import audit
+from amago_ray.replay.inventory import Cause, Count, Inventory
 from amago_ray.replay.layout import find_segments, find_unfinished, set_aside
 from amago_ray.replay.owner import Claim, DirectoryOwner
 from amago_ray.replay.segment import LossError, Segment, write_error
@@ -130,60 +130,17 @@ class SegmentStore:
         Raises:
             DataError: the inventory cannot be written.
         """
-        found: dict[int, Count] = {}
         for sequence, segment in self._segments.items():
             for encoded in segment.scan(is_known):
                 yield sequence, encoded
             self.torn_bytes += segment.cut(
                 segment.num_bytes, num_episodes=segment.num_episodes, num_transitions=segment.num_transitions
             )
-            found[sequence] = Count(segment.num_episodes, segment.num_transitions)
         try:
-            self._reconcile(found)
+            for loss in audit(self._inventory, self._segments, self._damaged):
+                self._warn_of_loss(*loss)
         except OSError as error:
             raise DataError(f"{self._directory}: cannot write there ({error.strerror})") from error
-
-    def _reconcile(self, found: Mapping[int, Count]) -> None:
-        """Compare what segments hold with what was accepted into them."""
-        inventory = self._inventory
-        if not found and not inventory.is_found:
-            return
-        if not inventory.is_found:
-            self._count_from_headers(found)
-        # What was evicted and not deleted yet is in use again.
-        inventory.evict_to(min([inventory.first, *found]))
-        live = inventory.live
-        for sequence in sorted({*live, *found}):
-            expected, there = live.get(sequence, Entry()).stored, found.get(sequence, Count())
-            if sequence in found and expected == there + self._segments[sequence].repeated:
-                # Those are accepted where they were found first.
-                inventory.accept(sequence, there - expected)
-                expected = there
-            if there.episodes < expected.episodes or there.transitions < expected.transitions:
-                cause: Cause = "damaged" if sequence in found or sequence in self._damaged else "deleted"
-                inventory.lose(sequence, cause, expected - there)
-                self._warn_of_loss(sequence, cause, expected - there)
-            elif there != expected:
-                # Appended by a process that was killed before it could say so.
-                inventory.accept(sequence, there - expected)
-
-    def _count_from_headers(self, found: Mapping[int, Count]) -> None:
-        """Without an inventory: headers say what had been inserted into the directory before their segments."""
-        inventory, sequences = self._inventory, list(found)
-        before = [
-            Count(segment.inserted_episodes_before, segment.inserted_transitions_before)
-            for segment in self._segments.values()
-        ]
-        if sequences[0] > 0:
-            inventory.accept(sequences[0] - 1, before[0])
-            inventory.evict_to(sequences[0])
-        for index, (sequence, following) in enumerate(pairwise(sequences)):
-            accepted = before[index + 1] - before[index]
-            if following > sequence + 1:
-                inventory.accept(sequence + 1, accepted - found[sequence])
-                accepted = found[sequence]
-            inventory.accept(sequence, accepted)
-        inventory.accept(sequences[-1], found[sequences[-1]])
 
     def _warn_of_loss(self, sequence: int, cause: Cause, lost: Count) -> None:
         """Say once for each segment that some of it is lost."""

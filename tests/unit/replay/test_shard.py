@@ -18,10 +18,10 @@ from amago_ray.data.arrow_codec import encode_episodes
 from amago_ray.errors import DataError, ReplacedError
 from amago_ray.relabel import NoRelabeler, Relabeler, make_relabeler
 from amago_ray.replay import ReplayShard
+from amago_ray.replay.draws import draw_window
 from amago_ray.replay.layout import find_segments
 from amago_ray.replay.owner import Claim
 from amago_ray.replay.segment import Segment
-from amago_ray.replay.shard import draw_window
 
 
 def open_shard(directory, *, config=None, relabeler=None, **settings):
