@@ -22,8 +22,8 @@ class ReplayConfig:
     capacity_bytes: Annotated[int, POSITIVE_INTEGER] | None = None
     """Bytes on disk over all shards; None sets no limit."""
     directory: Annotated[str, FOLDER] | None = None
-    """Where shards write; None is `replay/` in the run directory of the shard's node. Give a shared path to
-    survive node loss."""
+    """Where shards write; None is `replay/` in the run directory of the shard's node. On a file system that all nodes
+    share nothing is lost with a node."""
     segment_bytes: Annotated[int, POSITIVE_INTEGER] = 32 * 1024 * 1024
     """A segment file is closed and a new one begun past this size; eviction removes whole segments."""
     fsync: Literal["never", "segment", "add"] = "never"

@@ -219,6 +219,18 @@ def run_id_of(directory: Path) -> int | None:
     return None if owner is None else owner.run_id
 
 
+def epoch_of(directory: Path) -> int:
+    """The incarnation that began the files of a shard in `directory`.
+
+    Raises:
+        DataError: its owner file is missing or cannot be read.
+    """
+    owner = read_owner(directory / OWNER_FILE)
+    if owner is None:
+        raise DataError(f"{directory}: expected a replay shard's folder, got one without {OWNER_FILE}")
+    return owner.epoch
+
+
 def _name(owner: Owner) -> str:
     return "another run" if owner.run_id is None else f"run id {owner.run_id}"
 

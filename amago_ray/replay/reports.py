@@ -56,6 +56,9 @@ class ShardReport:
     """Sequences drawn that hindsight changed."""
     sampled_transitions: int
     """Transitions drawn, after relabeling and slicing."""
+    returned_episodes: int = 0
+    """Those among the inserted that were stored before in other files of this shard, since the shard was opened."""
+    returned_transitions: int = 0
     num_warnings: int = 0
     """Lines about losses and a full disk since the shard was opened."""
     warnings: Sequence[str] = ()

@@ -82,6 +82,7 @@ class ReplayShard:
         self._directory = Path(directory)
         self._is_full = False
         self._num_duplicates = 0
+        self._returned = Count()
         self._num_samples = 0
         self._num_relabeled = 0
         self._sampled_transitions = 0
@@ -154,6 +155,25 @@ class ReplayShard:
             stored_transitions=self._table.num_transitions,
             inserted_transitions=self._store.inventory.accepted.transitions,
         )
+
+    def take_back(self, group: bytes) -> int:
+        """Store a group of encoded episodes that came in before, into other files of this shard; returns how many.
+
+        What is stored here already is passed over, and all of them where others would have to make room.
+
+        Raises:
+            DataError: as for `add`.
+        """
+        schema, episodes = read_stream(group, "take back")
+        expected = self._store.schema or self._expected_schema
+        if expected is not None:
+            expected.require(schema, "take back")
+        new, _ = self._split_duplicates(list(episodes))
+        if self._is_over_capacity(_num_transitions(new), len(group)):
+            return 0
+        self._append(new, schema)
+        self._returned += Count(len(new), _num_transitions(new))
+        return len(new)
 
     def adopt(self, directory: Path) -> int:
         """Take over the episodes of another shard of this run, and remove its directory; returns how many were new.
@@ -233,6 +253,8 @@ class ReplayShard:
             num_samples=self._num_samples,
             num_relabeled=self._num_relabeled,
             sampled_transitions=self._sampled_transitions,
+            returned_episodes=self._returned.episodes,
+            returned_transitions=self._returned.transitions,
             num_warnings=self.num_warnings,
             warnings=tuple(warnings[-_WARNINGS_REPORTED:]),
             is_full=self._is_full,

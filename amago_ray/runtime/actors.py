@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -43,6 +43,11 @@ def start_actor(kind: type, *args: Any, enable_task_events: bool = False, **opti
         raise TrainingError(
             f'the cluster has an actor "{options["name"]}" already: is this run being trained?'
         ) from error
+
+
+def start_task(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """A reference to what a function returns that runs somewhere else; `options` are Ray's."""
+    return ray.remote(**options)(function).remote(*args)
 
 
 def get(reference: Any, timeout_s: float | None = None) -> Any:

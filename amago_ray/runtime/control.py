@@ -258,10 +258,18 @@ class ControlActor:
             return
         report = beat.report
         self._liveness.heard(f"replay_shard_{beat.shard}", time.monotonic())
-        counts = {"duplicate_episodes": report.num_duplicates, "torn_bytes": report.torn_bytes}
+        counts = {
+            "duplicate_episodes": report.num_duplicates,
+            "torn_bytes": report.torn_bytes,
+            "returned_episodes": report.returned_episodes,
+        }
         self._ledger.report(Reporter("replay_shard", beat.shard, beat.incarnation), counts)
         if self._governor.report_shard(
-            beat.shard, beat.incarnation, report.inserted_transitions, report.stored_transitions
+            beat.shard,
+            beat.incarnation,
+            report.inserted_transitions,
+            report.stored_transitions,
+            report.returned_transitions,
         ):
             known = self._num_shard_warnings.get((beat.shard, beat.incarnation), 0)
             self._warnings.extend(report.warnings_after(known))

@@ -90,6 +90,13 @@ class ReplayShardActor:
         self.report()
         return is_stored
 
+    def take_back(self, group: bytes) -> int:
+        """Store a group of episodes from other files of this shard; returns how many it lacked and had room for."""
+        with self._pulses.working("taking back episodes"):
+            num_taken = self._shard.take_back(group)
+        self.report()
+        return num_taken
+
     def sample(self, batch_size: int) -> SequenceBatch | None:
         """A batch drawn from this shard; None where all that it held turns out to be lost."""
         num_warnings = self._shard.num_warnings

@@ -11,7 +11,7 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
 from amago_ray.replay.owner import Claim
-from amago_ray.runtime.actors import WITH_ASIDE, start_actor
+from amago_ray.runtime.actors import WITH_ASIDE, start_actor, start_task
 from amago_ray.runtime.control import ControlActor
 from amago_ray.runtime.env_runner_actor import EnvRunnerActor
 from amago_ray.runtime.evaluator_actor import EvaluatorActor
@@ -20,6 +20,7 @@ from amago_ray.runtime.messages import learner_name
 from amago_ray.runtime.placement import LearnerPlaces, on_drivers_node, on_node
 from amago_ray.runtime.relay_actor import CALLS_UNDER_WAY, RelayActor
 from amago_ray.runtime.replay_shard_actor import ReplayShardActor
+from amago_ray.runtime.returned_files import return_files
 from amago_ray.runtime.shard_table import ShardTable
 
 # Incarnations of a later session are above all of an earlier one's.
@@ -77,6 +78,12 @@ class RunActors:
             scheduling_strategy=on_node(node_id),
             **WITH_ASIDE,
         )
+
+    def return_files(self, node_id: str, wanted: Mapping[tuple[int, int], Any]) -> Any:
+        """Let a node hand over files of shards that it has; a reference to `Sequence[ReturnedFiles]`."""
+        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_node(node_id)}
+        incarnation = self._next_incarnation()
+        return start_task(return_files, self._replay_directory, self._claim, incarnation, wanted, **options)
 
     def start_runner(self, number: int, control: Any, table: ShardTable) -> tuple[int, Any]:
         """An env runner, and its incarnation, which is new."""

@@ -31,12 +31,16 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """Files of a replay shard on a node that is gone, and what they held when they were heard of last."""
+    """Files of a replay shard on a node that is gone, and what they held when they were heard of last.
+
+    is_back: whether they were found again, and handed over to the shard.
+    """
 
     number: int
     epoch: int
     host: str
     counts: ShardCounts
+    is_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,14 @@ class ShardTable:
         changed = self._with(replace(entry, epoch=epoch, files_host=entry.host, is_open=True))
         return replace(changed, left_behind=tuple(left))
 
+    def returned(self, number: int, epoch: int) -> ShardTable:
+        """Files that were left behind have been handed over."""
+        left = tuple(
+            replace(each, is_back=True) if (each.number, each.epoch) == (number, epoch) else each
+            for each in self.left_behind
+        )
+        return replace(self, version=self.version + 1, left_behind=left)
+
     def _with(self, entry: ShardEntry) -> ShardTable:
         return replace(self, version=self.version + 1, entries={**self.entries, entry.number: entry})
 
@@ -91,7 +103,13 @@ class ShardTable:
                 for number, entry in sorted(self.entries.items())
             ],
             "left_behind": [
-                {"number": each.number, "epoch": each.epoch, "host": each.host, "counts": each.counts._asdict()}
+                {
+                    "number": each.number,
+                    "epoch": each.epoch,
+                    "host": each.host,
+                    "counts": each.counts._asdict(),
+                    "is_back": each.is_back,
+                }
                 for each in self.left_behind
             ],
         }
@@ -117,7 +135,13 @@ def read_table(state: Mapping[str, Any], num_shards: int) -> tuple[ShardTable, d
             )
             counts[number] = ShardCounts(**shard["counts"])
         left_behind = tuple(
-            LeftBehind(int(each["number"]), int(each["epoch"]), str(each["host"]), ShardCounts(**each["counts"]))
+            LeftBehind(
+                int(each["number"]),
+                int(each["epoch"]),
+                str(each["host"]),
+                ShardCounts(**each["counts"]),
+                bool(each["is_back"]),
+            )
             for each in table.get("left_behind", ())
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

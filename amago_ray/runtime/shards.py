@@ -27,6 +27,8 @@ _BEGIN_TIMEOUT_S = 60.0
 _LONGEST_SILENCE_S = 30.0
 _PAUSE_S = 0.5
 _NO_NODE_PAUSE_S = 5.0
+_LOOK_AT_NODES_S = 5.0
+_RETURN_PAUSE_S = 30.0
 
 
 class Shards:
@@ -74,6 +76,11 @@ class Shards:
         """Nodes on which a shard could not open its files."""
         self._counts: dict[int, ShardCounts] = {}
         """What each holds, as last reported."""
+        self._asked_nodes: set[str] = set()
+        """Nodes that were asked for files that were left behind."""
+        self._returning: Any = None
+        """The answer of a node, which hands over what it has."""
+        self._asks_nodes_at_s = 0.0
 
     def start(
         self, places: Sequence[ShardPlace], control: Any, before: ShardTable, counts: Mapping[int, ShardCounts]
@@ -90,7 +97,8 @@ class Shards:
     @property
     def watches(self) -> Sequence[Any]:
         """References that are ready when there is news of a shard, for `answer`."""
-        return [*self._opening, *self._running]
+        returning = [] if self._returning is None else [self._returning]
+        return [*self._opening, *self._running, *returning]
 
     @property
     def unmade(self) -> Mapping[str, Any]:
@@ -181,6 +189,8 @@ class Shards:
         Raises:
             AmagoRayError: it cannot be made or kept alive.
         """
+        if reference == self._returning:
+            return self._take_returned()
         is_opening = reference in self._opening
         # None: a former process, of whose end another reference told.
         number = (self._opening if is_opening else self._running).pop(reference, None)
@@ -227,6 +237,7 @@ class Shards:
             self.table = self.table.opened(number, epoch, self._counts.get(number))
             end = self._ends.pop(number, None)
             if len(self.table.left_behind) > len(left_before):
+                self._asked_nodes.clear()
                 lost = self._counts.pop(number, ShardCounts())
                 warnings.append(
                     f"the replay shard {number} lost its files on {before.files_host}: {lost.stored_episodes:,} "
@@ -240,6 +251,7 @@ class Shards:
                     f"({end.line})"
                 )
         self._opened.clear()
+        self._ask_nodes()
         self._publish()
         return warnings
 
@@ -309,6 +321,52 @@ class Shards:
             if candidates:
                 return roomiest(candidates, shards_on, 0.0)
         return roomiest(nodes if self._config.cluster.spread else nodes[:1], shards_on, 0.0)
+
+    def _nodes_now(self) -> Sequence[Node]:
+        try:
+            return self._nodes()
+        except TrainingError:
+            return ()
+
+    def _ask_nodes(self) -> None:
+        """Ask nodes, one after the other, for files that were left behind: one that comes back may have some."""
+        wanted = {
+            (left.number, left.epoch): self.table.entries[left.number].actor
+            for left in self.table.left_behind
+            if not left.is_back and left.number in self.table.entries and self.table.entries[left.number].is_open
+        }
+        now_s = self._clock()
+        if not wanted or self._returning is not None or now_s < self._asks_nodes_at_s:
+            return
+        self._asks_nodes_at_s = now_s + _LOOK_AT_NODES_S
+        # A node that comes back has a new id.
+        for node in self._nodes_now():
+            if node.node_id not in self._asked_nodes:
+                self._asked_nodes.add(node.node_id)
+                self._returning = self._actors.return_files(node.node_id, wanted)
+                return
+
+    def _take_returned(self) -> list[str]:
+        end, self._returning = ending(self._returning), None
+        self._asks_nodes_at_s = 0.0
+        if end.kind != "returned":
+            return [f"episodes of replay shards on another node cannot be handed over: {end.line}"]
+        warnings = []
+        for each in end.value:
+            where = next(
+                left.host for left in self.table.left_behind if (left.number, left.epoch) == (each.number, each.epoch)
+            )
+            if each.error is not None:
+                warnings.append(f"the episodes of the replay shard {each.number} from {where} stay there: {each.error}")
+                self._asked_nodes.clear()
+                self._asks_nodes_at_s = self._clock() + _RETURN_PAUSE_S
+                continue
+            self.table = self.table.returned(each.number, each.epoch)
+            warnings.append(
+                f"the files of the replay shard {each.number} from {where} are back: {each.num_taken:,} of "
+                f"{each.num_found:,} episodes were taken from them"
+            )
+        return warnings
 
     def _publish(self) -> None:
         """Let the control actor know of a newer table, and shards report whose files it knows now."""

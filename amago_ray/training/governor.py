@@ -28,6 +28,9 @@ class Governor:
         self._stored: dict[int, int] = {}
         self._inserted_elsewhere = 0
         """Into files that shards go on with no longer."""
+        self._returned: dict[int, tuple[int, int]] = {}
+        """What came back to each shard's incarnation from other files: that is no new insert."""
+        self._num_returned = 0
         self._base = 0
         self._trained = 0
         self._reserved = 0
@@ -40,30 +43,37 @@ class Governor:
 
     @property
     def _ever_inserted(self) -> int:
-        return sum(self._totals.values()) + self._inserted_elsewhere
+        return sum(self._totals.values()) + self._inserted_elsewhere - self._num_returned
 
     def metrics(self) -> dict[str, float]:
         """`replay/samples_per_insert`, the ratio since the last rebase; nothing before the first insert."""
         return {"replay/samples_per_insert": self._trained / self.inserted} if self.inserted > 0 else {}
 
-    def report_shard(self, shard: int, incarnation: int, inserted_total: int, stored_transitions: int) -> bool:
+    def report_shard(
+        self, shard: int, incarnation: int, inserted_total: int, stored_transitions: int, returned_total: int = 0
+    ) -> bool:
         """A shard's counts: transitions it ever accepted in its directory, and those it holds now.
 
-        incarnation: grows when the shard starts again. False, and nothing changes, where the report is older than
+        incarnation: grows when the shard starts again. returned_total: of the inserted, what this incarnation took back
+        that was counted before. False, and nothing changes, where the report is older than
         another that came before it.
         """
         before, known = self._totals.get(shard), self._incarnations.get(shard, incarnation)
         if incarnation < known or (incarnation == known and before is not None and inserted_total < before):
             return False
         self._incarnations[shard] = incarnation
+        of, so_far = self._returned.get(shard, (incarnation, 0))
+        returned = returned_total - (so_far if of == incarnation else 0)
+        self._returned[shard] = (incarnation, returned_total)
+        self._num_returned += returned
         if before is None:
             # A shard seen first brings what it accepted in the past (a resume): that is no new insert.
-            self._base += inserted_total
+            self._base += inserted_total - returned
         elif inserted_total < before:
             # A shard lost its files and started empty: what it inserted stays counted.
-            self._base -= before - inserted_total
+            self._base -= before - inserted_total + returned
         else:
-            self._largest_insert = max(self._largest_insert, inserted_total - before)
+            self._largest_insert = max(self._largest_insert, inserted_total - before - returned)
         self._totals[shard] = inserted_total
         self._stored[shard] = stored_transitions
         return True

@@ -14,8 +14,8 @@ def replay_metrics(
     """Sums over shards, as `replay/...`; `replay/fill` is the used share of the capacity.
 
     `replay/lost_transitions` are those that others deleted or damaged; what had to make room is evicted, not lost.
-    left_behind: of files on nodes that are gone. What they held is lost with these, unless they come back; what was
-    inserted into them, evicted and lost otherwise, stays counted.
+    left_behind: of files on nodes that are gone. What they held is lost with these; what comes back is inserted again.
+    What was inserted into them, evicted and lost otherwise, stays counted.
     """
     counted: list[ShardReport | ShardCounts] = [*reports, *left_behind]
     transitions = sum(report.stored_transitions for report in reports)

@@ -31,6 +31,8 @@ class Host:
         self._num_cpus = num_cpus
         self._link = f"{network.name}v{number}"
         self._node: subprocess.Popen[bytes] | None = None
+        self.disk = network.directory / f"d{number}"
+        """What its processes find at the network's `disk`."""
         _ip("netns", "add", self.namespace)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
         self.heal()
@@ -57,9 +59,17 @@ class Host:
         """What runs a command on this host."""
         return ["ip", "netns", "exec", self.namespace, *argv]
 
-    def start(self) -> None:
-        """Start the Ray node, and wait until it is there. Its disk is empty, as after a replacement."""
+    def start(self, *, has_new_disk: bool = True) -> None:
+        """Start the Ray node, and wait until it is there.
+
+        has_new_disk: as after a replacement of the machine; otherwise all is there that was.
+        """
         network = self.network
+        if has_new_disk:
+            shutil.rmtree(self.disk, ignore_errors=True)
+        self.disk.mkdir(exist_ok=True)
+        log_file = network.directory / f"n{self.number}.log"
+        log_file.unlink(missing_ok=True)
         temporary = network.directory / f"n{self.number}"
         if self is network.head or network.head is None:
             role = ["--head", f"--port={network.port}", "--include-dashboard=false"]
@@ -68,8 +78,8 @@ class Host:
         ray = [*_RAY, *role, f"--node-ip-address={self.address}", f"--num-cpus={self._num_cpus}"]
         ray += [f"--temp-dir={temporary}", "--object-store-memory=150000000"]
         # A disk of the host's own: seen by what is started in this namespace of mounts.
-        mount = f'mount -t tmpfs -o size=1g none {network.disk} && exec "$@"'
-        with (network.directory / f"n{self.number}.log").open("ab") as log:
+        mount = f'mount --bind {self.disk} {network.disk} && exec "$@"'
+        with log_file.open("ab") as log:
             self._node = subprocess.Popen(
                 self.command(["unshare", "--mount", "sh", "-c", mount, "sh", *ray]),
                 stdout=log,
@@ -78,8 +88,8 @@ class Host:
                 start_new_session=True,
             )
         deadline_s = time.monotonic() + 150
-        while "Ray runtime started" not in (network.directory / f"n{self.number}.log").read_text():
-            assert self._node.poll() is None, (network.directory / f"n{self.number}.log").read_text()
+        while "Ray runtime started" not in log_file.read_text():
+            assert self._node.poll() is None, log_file.read_text()
             assert time.monotonic() < deadline_s, "the node did not start in time"
             time.sleep(0.1)
 
@@ -97,7 +107,7 @@ class Host:
         _ip("link", "set", self._link, "master", self.network.name)
 
     def stop(self) -> None:
-        """All processes of the host are gone at once, and so is its disk."""
+        """All processes of the host are gone at once; nobody reaches its disk."""
         if self._node is None:
             return
         pids = [self._node.pid, *descendants(self._node.pid)]

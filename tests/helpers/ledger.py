@@ -22,6 +22,7 @@ GROWING = (
     "replay/evicted_episodes",
     "replay/duplicate_episodes",
     "replay/torn_bytes",
+    "replay/returned_episodes",
     *LOSSES,
 )
 """Counts that never fall, whatever dies."""
@@ -32,7 +33,10 @@ UNSAID = 48
 
 @dataclass(frozen=True)
 class Books:
-    """Episodes of a run. acknowledged: as its env runners said, those that died up to their last beat."""
+    """Episodes of a run. acknowledged: as its env runners said, those that died up to their last beat.
+
+    lost: by name, without those that came back with their nodes.
+    """
 
     acknowledged: int
     stored: int
@@ -65,7 +69,7 @@ def close_books(replay: Path | Sequence[Path], reports: list[dict[str, float]]) 
         acknowledged=int(last["rollout/stored_episodes"]),
         stored=len(ids),
         evicted=int(last["replay/evicted_episodes"]),
-        lost=int(sum(last.get(name, 0) for name in LOSSES)),
+        lost=int(sum(last.get(name, 0) for name in LOSSES) - last.get("replay/returned_episodes", 0)),
     )
 
 

@@ -62,6 +62,14 @@ def test_other_files_mean_that_the_former_are_left_behind_until_they_are_found_a
     assert again.left_behind == (LeftBehind(1, 9, "host_0", ShardCounts(stored_episodes=2)),)
 
 
+def test_files_that_were_handed_over_stay_counted_as_back() -> None:
+    table = two_shards().started(1, "host_0", "node_0", 9, "another").opened(1, 9, HELD)
+    back = table.returned(1, 8)
+    assert [each.is_back for each in (*table.left_behind, *back.left_behind)] == [False, True]
+    assert back.version > table.version
+    assert read_table({"shard_table": back.plain({})}, 2)[0].left_behind == back.left_behind
+
+
 def test_a_checkpoint_keeps_it() -> None:
     table = two_shards().started(1, "host_0", "node_0", 9, "another").opened(1, 9, HELD)
     counts = {0: HELD, 1: ShardCounts(inserted_episodes=1, stored_episodes=1)}

@@ -111,6 +111,25 @@ def test_a_shard_with_other_files_keeps_what_was_inserted_and_brings_no_credit_w
     assert governor.inserted == 0
 
 
+def test_what_comes_back_from_other_files_earns_nothing_and_pauses_nobody() -> None:
+    governor = make_governor()
+    governor.report_shard(0, 1, 0, 0)
+    governor.report_shard(0, 1, 10, 10)
+    governor.confirm(0, 100)
+    governor.report_shard(0, 1, 5010, 5010, returned_total=5000)
+    assert governor.inserted == 10
+    assert (governor.may_act(), governor.may_train()) == (True, False)
+    # The next process counts from zero what it takes back.
+    governor.report_shard(0, 2, 5010, 5010)
+    governor.report_shard(0, 2, 5120, 5120, returned_total=100)
+    assert governor.inserted == 20
+    governor.replace_shard(0)
+    governor.report_shard(0, 3, 30, 30, returned_total=30)
+    assert governor.inserted == 20
+    governor.report_shard(0, 3, 35, 35, returned_total=30)
+    assert governor.inserted == 25
+
+
 def test_a_shard_seen_first_brings_no_credit() -> None:
     """A resume, or a governor that starts anew, must not train on the past in a burst."""
     governor = make_governor()
