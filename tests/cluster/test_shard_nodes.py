@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.deadly_parts import DeadlyRun
 from helpers.hosts import Host, Network
 from helpers.node_cluster import NodeCluster
 from helpers.processes import is_alive
+from helpers.stored import stored_episodes
 
 from .conftest import Fault, assert_no_process_is_left, assert_nothing_is_left
 
@@ -75,6 +77,46 @@ def test_the_books_are_closed(run: DeadlyRun, network: Network) -> None:
     run.num_dead_runners = run.num_warnings(r"the env runner \d died")
     run.win(disks=[host.disk / "replay" for host in network.hosts])
     assert_no_process_is_left()
+
+
+def test_a_cluster_that_starts_again_finds_its_shards_by_their_hosts(
+    network: Network, tmp_path: Path, fault: Fault
+) -> None:
+    """All nodes have new ids and come in another order; one is late, and hands over what it has when it comes."""
+    settings = ["replay.num_shards=3", "rollout.num_env_runners=1", f"replay.directory={network.disk / 'other'}"]
+    run = DeadlyRun(tmp_path, network, *settings)
+    disks = [host.disk / "other" for host in network.hosts]
+    run.start()
+    try:
+        run.wait_until_trained()
+        run.wait_until(lambda: all(entry["counts"]["stored_episodes"] for entry in shards_saved(run)))
+        places = {entry["number"]: entry["host"] for entry in shards_saved(run)}
+        late = next(host for host in network.hosts if host.address == places[1])
+        assert len(set(places.values())) == 3
+        run.kill_driver()
+        for host in network.hosts:
+            host.stop()
+        before = {episode for disk in disks for episode in stored_episodes(disk)}
+        with fault("the whole cluster is started again, without one host; the run is resumed"):
+            for host in (network.hosts[0], *reversed(network.hosts[1:])):
+                if host is not late:
+                    host.start(has_new_disk=False)
+            run.start("--resume")
+            run.wait_for_warning(rf"the replay shard 1 lost its files on {late.address}: [1-9]")
+            run.goes_on()
+        assert run.num_warnings(r"the replay shard \d lost its files") == 1
+        late.start(has_new_disk=False)
+        run.wait_for_warning(r"the files of the replay shard 1 from [0-9.]+ are back: [1-9]")
+        run.goes_on()
+        run.stop()
+        assert before <= {episode for disk in disks for episode in stored_episodes(disk)}
+    finally:
+        run.end()
+
+
+def shards_saved(run: DeadlyRun) -> list[dict[str, Any]]:
+    """What the newest checkpoint says of the shards."""
+    return run.saved["state"]["shard_table"]["shards"]
 
 
 def test_a_shard_on_a_shared_disk_is_opened_on_another_node(cluster: NodeCluster, tmp_path: Path, fault: Fault) -> None:
