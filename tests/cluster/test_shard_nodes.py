@@ -62,7 +62,7 @@ def test_a_host_with_a_shard_goes(run: DeadlyRun, network: Network, fault: Fault
 
 
 def test_it_comes_back_with_its_disk(run: DeadlyRun, network: Network, fault: Fault) -> None:
-    host = next(host for host in network.hosts if not is_alive(host.root))
+    host = next(host for host in network.hosts if not host.is_up)
     lost = run.last["replay/lost_with_nodes_episodes"]
     with fault("the host comes back with its disk: its episodes are handed over"):
         host.start(has_new_disk=False)

@@ -31,8 +31,6 @@ class Host:
         self._num_cpus = num_cpus
         self._link = f"{network.name}v{number}"
         self._node: subprocess.Popen[bytes] | None = None
-        self.disk = network.directory / f"d{number}"
-        """What its processes find at the network's `disk`."""
         _ip("netns", "add", self.namespace)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
         self.heal()
@@ -62,7 +60,7 @@ class Host:
     def start(self, *, has_new_disk: bool = True) -> None:
         """Start the Ray node, and wait until it is there.
 
-        has_new_disk: as after a replacement of the machine; otherwise all is there that was.
+        has_new_disk: an empty one, as after a replacement of the machine; otherwise all is there that was.
         """
         network = self.network
         if has_new_disk:
@@ -95,8 +93,8 @@ class Host:
 
     @property
     def disk(self) -> Path:
-        """The host's own disk, as this process sees it while the node runs."""
-        return Path(f"/proc/{self.root}/root{self.network.disk}")
+        """The host's own disk, as this process sees it; the host's see it at the network's `disk`."""
+        return self.network.directory / f"d{self.number}"
 
     def cut(self) -> None:
         """From here on nothing reaches the other hosts, or comes from them; nobody is told."""
@@ -107,7 +105,7 @@ class Host:
         _ip("link", "set", self._link, "master", self.network.name)
 
     def stop(self) -> None:
-        """All processes of the host are gone at once; nobody reaches its disk."""
+        """All processes of the host are gone at once, and nobody there reaches its disk."""
         if self._node is None:
             return
         pids = [self._node.pid, *descendants(self._node.pid)]
