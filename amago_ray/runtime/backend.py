@@ -72,7 +72,7 @@ class RayBackend:
         # Env runners and learner, which end with training. Ray restarts the control actor, `Shards` the shards.
         self._supervisor = Supervisor(time.monotonic, self._pulses)
         self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.handle.weights.remote())
-        self._shards = Shards(config, self._actors, self._shard_nodes, self._pulses)
+        self._shards = Shards(config, self._actors, self._shard_nodes, self._pulses, lambda: self._nodes.draining)
         self._nodes = NodeWatch(draining_nodes)
         self._runners = Runners(
             config.rollout, self._actors, self._supervisor, lambda: self._nodes.draining, time.monotonic
@@ -112,7 +112,8 @@ class RayBackend:
             self._hosts_before = {int(number): str(host) for number, host in state.get("shard_hosts", {}).items()}
             # Earlier versions saved no totals.
             base = dict(state.get("totals", {}))
-        candidates = nodes_for("replay_shard", config, nodes)
+        candidates, draining = self._shard_nodes(), draining_nodes()
+        candidates = [node for node in candidates if node.node_id not in draining] or candidates
         spread = config.cluster.spread
         places = place_shards(
             config.replay.num_shards,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -45,13 +45,17 @@ class Shards:
         actors: RunActors,
         nodes: Callable[[], Sequence[Node]],
         pulses: PulseWatch,
+        draining: Callable[[], Collection[str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """nodes: those that are up and take shards. pulses: told of who is started. clock: seconds."""
+        """nodes: those that are up and take shards. pulses: told of who is started. draining: ids of the nodes that are
+        to be taken away. clock: seconds.
+        """
         self._config = config
         self._actors = actors
         self._nodes = nodes
         self._pulses = pulses
+        self._draining = draining
         self._clock = clock
         self._control: Any = None
         self.table = ShardTable()
@@ -320,6 +324,8 @@ class Shards:
         ):
             if candidates:
                 return roomiest(candidates, shards_on, 0.0)
+        draining = self._draining()
+        nodes = [node for node in nodes if node.node_id not in draining] or nodes
         return roomiest(nodes if self._config.cluster.spread else nodes[:1], shards_on, 0.0)
 
     def _nodes_now(self) -> Sequence[Node]:
