@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +13,13 @@ from amago_ray.config import Config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.specs import EnvSpec
 from amago_ray.learning.process import prepare_process
-from amago_ray.runtime.actors import ASIDE, get, is_gone
-from amago_ray.runtime.credit import BatchNumber
+from amago_ray.runtime.actors import ASIDE, get
+from amago_ray.runtime.batch_requests import BatchRequests
 from amago_ray.runtime.endings import LostPeerError
 from amago_ray.runtime.messages import LearnerBeat, learner_name
 from amago_ray.runtime.pulse import start_pulses
 from amago_ray.runtime.shard_table import ShardTable
 
-_RESTART_PAUSE_S = 0.1
 _TURN_S = 1.0
 """How long a learner waits for a batch before it tells the others that it has none."""
 _TOLD_AFTER_S = 10.0
@@ -30,10 +27,6 @@ _TOLD_AFTER_S = 10.0
 
 class LearnerActor:
     """A thin shell around `Learner`: `run` trains until the control actor says stop.
-
-    A thread keeps `learner.prefetch` sample requests outstanding; each has its credit from the governor, which is
-    reserved for as many at once, and goes to the shard that the control actor drew for it. Requests are consumed in the
-    order in which they were issued.
 
     Of several learners each asks for batches of its own; they train when each has one, and end together. The first one
     broadcasts, is captured, and tells metrics, which are of all.
@@ -62,16 +55,6 @@ class LearnerActor:
         self._is_made = threading.Event()
         self._pulses = start_pulses(config, learner_name(rank, config.learner.num_learners), control)
         self._lock = threading.Lock()
-        self._requests: queue.Queue[tuple[Any, int] | Exception | None] = queue.Queue(maxsize=config.learner.prefetch)
-        self._num_requested = 0
-        """Batches asked for, without those that were lost."""
-        self._credits: deque[tuple[int, int]] = deque()
-        """Batches reserved and not asked for yet: each one's shard and credit."""
-        self._request_lock = threading.Lock()
-        self._current: tuple[Any, int] | None = None
-        """The request whose batch is waited for, or trained on."""
-        self._batch: Any = None
-        self._is_over = False
         self._totals = dict.fromkeys(
             (
                 "updates",
@@ -84,8 +67,6 @@ class LearnerActor:
             ),
             0.0,
         )
-        # Reserved per batch until lengths are known: full sequences.
-        self._estimate = config.learner.batch_size * config.model.sequence_model.context_length
 
     def open_rendezvous(self) -> tuple[str, int]:
         """Where the others find this one, the first of several: an address and a port."""
@@ -118,7 +99,13 @@ class LearnerActor:
             learner.load_files(self._files.__getitem__)
             self._files = None
         self._learner = learner
-        self._first_update = learner.learner_steps + 1
+        self._requests = BatchRequests(
+            self._config,
+            self._control,
+            self._table,
+            incarnation=self._incarnation,
+            first_update=learner.learner_steps + 1,
+        )
         self._is_made.set()
         self._pulses.waits("waiting for training to begin")
 
@@ -133,8 +120,7 @@ class LearnerActor:
 
         if self._is_first:
             self._broadcast()
-        prefetcher = threading.Thread(target=self._prefetch, name="prefetch", daemon=True)
-        prefetcher.start()
+        self._requests.start()
         try:
             while self._take_turn():
                 pass
@@ -154,10 +140,10 @@ class LearnerActor:
         """Train on the next batch, if all learners have one before long; False when training is over."""
         config = self._config.learner
         self._pulses.waits("waiting for credit or a batch")
-        batch = self._await_batch(time.perf_counter() + _TURN_S)
+        batch = self._requests.next(_TURN_S)
         arrived = time.perf_counter()
         self._pulses.waits("waiting for the other learners")
-        agreement = self._learner.agree(batch, is_over=self._is_over)
+        agreement = self._learner.agree(batch, is_over=self._requests.is_over)
         if agreement.is_over:
             return False
         if batch is None or agreement.counts is None:
@@ -171,67 +157,15 @@ class LearnerActor:
         steps = self._learner.learner_steps
         if has_updated and self._is_first and steps % config.broadcast_interval == 0:
             self._broadcast()
-        assert self._current is not None
-        reserved, self._current, self._batch = self._current[1], None, None
-        self._estimate = batch.num_transitions
+        self._requests.trained()
         tells = has_updated and self._is_first and steps % config.metrics_interval == 0
         self._beat(
             self._learner.metrics() if tells else {},
             updates=int(has_updated and self._is_first),
-            settled_transitions=reserved,
-            trained_transitions=batch.num_transitions,
             learner_s=trained - arrived,
             broadcast_s=time.perf_counter() - trained,
         )
         return True
-
-    def _await_batch(self, deadline_s: float) -> Any:
-        """The next batch, which is trained on next; None where it does not come in time, or training is over.
-
-        What takes longer goes on where it was when this is called again.
-        """
-        if self._batch is not None or self._is_over:
-            return self._batch
-        began = time.perf_counter()
-        if self._current is None:
-            self._current = self._take_request(deadline_s - began)
-            self._totals["governor_s"] += time.perf_counter() - began
-            if self._current is None:
-                return None
-        reference, reserved = self._current
-        requested = time.perf_counter()
-        try:
-            self._batch = get(reference, max(deadline_s - requested, 0.0))
-            if self._batch is None:
-                # The shard has lost all that it held.
-                self._void(reserved)
-        except ray.exceptions.GetTimeoutError:
-            pass
-        except ray.exceptions.RayError as error:
-            if not is_gone(error):
-                raise
-            # The shard died with the request.
-            self._void(reserved)
-        self._totals["replay_s"] += time.perf_counter() - requested
-        return self._batch
-
-    def _void(self, reserved: int) -> None:
-        """Nothing comes of the current request: give its credit back, the next one draws anew."""
-        with self._request_lock:
-            self._num_requested -= 1
-        self._current = None
-        self._totals["settled_transitions"] += reserved
-        time.sleep(_RESTART_PAUSE_S)
-
-    def _take_request(self, timeout_s: float) -> tuple[Any, int] | None:
-        try:
-            request = self._requests.get(timeout=max(timeout_s, 0.0))
-        except queue.Empty:
-            return None
-        if isinstance(request, Exception):
-            raise request
-        self._is_over = request is None
-        return request
 
     def _join(self, rendezvous: tuple[str, int]) -> Any:
         """The group of all learners, when all are there."""
@@ -275,50 +209,13 @@ class LearnerActor:
         """The name in logs and in the Ray dashboard."""
         return "Learner" if self._config.learner.num_learners == 1 else f"Learner {self._rank}"
 
-    def _prefetch(self) -> None:
-        try:
-            while (request := self._request()) is not None:
-                self._requests.put(request)
-            self._requests.put(None)
-        except Exception as error:
-            # Raised by `run`, which waits for what this thread puts.
-            self._requests.put(error)
-
-    def _request(self) -> tuple[Any, int] | None:
-        """The next batch asked for, with its credit; None when training is over."""
-        while not self._credits:
-            estimate = self._estimate
-            with self._request_lock:
-                first = BatchNumber(self._incarnation, self._num_requested)
-            several = {"first": first} if self._config.learner.num_learners > 1 else {}
-            version = self._table.version
-            reserved = get(self._control.reserve.remote(estimate, self._num_wanted(), version, **several))
-            if reserved.stop:
-                return None
-            if reserved.table is not None:
-                self._table = reserved.table
-            self._credits.extend((shard, estimate) for shard in reserved.shards)
-        shard, estimate = self._credits.popleft()
-        with self._request_lock:
-            self._num_requested += 1
-        return self._table.entries[shard].actor.sample.remote(self._config.learner.batch_size), estimate
-
-    def _num_wanted(self) -> int:
-        """Batches to reserve credit for: not more than the run's last update needs."""
-        last = self._config.stop.learner_steps
-        if last is None:
-            return self._config.learner.prefetch
-        with self._request_lock:
-            num_left = (last + 1 - self._first_update) * self._config.learner.batches_per_update - self._num_requested
-        return max(min(self._config.learner.prefetch, num_left), 0)
-
     def _broadcast(self) -> Any:
         with self._lock:
             snapshot = self._learner.snapshot()
         return self._control.push_weights.remote(snapshot)
 
     def _beat(self, metrics: Mapping[str, float] | None = None, **news: float) -> None:
-        for name, more in news.items():
+        for name, more in (*news.items(), *self._requests.take_news().items()):
             self._totals[name] += more
         version = PolicyVersion(self._learner.incarnation, self._learner.learner_steps)
         self._control.beat_learner.remote(LearnerBeat(version, dict(self._totals), metrics or {}, self._rank))
