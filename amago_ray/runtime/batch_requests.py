@@ -14,22 +14,26 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.runtime.actors import get, is_gone
-from amago_ray.runtime.credit import BatchNumber
+from amago_ray.runtime.credit import BatchNumber, Received
 from amago_ray.runtime.shard_table import ShardTable
 
 _RESTART_PAUSE_S = 0.1
 
 
 class _Request(NamedTuple):
+    """A batch asked for at a time: the reference of the call, and its credit in transitions."""
+
     reference: Any
     reserved: int
+    asked_at_s: float
 
 
 class BatchRequests:
     """A thread keeps `learner.prefetch` sample requests outstanding; they are consumed in the order of their issue.
 
     Each has its credit from the governor, which is reserved for as many at once, and goes to the shard that the control
-    actor drew for it. One whose shard dies, or has lost all that it held, gives its credit back, and another is drawn.
+    actor drew for it. One whose shard dies, or has lost all that it held, gives its credit back, and another is drawn;
+    so does one that does not come for long: where a node was out of reach for a while, the answer may be lost.
     """
 
     def __init__(
@@ -40,21 +44,30 @@ class BatchRequests:
         *,
         incarnation: int,
         first_update: int,
+        rank: int = 0,
         get: Callable[..., Any] = get,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """first_update: the number of the first one that these batches are for. get: waits for what a call returns."""
+        """first_update: the number of the first one that these batches are for. rank: of the learner. get: waits for
+        what a call returns. clock: seconds that never go back.
+        """
         self._config = config
         self._control = control
         self._table = table
         self._incarnation = incarnation
         self._first_update = first_update
+        self._rank = rank
         self._get = get
+        self._clock = clock
         self._queue: queue.Queue[_Request | Exception | None] = queue.Queue(maxsize=config.learner.prefetch)
         self._lock = threading.Lock()
         self._num_requested = 0
         """Batches asked for, without those that were lost."""
         self._credits: deque[tuple[int, int]] = deque()
         """Batches reserved and not asked for yet: each one's shard and credit."""
+        self._received = 0
+        """Credit that ever came, in transitions."""
+        self._lost_after_s = config.supervision.dead_after_s
         # Reserved per batch until lengths are known: full sequences.
         self._estimate = config.learner.batch_size * config.model.sequence_model.context_length
         self._current: _Request | None = None
@@ -111,11 +124,16 @@ class BatchRequests:
         began = time.perf_counter()
         try:
             batch: SequenceBatch | None = self._get(request.reference, timeout_s)
+            self._lost_after_s = self._config.supervision.dead_after_s
             if batch is None:
                 # The shard has lost all that it held.
                 self._void(request)
             return batch
         except ray.exceptions.GetTimeoutError:
+            if self._clock() - request.asked_at_s > self._lost_after_s:
+                # If it is only slow, the next one has more time.
+                self._lost_after_s *= 2
+                self._void(request)
             return None
         except ray.exceptions.RayError as error:
             if not is_gone(error):
@@ -151,7 +169,14 @@ class BatchRequests:
         """The next batch asked for; None when training is over."""
         while not self._credits:
             estimate, (num_wanted, first) = self._estimate, self._wanted()
-            reserved = self._get(self._control.reserve.remote(estimate, num_wanted, self._table.version, first))
+            received = Received(self._rank, self._incarnation, self._received)
+            asked = self._control.reserve.remote(estimate, num_wanted, self._table.version, first, received)
+            try:
+                reserved = self._get(asked, self._config.supervision.dead_after_s)
+            except ray.exceptions.GetTimeoutError:
+                # The answer may be lost; the control actor learns what came.
+                continue
+            self._received += estimate * len(reserved.shards)
             if reserved.stop:
                 return None
             if reserved.table is not None:
@@ -160,7 +185,8 @@ class BatchRequests:
         shard, estimate = self._credits.popleft()
         with self._lock:
             self._num_requested += 1
-        return _Request(self._table.entries[shard].actor.sample.remote(self._config.learner.batch_size), estimate)
+        reference = self._table.entries[shard].actor.sample.remote(self._config.learner.batch_size)
+        return _Request(reference, estimate, self._clock())
 
     def _wanted(self) -> tuple[int, BatchNumber | None]:
         """Batches to reserve credit for, not more than the run's last update needs; and, of several learners, which."""

@@ -15,7 +15,7 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.errors import ConfigError, TrainingError
 from amago_ray.replay.draws import draw_shards
 from amago_ray.replay.reports import ShardReport
-from amago_ray.runtime.credit import BatchNumber, Credit
+from amago_ray.runtime.credit import BatchNumber, Credit, Received
 from amago_ray.runtime.ledger import RUNNERS, Ledger, LedgerState, Reporter
 from amago_ray.runtime.liveness import Liveness
 from amago_ray.runtime.messages import (
@@ -283,19 +283,24 @@ class ControlActor:
         num_batches: int,
         table_version: int = NO_TABLE,
         first: BatchNumber | None = None,
+        received: Received | None = None,
     ) -> Reserved:
         """Credit for up to `num_batches` batches of about `transitions` each, and the shard to ask for each of them.
 
         Shards are drawn in proportion to the newest reported sizes. Waits a while for the first credit; who asks for
         no batch waits for the end of training. first: number of the first of these batches, from one of several
-        learners.
+        learners. received: what the learner has got, so that an answer that is lost takes no credit with it.
         """
         await self._filled.wait()
+        if received is not None:
+            self._credit.settle(received)
         await self._wait(lambda: self._stopping or (num_batches > 0 and self._may_train(first)))
         table = self._table if self._table_version > table_version else None
         if self._stopping:
             return Reserved(stop=True, table=table)
         num_reserved = self._credit.reserve(first, num_batches, transitions) if self._may_train(first) else 0
+        if received is not None:
+            self._credit.give(received, num_reserved * transitions)
         return Reserved(shards=self._draw(num_reserved), table=table)
 
     async def beat_learner(self, beat: LearnerBeat) -> None:

@@ -14,6 +14,17 @@ class BatchNumber(NamedTuple):
     number: int
 
 
+class Received(NamedTuple):
+    """Credit that a learner has got since its process started, in transitions; it asks for more by one call at a time.
+
+    What it was given beyond that was lost on its way.
+    """
+
+    rank: int
+    incarnation: int
+    transitions: float
+
+
 class Credit:
     """Gives learners credit for batches; once one of them got it for a batch, the others get it for theirs, too.
 
@@ -25,6 +36,23 @@ class Credit:
         self._governor = governor
         self._next = BatchNumber(-1, 0)
         """After the furthest batch that any learner of the newest incarnation got credit for."""
+        self._given: dict[int, Received] = {}
+        """To each learner, by its rank."""
+
+    def settle(self, received: Received) -> None:
+        """Take back what did not reach a learner that asks for more; before `give`."""
+        given = self._given.get(received.rank)
+        if given is None or given.incarnation < received.incarnation:
+            self._given[received.rank] = received
+        elif given.incarnation == received.incarnation and given.transitions > received.transitions:
+            self._governor.confirm(int(given.transitions - received.transitions), 0)
+            self._given[received.rank] = received
+
+    def give(self, received: Received, transitions: float) -> None:
+        """Note what a learner is given that has asked with `received`."""
+        given = self._given[received.rank]
+        if given.incarnation == received.incarnation:
+            self._given[received.rank] = given._replace(transitions=given.transitions + transitions)
 
     def is_there(self, first: BatchNumber | None) -> bool:
         """Whether a learner may ask for its next batch, `first`; None for one that trains alone."""

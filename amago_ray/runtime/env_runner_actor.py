@@ -53,6 +53,7 @@ class EnvRunnerActor:
             first_shard=runner,
             episodes_per_add=config.rollout.episodes_per_add,
             max_unacknowledged_adds=config.rollout.max_unacknowledged_adds,
+            lost_after_s=config.supervision.dead_after_s,
         )
         self._stats: list[bytes] = []
         """Of the newest episodes: those in no beat that was answered, but not more than a beat carries."""

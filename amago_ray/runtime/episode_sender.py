@@ -22,8 +22,8 @@ _FULL_PAUSE_S = 2.0
 class _Add:
     """A group of episodes that its shard has not acknowledged yet.
 
-    reference: of the call; None where it failed. incarnation: of the process that was called. again_at_s: when to call
-    it again; infinite where only another one can help. is_refused: the shard's disk was full.
+    reference: of the call, made at called_at_s; None where it failed. incarnation: of the process that was called.
+    again_at_s: when to call it again; infinite where only another one can help. is_refused: the shard's disk was full.
     """
 
     shard: int
@@ -31,6 +31,7 @@ class _Add:
     num_episodes: int
     incarnation: int = -1
     reference: Any = None
+    called_at_s: float = 0.0
     again_at_s: float = 0.0
     is_refused: bool = False
 
@@ -39,7 +40,8 @@ class EpisodeSender:
     """Groups episodes and adds each group to the next shard in turn; a bounded number of groups is unacknowledged.
 
     A group stays with its shard, which knows what it has already: where the shard's process is replaced, it goes to the
-    next one as soon as the shard table names it; where its disk is full, it is sent again and again.
+    next one as soon as the shard table names it; where its disk is full, it is sent again and again. A call that is not
+    answered for long is made again: where a node was out of reach for a while, the answer may be lost.
     """
 
     def __init__(
@@ -49,14 +51,18 @@ class EpisodeSender:
         first_shard: int,
         episodes_per_add: int,
         max_unacknowledged_adds: int,
+        lost_after_s: float,
         clock: Callable[[], float] = time.monotonic,
         outcome: Callable[[Any], Ending | None] = outcome,
     ) -> None:
-        """table: the shards. clock: seconds that never go back. outcome: of a call, None while it is under way."""
+        """table: the shards. lost_after_s: when a call is made again that is not answered. clock: seconds that never go
+        back. outcome: of a call, None while it is under way.
+        """
         self._table = table
         self._next_shard = first_shard % len(table.entries)
         self._episodes_per_add = episodes_per_add
         self._max_unacknowledged_adds = max_unacknowledged_adds
+        self._lost_after_s = lost_after_s
         self._clock = clock
         self._outcome = outcome
         self._waiting: list[Episode] = []
@@ -146,6 +152,7 @@ class EpisodeSender:
     def _call(self, add: _Add) -> None:
         entry = self._table.entries[add.shard]
         add.incarnation, add.reference = entry.incarnation, entry.actor.add.remote(add.group)
+        add.called_at_s = self._clock()
 
     def _settle(self) -> None:
         """Count what is acknowledged by now, and call those again that may answer this time."""
@@ -158,6 +165,8 @@ class EpisodeSender:
             return False
         end = self._outcome(add.reference)
         if end is None:
+            if self._clock() - add.called_at_s > self._lost_after_s:
+                self._call(add)
             return False
         if end.kind == "returned" and end.value:
             self.num_stored += add.num_episodes

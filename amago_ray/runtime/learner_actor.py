@@ -105,6 +105,7 @@ class LearnerActor:
             self._table,
             incarnation=self._incarnation,
             first_update=learner.learner_steps + 1,
+            rank=self._rank,
         )
         self._is_made.set()
         self._pulses.waits("waiting for training to begin")

@@ -14,7 +14,7 @@ from amago_ray.config import Config
 from amago_ray.config.load import load_config
 from amago_ray.data.sequence_batch import SequenceBatch
 from amago_ray.runtime.batch_requests import BatchRequests
-from amago_ray.runtime.credit import BatchNumber
+from amago_ray.runtime.credit import BatchNumber, Received
 from amago_ray.runtime.messages import Reserved
 from amago_ray.runtime.shard_table import ShardTable
 
@@ -42,16 +42,33 @@ class Scene:
     """A control actor with plenty of credit, and a shard whose batches have 1, 2, 3 … transitions.
 
     fetches: what comes of the first requests, one after the other: an error, or whether there is a batch.
+    num_lost_answers: of the control actor, at first.
     """
 
-    def __init__(self, *overrides: str, num_credits: int = 100, fetches: tuple[Exception | bool, ...] = ()) -> None:
+    def __init__(
+        self,
+        *overrides: str,
+        num_credits: int = 100,
+        fetches: tuple[Exception | bool, ...] = (),
+        num_lost_answers: int = 0,
+    ) -> None:
         self.asked: list[tuple[int, int, BatchNumber | None]] = []
         self._num_credits = num_credits
         self._fetches = list(fetches)
         self._num_batches = 0
+        self.now_s = 0.0
+        self.received: list[Received] = []
+        self._num_lost_answers = num_lost_answers
         table = ShardTable().started(0, "host", "node", 1, Handle(sample=self._sample))
         self.requests = BatchRequests(
-            config(*overrides), Handle(reserve=self._reserve), table, incarnation=7, first_update=1, get=self._get
+            config(*overrides),
+            Handle(reserve=self._reserve),
+            table,
+            incarnation=7,
+            first_update=1,
+            rank=1,
+            get=self._get,
+            clock=lambda: self.now_s,
         )
         self.requests.start()
 
@@ -69,11 +86,17 @@ class Scene:
     def _get(self, reference: Callable[[], Any], timeout_s: float | None = None) -> Any:
         return reference()
 
-    def _reserve(self, transitions: int, num_batches: int, version: int, first: BatchNumber | None) -> Reserved:
+    def _reserve(
+        self, transitions: int, num_batches: int, version: int, first: BatchNumber | None, received: Received
+    ) -> Reserved:
         self.asked.append((transitions, num_batches, first))
+        self.received.append(received)
         if not self._num_credits:
             return Reserved(stop=True)
         granted = min(num_batches, self._num_credits)
+        if self._num_lost_answers:
+            self._num_lost_answers -= 1
+            raise ray.exceptions.GetTimeoutError("its answer is lost")
         self._num_credits -= granted
         if not granted:
             time.sleep(0.01)
@@ -123,6 +146,33 @@ def test_what_does_not_come_in_time_comes_later() -> None:
     assert not scene.requests.is_over
 
 
+def test_a_batch_that_does_not_come_for_long_is_given_up_and_the_next_has_more_time() -> None:
+    late = ray.exceptions.GetTimeoutError("not yet")
+    scene = Scene("supervision.dead_after_s=100", fetches=(late, late, late, late))
+    assert scene.requests.next(SECONDS) is None
+    assert "settled_transitions" not in scene.requests.take_news()
+    scene.now_s = 101.0
+    assert scene.requests.next(SECONDS) is None
+    credit = scene.asked[0][0]
+    assert scene.requests.take_news()["settled_transitions"] == credit
+    # The second was asked for at the beginning, too, or a moment ago; both are within 200 s.
+    for _ in range(2):
+        assert scene.requests.next(SECONDS) is None
+    assert "settled_transitions" not in scene.requests.take_news()
+    assert scene.train() == 1
+
+
+def test_credit_is_asked_for_again_where_the_answer_is_lost_and_control_learns_what_came() -> None:
+    scene = Scene(num_lost_answers=2)
+    assert scene.train() == 1
+    estimate = scene.asked[0][0]
+    assert [received.transitions for received in scene.received[:3]] == [0, 0, 0]
+    assert {(received.rank, received.incarnation) for received in scene.received} == {(1, 7)}
+    while len(scene.received) < 4:
+        scene.train()
+    assert scene.received[3].transitions == 2 * estimate
+
+
 @pytest.mark.parametrize("loss", [ray.exceptions.RayActorError(), False], ids=["its shard", "all that the shard held"])
 def test_a_lost_batch_gives_its_credit_back_and_another_one_is_drawn(loss: Exception | bool) -> None:
     scene = Scene("learner.num_learners=2", "stop.learner_steps=3", fetches=(True, loss))
@@ -151,7 +201,12 @@ def test_an_error_of_a_shard_or_of_control_ends_the_learner() -> None:
         Scene(fetches=(ValueError("it broke"),)).requests.next(SECONDS)
     scene = Scene(num_credits=1)
     broken = BatchRequests(
-        config(), Handle(reserve=lambda *asked: 1 / 0), ShardTable(), incarnation=1, first_update=1, get=lambda x: x()
+        config(),
+        Handle(reserve=lambda *asked: 1 / 0),
+        ShardTable(),
+        incarnation=1,
+        first_update=1,
+        get=lambda call, timeout_s: call(),
     )
     broken.start()
     with pytest.raises(ZeroDivisionError):

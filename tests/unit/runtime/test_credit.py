@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amago_ray.config.replay import ReplayConfig
-from amago_ray.runtime.credit import BatchNumber, Credit
+from amago_ray.runtime.credit import BatchNumber, Credit, Received
 from amago_ray.training.governor import Governor
 
 
@@ -81,3 +81,41 @@ def test_learners_that_prefetch_and_runners_that_pause_never_wait_for_each_other
         assert trained <= inserted + 2 * batch
     assert updates > 20
     assert trained >= inserted - 2 * batch - 20
+
+
+def ask(credit: Credit, received: Received) -> int:
+    """A learner asks for one batch of 100 transitions; how many it gets if the answer reaches it."""
+    credit.settle(received)
+    taken = credit.reserve(None, 1, 100)
+    credit.give(received, taken * 100)
+    return taken
+
+
+def test_credit_whose_answer_is_lost_is_given_again() -> None:
+    credit = Credit(governor_with(200))
+    assert ask(credit, Received(0, 1, 0)) == 1, "lost"
+    assert ask(credit, Received(0, 1, 0)) == 1
+    assert ask(credit, Received(0, 1, 100)) == 1
+    assert ask(credit, Received(0, 1, 200)) == 0, "200 are in use"
+    assert ask(credit, Received(0, 1, 100)) == 1, "the second was lost, too"
+
+
+def test_answers_that_cross_each_other_take_no_credit_with_them() -> None:
+    credit = Credit(governor_with(300))
+    first = Received(0, 1, 0)
+    # Asked again before the first call was served; both are served then, and one of the answers arrives.
+    for _ in range(2):
+        credit.settle(first)
+    for _ in range(2):
+        credit.give(first, 100 * credit.reserve(None, 1, 100))
+    assert ask(credit, Received(0, 1, 100)) == 1
+    assert ask(credit, Received(0, 1, 200)) == 1
+    assert ask(credit, Received(0, 1, 300)) == 0
+
+
+def test_a_former_learner_takes_nothing_back_from_its_successor() -> None:
+    credit = Credit(governor_with(200))
+    assert ask(credit, Received(0, 2, 0)) == 1
+    credit.settle(Received(0, 1, 0))
+    assert ask(credit, Received(0, 2, 100)) == 1
+    assert ask(credit, Received(0, 2, 200)) == 0

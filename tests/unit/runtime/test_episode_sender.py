@@ -50,6 +50,7 @@ class Scene:
             first_shard=3,
             episodes_per_add=2,
             max_unacknowledged_adds=2,
+            lost_after_s=120.0,
             clock=lambda: self.now_s,
             outcome=lambda reference: reference[0],
         )
@@ -170,3 +171,21 @@ def test_what_a_full_disk_refuses_is_kept_and_sent_again_after_a_while() -> None
             shard.answer(STORED)
         scene.sender.send(force=True)
     assert (scene.sender.num_stored, scene.sender.is_done, scene.sender.is_refused) == (6, True, False)
+
+
+def test_a_group_whose_acknowledgement_is_lost_goes_to_the_same_shard_again_and_counts_once() -> None:
+    scene = Scene()
+    scene.put(2)
+    scene.sender.send()
+    shard = scene.shards[1]
+    scene.now_s = 119.0
+    scene.sender.send(force=True)
+    assert len(shard.calls) == 1
+    scene.now_s = 121.0
+    scene.sender.send(force=True)
+    assert len(shard.calls) == 2
+    assert shard.groups[0] == shard.groups[1]
+    shard.answer(STORED)
+    scene.sender.send(force=True)
+    assert scene.sender.num_stored == 2
+    assert scene.sender.is_done
