@@ -336,6 +336,7 @@ class RayBackend:
             **self._supervisor.num_restarts,
             "replay_shard": self._shards.num_restarts,
             "control": self._control.num_restarts,
+            "relay": self._relays.num_restarts,
             "evaluator": self._evaluations.num_restarts,
         }
         counts = {

@@ -26,12 +26,22 @@ class ControlKeeper:
     """Fills the control actor when Ray has started it, again too, asks it for its news, and ends one that is silent."""
 
     def __init__(
-        self, actors: RunActors, settings: SupervisionConfig, patience: Patience, clock: Callable[[], float]
+        self,
+        actors: RunActors,
+        settings: SupervisionConfig,
+        patience: Patience,
+        clock: Callable[[], float],
+        *,
+        wait_any: Callable[[Sequence[Any], float], Sequence[Any]] = wait_any,
+        get: Callable[[Any, float], Any] = get,
     ) -> None:
+        """clock: seconds that never go back. wait_any, get: wait for references of Ray, and take their values."""
         self._actors = actors
         self._settings = settings
         self._patience = patience
         self._clock = clock
+        self._wait_any = wait_any
+        self._get = get
         self._watch: Any = None
         self._asked: Any = None
         self._looked_at_s = clock()
@@ -89,11 +99,11 @@ class ControlKeeper:
         """
         if self._asked is None:
             self._asked = self.handle.collect.remote()
-        if not wait_any([self._asked], timeout_s):
+        if not self._wait_any([self._asked], timeout_s):
             return None
         asked, self._asked = self._asked, None
         try:
-            report: ControlReport | None = get(asked, timeout_s=max(timeout_s, 1.0))
+            report: ControlReport | None = self._get(asked, max(timeout_s, 1.0))
         except ray.exceptions.GetTimeoutError:
             self._asked = asked
             return None
@@ -123,7 +133,7 @@ class ControlKeeper:
 
     def _fill(self, state: ControlState) -> str | None:
         try:
-            get(self.handle.fill.remote(state), timeout_s=self._patience.s(_FILL_TIMEOUT_S))
+            self._get(self.handle.fill.remote(state), self._patience.s(_FILL_TIMEOUT_S))
         except ray.exceptions.GetTimeoutError:
             # Watching again, we are told again.
             return None

@@ -14,6 +14,8 @@ class Relays:
     def __init__(self, actors: RunActors) -> None:
         self._actors = actors
         self._handles: dict[str, Any] = {}
+        self.num_restarts = 0
+        """How often one was replaced."""
 
     @property
     def handles(self) -> Mapping[str, Any]:
@@ -25,6 +27,7 @@ class Relays:
         warnings = []
         for node in nodes:
             if node in self._handles:
+                self.num_restarts += 1
                 warnings.append(f"the relay of node {node[:8]} is silent and is replaced")
             self._handles[node] = self._actors.start_relay(node, control)
             control.add_relay.remote(node, [self._handles[node]])

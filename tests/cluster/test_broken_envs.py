@@ -42,9 +42,13 @@ def test_one_that_is_made_anew(run: DeadlyRun, fault: Fault, deed: str) -> None:
     assert run.actors("EnvRunnerActor") == runners
 
 
-@pytest.mark.parametrize("deed", ["segfault", "exit_now"])
+@pytest.mark.parametrize("deed", ["segfault", "exit_now", "deadlock"])
 def test_one_that_takes_its_runner_along(run: DeadlyRun, fault: Fault, deed: str) -> None:
-    what = {"segfault": "segfaults", "exit_now": "ends its process"}[deed]
+    what = {
+        "segfault": "segfaults",
+        "exit_now": "ends its process",
+        "deadlock": "hangs in native code (step_timeout_s=2)",
+    }[deed]
     with fault(f"environment: {what}"):
         run.dies_of("env", "EnvRunnerActor", count=2, deed=deed)
     run.num_dead_runners += 1

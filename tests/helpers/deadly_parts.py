@@ -65,7 +65,7 @@ def _die() -> None:
 
 
 class Env(gym.Env):
-    """Forty steps of nothing; `env` is told to "fail", "hang", "segfault", "exit", "exit_now", "leak"
+    """Forty steps of nothing; `env` is told to "fail", "hang", "segfault", "exit", "exit_now", "leak", "deadlock"
     or "win".
 
     role: which commands it heeds. ballast: bytes of every observation that nobody looks at.
@@ -105,6 +105,12 @@ class Env(gym.Env):
 
     def hang(self) -> None:
         time.sleep(10_000)
+
+    def deadlock(self) -> None:
+        """Wait for a lock in native code, which no signal interrupts."""
+        lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(256)
+        lock(mutex)
+        lock(mutex)
 
     def segfault(self) -> None:
         ctypes.string_at(0)
