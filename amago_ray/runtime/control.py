@@ -122,6 +122,10 @@ class ControlActor:
         self._shares = {role: RateMeter(_REPORTS_PER_WINDOW * config.report.interval_s) for role in _SIDES}
         self._collected_at = time.monotonic()
         self._collected = (0, 0)
+        self._num_runners = 0
+        """At the last report."""
+        self._runner_time_s = 0.0
+        """Of all env runners together."""
 
     async def fill(self, state: ControlState) -> None:
         """Begin with what is known of the run; a second filling changes nothing."""
@@ -399,14 +403,20 @@ class ControlActor:
         return {reason for reason, holds in reasons.items() if holds}
 
     def _sides(self, now: float) -> list[Side]:
-        """Shares of the env runners' and of the learner's time."""
+        """Shares of the env runners' and of the learners' time."""
+        num_runners = self._ledger.runners.num_runners
+        # When those came or went who did so since the last report, nobody knows: shares are never more than the whole.
+        self._runner_time_s += max(num_runners, self._num_runners) * (now - self._collected_at)
+        self._num_runners = num_runners
+        times_s = {RUNNERS: self._runner_time_s, "learner": self._config.learner.num_learners * now}
         sides: list[Side] = []
         for role, parts in _SIDES.items():
             sums = self._ledger.sums(role)
-            self._shares[role].update(now, {part: sums.get(f"{part}_s", 0.0) for part in parts})
-            processes = self._ledger.runners.num_runners if role == RUNNERS else self._config.learner.num_learners
+            totals = {part: sums.get(f"{part}_s", 0.0) for part in parts}
+            self._shares[role].update(now, {**totals, "processes": times_s[role]})
             shares = self._shares[role].per_s()
-            sides.append({part: share / max(processes, 1) for part, share in shares.items()})
+            processes = shares.pop("processes", 0.0)
+            sides.append({part: share / processes for part, share in shares.items()} if processes else {})
         return sides if sides[0] else []
 
     def _replay_metrics(self) -> Mapping[str, float]:

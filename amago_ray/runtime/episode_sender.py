@@ -39,6 +39,8 @@ class _Add:
 class EpisodeSender:
     """Groups episodes and adds each group to the next shard in turn; a bounded number of groups is unacknowledged.
 
+    In turn, and not to those of its own node first: shards of one capacity must get equal shares, or those beside many
+    env runners let go of new episodes while the others keep old ones.
     A group stays with its shard, which knows what it has already: where the shard's process is replaced, it goes to the
     next one as soon as the shard table names it; where its disk is full, it is sent again and again. A call that is not
     answered for long is made again: where a node was out of reach for a while, the answer may be lost.

@@ -604,3 +604,21 @@ def test_a_number_of_env_runners_that_the_run_may_not_have_is_refused() -> None:
             await asked
 
     run(scene())
+
+
+def test_shares_of_time_are_those_of_the_runners_that_were_there() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        busy_s = 0.05
+        for acting_s in (0.0, busy_s):
+            await asyncio.sleep(acting_s)
+            for runner in (0, 1):
+                totals = RunnerTotals(env_steps=1, acting_s=acting_s)
+                await control.beat_runner(dataclasses.replace(runner_beat(runner=runner), totals=totals))
+                if acting_s:
+                    await control.runner_gone(runner, 1)
+            report = await control.collect()
+        assert report is not None
+        assert 0 < report.sides[0]["acting"] <= 1, "two have left that acted all the time"
+
+    run(scene())
