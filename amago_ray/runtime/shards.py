@@ -358,10 +358,12 @@ class Shards:
         if end.kind != "returned":
             return [f"episodes of replay shards on another node cannot be handed over: {end.line}"]
         warnings = []
+        hosts = {(left.number, left.epoch): left.host for left in self.table.left_behind}
         for each in end.value:
-            where = next(
-                left.host for left in self.table.left_behind if (left.number, left.epoch) == (each.number, each.epoch)
-            )
+            where = hosts.get((each.number, each.epoch))
+            if where is None:
+                # The shard itself goes on with these files by now.
+                continue
             if each.error is not None:
                 warnings.append(f"the episodes of the replay shard {each.number} from {where} stay there: {each.error}")
                 self._asked_nodes.clear()
