@@ -47,9 +47,10 @@ class Shards:
         pulses: PulseWatch,
         draining: Callable[[], Collection[str]],
         clock: Callable[[], float] = time.monotonic,
+        ending: Callable[[Any], Ending] = ending,
     ) -> None:
         """nodes: those that are up and take shards. pulses: told of who is started. draining: ids of the nodes that are
-        to be taken away. clock: seconds.
+        to be taken away. clock: seconds. ending: how a call ended that is ready.
         """
         self._config = config
         self._actors = actors
@@ -57,6 +58,7 @@ class Shards:
         self._pulses = pulses
         self._draining = draining
         self._clock = clock
+        self._ending = ending
         self._control: Any = None
         self.table = ShardTable()
         """Who is which shard, now."""
@@ -200,7 +202,7 @@ class Shards:
         number = (self._opening if is_opening else self._running).pop(reference, None)
         if number is None:
             return []
-        end = ending(reference)
+        end = self._ending(reference)
         if end.kind == "returned":
             if is_opening:
                 self._opened[number] = end.value
@@ -353,7 +355,7 @@ class Shards:
                 return
 
     def _take_returned(self) -> list[str]:
-        end, self._returning = ending(self._returning), None
+        end, self._returning = self._ending(self._returning), None
         self._asks_nodes_at_s = 0.0
         if end.kind != "returned":
             return [f"episodes of replay shards on another node cannot be handed over: {end.line}"]
