@@ -51,8 +51,8 @@ def test_one_that_takes_its_runner_along(run: DeadlyRun, fault: Fault, deed: str
     }[deed]
     with fault(f"environment: {what}"):
         run.dies_of("env", "EnvRunnerActor", count=2, deed=deed)
-    run.num_dead_runners += 1
-    run.wait_until(lambda: run.num_warnings(r"the env runner \d died and is started again") == run.num_dead_runners)
+    run.num_silent_runners += 1
+    run.wait_until(lambda: run.num_warnings(r"the env runner \d died and is started again") == run.num_silent_runners)
 
 
 def test_one_that_leaks(run: DeadlyRun, fault: Fault) -> None:
@@ -60,8 +60,8 @@ def test_one_that_leaks(run: DeadlyRun, fault: Fault) -> None:
     runners = [actor.pid for actor in run.actors("EnvRunnerActor")]
     with limited_memory(runners, LEAK_BYTES), fault("environment: leaks until the kernel kills its runner"):
         run.dies_of("env", "EnvRunnerActor", count=2, deed="leak")
-    run.num_dead_runners += 1
-    run.wait_until(lambda: run.num_warnings(r"the env runner \d died and is started again") == run.num_dead_runners)
+    run.num_silent_runners += 1
+    run.wait_until(lambda: run.num_warnings(r"the env runner \d died and is started again") == run.num_silent_runners)
 
 
 def test_the_books_are_closed_and_nothing_is_left(run: DeadlyRun, cluster: NodeCluster) -> None:

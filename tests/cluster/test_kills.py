@@ -30,7 +30,7 @@ def run(cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def test_an_env_runner(run: DeadlyRun, fault: Fault) -> None:
     with fault("env runner: SIGKILL"):
-        run.num_dead_runners += 1
+        run.num_silent_runners += 1
         run.is_killed("EnvRunnerActor", count=2)
     run.wait_for_warning(r"the env runner \d died and is started again")
 

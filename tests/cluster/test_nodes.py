@@ -52,7 +52,7 @@ def lose(run: DeadlyRun, nodes: NodeCluster, kind: str) -> int:
 def test_a_node_with_an_env_runner_goes_and_one_comes(run: DeadlyRun, nodes: NodeCluster, fault: Fault) -> None:
     with fault("a node with an env runner is removed: the other runners go on"):
         lose(run, nodes, "EnvRunnerActor")
-        run.num_dead_runners += 1
+        run.num_silent_runners += 1
         run.goes_on()
     run.wait_for_warning(r"the env runner \d died and is started again")
     assert len(run.actors("EnvRunnerActor")) == 1, "there is no room for the other one"

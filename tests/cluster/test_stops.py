@@ -53,7 +53,7 @@ def test_an_actor(run: DeadlyRun, fault: Fault, kind: str) -> None:
         run.goes_on()
     run.wait_until(lambda: len(run.actors(kind)) == count)
     if kind == "EnvRunnerActor" and pid not in {actor.pid for actor in run.actors(kind)}:
-        run.num_dead_runners += 1
+        run.num_silent_runners += 1
 
 
 def test_the_driver(run: DeadlyRun, fault: Fault) -> None:

@@ -193,7 +193,7 @@ class DeadlyRun(WatchedRun):
             launcher=cluster.launcher,
             environment=cluster.environment,
         )
-        self.num_dead_runners = 0
+        self.num_silent_runners = 0
         self.replay = replay or self.path / "replay"
 
     def dies_of(self, part: str, kind: str, count: int, deed: str = "die") -> None:
@@ -223,7 +223,7 @@ class DeadlyRun(WatchedRun):
         assert code == 0, self.output[-3000:]
         assert "Traceback" not in self.output, self.output[-3000:]
         books = close_books(disks or self.replay, self.reports)
-        books.check(num_silent_runners=self.num_dead_runners)
+        books.check(num_silent_runners=self.num_silent_runners)
         return books
 
 

@@ -77,7 +77,7 @@ class Host:
         ray += [f"--temp-dir={temporary}", "--object-store-memory=150000000"]
         # A disk of the host's own: seen by what is started in this namespace of mounts.
         mount = f'mount --bind {self.disk} {network.disk} && exec "$@"'
-        with log_file.open("ab") as log:
+        with log_file.open("wb") as log:
             self._node = subprocess.Popen(
                 self.command(["unshare", "--mount", "sh", "-c", mount, "sh", *ray]),
                 stdout=log,
@@ -106,17 +106,23 @@ class Host:
 
     def stop(self) -> None:
         """All processes of the host are gone at once, and nobody there reaches its disk."""
-        if self._node is None:
-            return
-        pids = [self._node.pid, *descendants(self._node.pid)]
+        found = subprocess.run(["ip", "netns", "pids", self.namespace], check=True, capture_output=True, text=True)
+        pids = [int(pid) for pid in found.stdout.split()]
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._node.wait(timeout=30)
+        if self._node is not None:
+            self._node.wait(timeout=30)
         deadline_s = time.monotonic() + 30
         while any(is_alive(pid) for pid in pids):
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
+
+    def restart(self) -> None:
+        """Start the node again if it has ended: one that was taken for dead never comes back by itself."""
+        if not self.is_up:
+            self.stop()
+            self.start(has_new_disk=False)
 
 
 class Network:
