@@ -63,7 +63,7 @@ def work_again(run: DeadlyRun, network: Network, episodes: dict[int, tuple[int, 
 
 
 @pytest.mark.parametrize("kind", ["EnvRunnerActor", "ReplayShardActor"])
-@pytest.mark.parametrize("seconds", [20])
+@pytest.mark.parametrize("seconds", [20, 40])
 def test_a_host_is_cut_off(run: DeadlyRun, network: Network, fault: Fault, kind: str, seconds: int) -> None:
     hosts = [network.host_of(actor.pid) for actor in run.actors(kind)]
     host = next(host for host in hosts if host is not network.head)
