@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -105,7 +105,7 @@ class DirectoryOwner:
             if self._descriptor is None or os.fstat(self._descriptor).st_ino != stamp[0]:
                 raise
             # Nobody has put another file in its place: ours is damaged.
-            self._write()
+            self._write(is_ours=True)
             return
         if owner is not None:
             self._refuse_newer(owner)
@@ -128,10 +128,12 @@ class DirectoryOwner:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _write(self) -> None:
+    def _write(self, *, is_ours: bool = False) -> None:
+        """Put our file in place of what is there; `is_ours`: whatever that says, it was ours."""
         temporary = self._directory / f"{OWNER_FILE}.{self._token}.tmp"
         try:
-            owner = known_owner(self._directory, self._claim.run_id)
+            ours = Owner(self._shard, self._incarnation, self._token, self._claim.run_id, self.epoch)
+            owner = ours if is_ours else known_owner(self._directory, self._claim.run_id)
             self._is_fresh = owner is None and not self._replaces
             self._made = missing_folders(self._directory)
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -142,11 +144,11 @@ class DirectoryOwner:
                         f"{self._directory}: expected the files of shard {self._shard}, got shard {owner.shard}"
                     )
                 self.epoch = owner.epoch
-            ours = Owner(self._shard, self._incarnation, self._token, self._claim.run_id, self.epoch).to_bytes()
+            content = replace(ours, epoch=self.epoch).to_bytes()
             self._let_go()
             # Held while this process lives: by it other runs see that the directory is in use.
             try:
-                temporary.write_bytes(ours)
+                temporary.write_bytes(content)
                 self._descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
                 _try_lock(self._descriptor, fcntl.LOCK_SH)
                 os.replace(temporary, self._path)
@@ -155,7 +157,7 @@ class DirectoryOwner:
                     raise
                 temporary.unlink(missing_ok=True)
                 self._let_go()
-                self._descriptor = overwrite(self._path, ours)
+                self._descriptor = overwrite(self._path, content)
                 _try_lock(self._descriptor, fcntl.LOCK_SH)
             self._stamp = self._read_stamp()
         except OSError as error:

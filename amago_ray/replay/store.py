@@ -343,7 +343,7 @@ class SegmentStore:
         segment = Segment.create(
             self._directory,
             schema,
-            sequence=self._inventory.last + 1,
+            sequence=max(-1 if newest is None else newest.sequence, self._inventory.last) + 1,
             incarnation=self._incarnation,
             inserted_episodes=self._inventory.accepted.episodes,
             inserted_transitions=self._inventory.accepted.transitions,

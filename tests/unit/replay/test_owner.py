@@ -302,3 +302,11 @@ def test_a_damaged_owner_file_is_written_anew_where_the_episodes_are_the_runs(
         found = read_owner(tmp_path / "owner.json")
         assert found is not None
         assert (found.shard, found.incarnation, found.run_id, owner.epoch) == (3, 6, RUN, 5)
+
+
+def test_a_damaged_owner_file_that_nobody_replaced_is_still_ours_before_the_first_episode(tmp_path: Path) -> None:
+    owner = claim(tmp_path)
+    content = (tmp_path / "owner.json").read_bytes()
+    (tmp_path / "owner.json").write_bytes(content[1:])
+    owner.check()
+    assert (tmp_path / "owner.json").read_bytes() == content
