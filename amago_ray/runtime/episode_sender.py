@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,8 +128,7 @@ class EpisodeSender:
         while self._has_room and (len(self._waiting) >= size or (force and self._waiting)):
             episodes = self._waiting[:size]
             del self._waiting[:size]
-            add = _Add(self._next_shard, encode_episodes(episodes), len(episodes))
-            self._next_shard = (self._next_shard + 1) % len(self._table.entries)
+            add = _Add(self._take_shard(), encode_episodes(episodes), len(episodes))
             self._adds.append(add)
             self._call(add)
         self.time_s += self._clock() - began_s
@@ -150,6 +150,15 @@ class EpisodeSender:
     @property
     def _has_room(self) -> bool:
         return len(self._adds) < self._max_unacknowledged_adds
+
+    def _take_shard(self) -> int:
+        """The next shard in turn, of those with the fewest groups to acknowledge: one that is silent is left out."""
+        num_shards = len(self._table.entries)
+        under_way = Counter(add.shard for add in self._adds)
+        turns = [(self._next_shard + turn) % num_shards for turn in range(num_shards)]
+        shard = min(turns, key=lambda each: under_way[each])
+        self._next_shard = (shard + 1) % num_shards
+        return shard
 
     def _call(self, add: _Add) -> None:
         entry = self._table.entries[add.shard]

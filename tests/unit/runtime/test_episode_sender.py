@@ -140,6 +140,18 @@ def test_a_shard_that_cannot_be_reached_is_called_again_after_a_pause() -> None:
     assert len(scene.shards[1].calls) == 2
 
 
+def test_a_silent_shard_keeps_no_episodes_from_the_others() -> None:
+    scene = Scene()
+    silent, other = scene.shards[1], scene.shards[0]
+    for _ in range(6):
+        scene.put(2)
+        scene.sender.send()
+        if other.calls:
+            other.answer(STORED)
+    assert (len(silent.calls), len(other.calls)) == (1, 5)
+    assert not scene.sender.is_full
+
+
 def test_what_a_shard_cannot_store_is_raised() -> None:
     scene = Scene()
     scene.put(2)
