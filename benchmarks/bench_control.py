@@ -5,6 +5,9 @@ of them each: they beat as often as they are told, with totals that grow and epi
 In cases with relays the relay's class runs in the caller's process with the runners of its node, so that what the
 control actor gets is what it would get from as many nodes, while calls from runners to relays, which nodes of their own
 would pay for, cost this machine nothing; "relay actor" measures one of those relays as an actor.
+
+Callers run at the lowest priority, as others' processes would on other machines, and the control actor at that of the
+learner, who is this process: otherwise it is the sharing of few cores that is measured.
 """
 
 from __future__ import annotations
@@ -69,6 +72,7 @@ class Callers:
     """Plays env runners, of some nodes with relays or without."""
 
     def __init__(self, control: Any) -> None:
+        os.nice(19)
         self._control = control
         self._num_beats = 0
 
@@ -119,6 +123,7 @@ class Case:
         self.callers = [start_actor(Callers, self.control, num_cpus=0) for _ in range(num_callers)]
         get(self.control.fill.remote(ControlState(LedgerState())))
         report = dict.fromkeys(ShardReport.__dataclass_fields__, 0) | {
+            "stored_episodes": 10**3,
             "stored_transitions": 10**6,
             "inserted_transitions": 10**6,
         }
@@ -219,6 +224,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     arguments = parser.parse_args()
 
+    os.environ.update(RAY_worker_niceness="0")
     ray.init(
         address="local",
         num_cpus=1,

@@ -36,7 +36,7 @@ from amago_ray.runtime.messages import (
 )
 from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.ray_metrics import RayMetrics
-from amago_ray.runtime.routes import Routes
+from amago_ray.runtime.routes import MOST_BEATS_PER_S, Routes
 from amago_ray.runtime.runner_ledger import News, RunnerTotals
 from amago_ray.runtime.shard_table import ShardTable
 from amago_ray.runtime.step_quota import StepQuota
@@ -252,14 +252,15 @@ class ControlActor:
             raise TrainingError("the run ends")
         return before
 
-    async def beat_shard(self, beat: ShardBeat) -> None:
-        """A shard's newest counts."""
+    async def beat_shard(self, beat: ShardBeat) -> float:
+        """A shard's newest counts; returns the seconds after which to send the next ones."""
+        pause_s = self._config.replay.num_shards / MOST_BEATS_PER_S
         if not self._filled.is_set():
             self._early[beat.shard] = beat
-            return
+            return pause_s
         if not self._is_current(beat):
             # A shard that has opened its files is asked for its counts when the table says so.
-            return
+            return pause_s
         report = beat.report
         self._liveness.heard(f"replay_shard_{beat.shard}", time.monotonic())
         counts = {
@@ -280,6 +281,7 @@ class ControlActor:
             self._num_shard_warnings[beat.shard, beat.incarnation] = report.num_warnings
             self._shards[beat.shard] = report
             await self._notify()
+        return pause_s
 
     async def reserve(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from amago_ray.config import Config
 from amago_ray.data.sequence_batch import SequenceBatch
@@ -18,9 +19,13 @@ from amago_ray.replay.layout import shard_directory
 from amago_ray.replay.make import make_shard, surplus_shards
 from amago_ray.replay.owner import Claim
 from amago_ray.replay.shard import EmptyError, ReplayShard
-from amago_ray.runtime.actors import ASIDE
+from amago_ray.runtime.actors import ASIDE, get
 from amago_ray.runtime.messages import ShardBeat
 from amago_ray.runtime.pulse import start_pulses
+from amago_ray.runtime.shard_reports import ShardReports
+
+# The control actor answers at once, when it lives; an answer may be lost.
+_ANSWER_TIMEOUT_S = 10.0
 
 
 class ReplayShardActor:
@@ -47,6 +52,7 @@ class ReplayShardActor:
         self._closed = threading.Event()
         self._incarnation = incarnation
         self._control = control
+        self._reports = ShardReports(self._tell)
         self._pulses = start_pulses(config, f"replay shard {shard}", self._control)
         self._opened: ReplayShard | Exception
         try:
@@ -111,7 +117,7 @@ class ReplayShardActor:
 
     def report(self) -> None:
         """Tell the control actor what is stored."""
-        self._control.beat_shard.remote(ShardBeat(self._number, self._incarnation, self._shard.report()))
+        self._reports.put(ShardBeat(self._number, self._incarnation, self._shard.report()))
 
     @ray.method(concurrency_group=ASIDE)
     def watch(self) -> None:
@@ -129,6 +135,13 @@ class ReplayShardActor:
         self._closed.set()
         if not isinstance(self._opened, Exception):
             self._opened.close()
+
+    def _tell(self, beat: ShardBeat) -> float | None:
+        try:
+            pause_s: float = get(self._control.beat_shard.remote(beat), _ANSWER_TIMEOUT_S)
+        except RayError:
+            return None
+        return pause_s
 
     def __repr__(self) -> str:
         """The name in logs and in the Ray dashboard."""

@@ -622,3 +622,15 @@ def test_shares_of_time_are_those_of_the_runners_that_were_there() -> None:
         assert 0 < report.sides[0]["acting"] <= 1, "two have left that acted all the time"
 
     run(scene())
+
+
+def test_shards_are_told_how_seldom_to_report() -> None:
+    async def scene() -> None:
+        control = ControlActor(config("replay.num_shards=60"), put=lambda value: value, publish=lambda metrics: None)
+        assert await control.beat_shard(shard_beat(3, 70)) == 60 / 300
+        await control.fill(ControlState(BASE))
+        assert await control.beat_shard(shard_beat(3, 90)) == 60 / 300
+        await control.beat_shard(shard_beat(3, 100))
+        assert (await control.reserve(30, 5)).shards == [3, 3], "credit for what came after the first report"
+
+    run(scene())
