@@ -36,10 +36,9 @@ from amago_ray.runtime.messages import (
 )
 from amago_ray.runtime.pulse import Pulse
 from amago_ray.runtime.ray_metrics import RayMetrics
-from amago_ray.runtime.routes import MOST_BEATS_PER_S, Routes
-from amago_ray.runtime.runner_ledger import News, RunnerTotals
+from amago_ray.runtime.roster import Roster
+from amago_ray.runtime.routes import MOST_BEATS_PER_S
 from amago_ray.runtime.shard_table import ShardTable
-from amago_ray.runtime.step_quota import StepQuota
 from amago_ray.runtime.untold import Untold
 from amago_ray.runtime.weight_board import WeightBoard
 from amago_ray.telemetry.bottleneck import Side
@@ -53,10 +52,7 @@ if TYPE_CHECKING:
 # A learner that waits is answered at the latest after this time and asks again, so that a lost answer does no harm.
 _LONGEST_WAIT_S = 2.0
 # What is kept for a driver that does not ask for it.
-_MOST_EPISODES = 5_000
 _MOST_WARNINGS = 1_000
-_MOST_FAILURE_KINDS = 1_000
-_ENV_STEPS, _EPISODES = (RunnerTotals._fields.index(name) for name in ("env_steps", "episodes"))
 # Reports over which shares of time are taken: long updates and pauses are reported when they end.
 _REPORTS_PER_WINDOW = 4
 _TOLD_OF_RUNNERS = ("stored_episodes", "dropped_episodes", "abandoned_episodes", "env_failures", "isolated_envs")
@@ -95,15 +91,13 @@ class ControlActor:
         self._stop_requested = False
         self._closed = False
         self._called_for: set[str] = set()
+        self._incarnation = time.time_ns()
         self._ledger = Ledger(LedgerState())
         self._board = WeightBoard(config.rollout.stuck_policy_alarm_s)
         self._liveness = Liveness()
         self._governor = Governor(config.replay)
         self._credit = Credit(self._governor)
-        self._quota = StepQuota(config.stop.env_steps, step_size=config.rollout.num_envs_per_env_runner)
         self._rng = np.random.default_rng()
-        self._routes = Routes(config.cluster.relays_above)
-        self._leaving: Mapping[int, int] = {}
         self._num_wanted = config.rollout.num_env_runners
         self._is_wanted_told = True
         """Whether the trainer knows how many env runners are wanted."""
@@ -111,12 +105,10 @@ class ControlActor:
         self._early: dict[int, ShardBeat] = {}
         """The newest of each shard, before this actor was filled."""
         self._shards: dict[int, ShardReport] = {}
-        self._episodes: Untold[bytes] = Untold(_MOST_EPISODES)
         self._num_shard_warnings: dict[tuple[int, int], int] = {}
         """Lines that a shard's incarnation has said, and that were passed on."""
-        self._num_untold_episodes = 0
-        """Finished episodes whose statistics no beat carried."""
         self._warnings: Untold[str] = Untold(_MOST_WARNINGS)
+        self._roster = Roster(config, self._ledger, self._board, self._liveness, self._warnings.extend)
         self._pulses: dict[str, Pulse] = {}
         self._metrics: dict[str, float] = {}
         self._shares = {role: RateMeter(_REPORTS_PER_WINDOW * config.report.interval_s) for role in _SIDES}
@@ -131,7 +123,7 @@ class ControlActor:
         """Begin with what is known of the run; a second filling changes nothing."""
         if self._filled.is_set():
             return
-        self._ledger = Ledger(state.ledger)
+        self._ledger = self._roster.ledger = Ledger(state.ledger)
         self._stopping = state.stopping
         for node, relay in state.relays.items():
             await self.add_relay(node, [relay])
@@ -188,7 +180,7 @@ class ControlActor:
 
     async def add_relay(self, node: str, relay: Sequence[Any]) -> None:
         """A node has a relay, or another one: its handle, in a list."""
-        if self._routes.add_relay(node, relay[0], time.monotonic()):
+        if self._roster.routes.add_relay(node, relay[0], time.monotonic()):
             replaced = self._ledger.total("relay", "replaced")
             self._ledger.report(Reporter("relay", 0, 0), {"replaced": replaced + 1})
 
@@ -200,32 +192,23 @@ class ControlActor:
     async def beat_runners(self, beats: RunnerBeats) -> OrdersOfRunners | NotYet:
         """News of many env runners."""
         now = time.monotonic()
-        self._routes.heard(beats.runners, beats.node, now, is_relayed=beats.is_relayed)
         if not self._filled.is_set():
-            return NotYet(self._beat_in_s(beats))
-        news = self._ledger.runners.report(beats.runners, beats.incarnations, beats.totals)
-        self._quota.free(beats.runners[news.is_another])
-        runners, is_newest = beats.runners[~news.is_late], ~news.is_late
-        self._liveness.heard_runners(runners, now)
-        self._warnings.extend(self._board.seen(runners, beats.versions[is_newest], now))
-        self._take_failures(beats)
-        self._take_episodes(beats, news)
+            self._roster.routes.heard(beats.runners, beats.node, now, is_relayed=beats.is_relayed)
+            return NotYet(self._roster.routes.beat_in_s(beats.node, is_relayed=beats.is_relayed))
+        news = self._roster.take(beats, now)
         if self._reasons_to_look() > self._called_for:
             await self._notify()
-        return self._orders(beats, news, now)
+        may_act = self._governor.may_act()
+        return self._roster.orders(beats, news, now, stop=self._stopping, may_act=may_act, table=self._table)
 
     async def runner_gone(self, runner: int, incarnation: int) -> None:
         """An env runner's process is known to be dead: what it was granted is there for others."""
         await self._filled.wait()
-        if self._ledger.runners.gone(runner, incarnation):
-            self._quota.free(np.array([runner]))
-            self._board.gone(runner)
-            self._routes.gone(runner)
-            self._liveness.gone(runner)
+        self._roster.gone(runner, incarnation)
 
     async def send_away(self, leaving: Mapping[int, int]) -> None:
         """Exactly these env runners, of these incarnations or earlier ones, are told to leave when they beat."""
-        self._leaving = leaving
+        self._roster.leaving = leaving
 
     async def scale(self, num_env_runners: int) -> int:
         """Let the trainer have so many env runners from now on (`amago-ray scale`); returns how many it had wanted.
@@ -345,6 +328,7 @@ class ControlActor:
         now = time.monotonic()
         elapsed = max(now - self._collected_at, 1e-6)
         ledger = self._ledger
+        self._count_untold()
         runners = ledger.sums(RUNNERS)
         env_steps, updates = (new - old for new, old in zip(self._progress(), self._collected, strict=True))
         metrics = {
@@ -356,8 +340,8 @@ class ControlActor:
             "time/oldest_beat_s": self._liveness.oldest_s(now),
             **{f"rollout/{name}": runners[name] for name in _TOLD_OF_RUNNERS},
             "rollout/replaced_relays": float(ledger.total("relay", "replaced")),
-            "rollout/untold_episodes": float(self._num_untold_episodes + self._episodes.num_forgotten),
-            "report/untold_warnings": float(self._warnings.num_forgotten),
+            "rollout/untold_episodes": float(ledger.total("report", "untold_episodes")),
+            "report/untold_warnings": float(ledger.total("report", "untold_warnings")),
         }
         if (lag := self._board.largest_lag()) is not None:
             metrics["time/runner_lag_max"] = float(lag)
@@ -367,12 +351,12 @@ class ControlActor:
             env_steps=ledger.total(RUNNERS, "env_steps"),
             learner_steps=ledger.learner_steps,
             num_episodes=ledger.total(RUNNERS, "episodes"),
-            episodes=self._episodes.take(),
+            episodes=self._roster.episodes.take(),
             metrics=metrics,
             sides=self._sides(now),
             warnings=self._warnings.take(),
             stop_requested=self._stop_requested,
-            crowded=self._routes.crowded(now),
+            crowded=self._roster.routes.crowded(now),
             pulses=self._pulses,
             shards=dict(self._shards),
         )
@@ -383,6 +367,21 @@ class ControlActor:
         self._called_for.discard(_SCALE)
         await self._notify()
         return report
+
+    def _count_untold(self) -> None:
+        reporter = Reporter("report", 0, self._incarnation)
+        untold = {
+            "untold_episodes": self._roster.num_untold_episodes,
+            "untold_warnings": self._warnings.num_forgotten,
+        }
+        were_told = not self._ledger.total("report", "untold_episodes")
+        new = self._ledger.report(reporter, untold)
+        if "untold_episodes" in new and were_told:
+            self._warnings.extend(
+                ["more episodes end than reports tell of: the others are counted, their returns are not"]
+            )
+        if "untold_warnings" in new:
+            self._warnings.extend([f"{new['untold_warnings']:g} more warnings were left out"])
 
     def _take_learner(self, version: PolicyVersion) -> None:
         if self._ledger.take_learner(version):
@@ -430,27 +429,6 @@ class ControlActor:
         left_behind = [] if self._table is None else [each.counts for each in self._table.left_behind]
         return {**replay_metrics(list(self._shards.values()), self._config.replay, left_behind), **sums}
 
-    def _take_failures(self, beats: RunnerBeats) -> None:
-        """Tell of each kind of failure once, whoever has it."""
-        known = self._ledger.sums("failures")
-        for runner, kind in beats.failures:
-            if kind in known or len(known) >= _MOST_FAILURE_KINDS:
-                continue
-            self._ledger.report(Reporter("failures", 0, 0), {kind: 1})
-            self._warnings.extend([f"env runner {runner}: environment failed and was rebuilt: {kind}"])
-            known = self._ledger.sums("failures")
-
-    def _take_episodes(self, beats: RunnerBeats, news: News) -> None:
-        num_new = news.new[:, _EPISODES]
-        told = [
-            stats
-            for row, episodes in beats.episodes.items()
-            if num_new[row]
-            for stats in episodes[-int(num_new[row]) :]
-        ]
-        self._num_untold_episodes += int(num_new.sum()) - len(told)
-        self._episodes.extend(told)
-
     def _draw(self, num_batches: int) -> Sequence[int]:
         """A shard for each batch, in proportion to their newest reported sizes."""
         if not num_batches:
@@ -478,36 +456,6 @@ class ControlActor:
     @property
     def _table_version(self) -> int:
         return NO_TABLE if self._table is None else self._table.version
-
-    def _beat_in_s(self, beats: RunnerBeats) -> float:
-        return self._routes.relayed_in_s(beats.node) if beats.is_relayed else self._routes.direct_in_s()
-
-    def _orders(self, beats: RunnerBeats, news: News, now: float) -> OrdersOfRunners:
-        env_steps = self._ledger.total(RUNNERS, "env_steps")
-        made = beats.totals[:, _ENV_STEPS].astype(np.int64)
-        is_newest, allowed = ~news.is_late, None
-        granted = self._quota.allow(beats.runners[is_newest], made[is_newest], env_steps)
-        if granted is not None:
-            allowed = made
-            allowed[is_newest] = granted
-        return OrdersOfRunners(
-            stop=self._stopping,
-            may_act=self._governor.may_act(),
-            global_env_steps=env_steps,
-            beat_in_s=self._beat_in_s(beats),
-            gather_s=self._routes.gathering_s(),
-            must_leave=news.is_late | self._must_leave(beats),
-            allowed_env_steps=allowed,
-            version=self._board.version,
-            weights=self._board.newest() if self._board.is_older(beats.versions).any() else (),
-            table_version=self._table_version,
-            table=self._table if (beats.table_versions < self._table_version).any() else None,
-            relay=() if beats.is_relayed else self._routes.relay_of(beats.node, now),
-        )
-
-    def _must_leave(self, beats: RunnerBeats) -> np.ndarray:
-        last = [self._leaving.get(runner, -1) for runner in beats.runners.tolist()] if self._leaving else -1
-        return np.asarray(beats.incarnations <= last)
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
         async with self._changed:

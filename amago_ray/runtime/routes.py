@@ -79,15 +79,13 @@ class Routes:
             if numbers[number] >= _FEWEST_PER_RELAY and not self.relay_of(node, now_s)
         ]
 
-    def direct_in_s(self) -> float:
-        """Seconds from one direct beat to the next, at least."""
+    def beat_in_s(self, node: str, *, is_relayed: bool) -> float:
+        """Seconds from one beat of an env runner of a node to its next, at least."""
+        if is_relayed:
+            return int((self._nodes == self._node_numbers.get(node, -2)).sum()) / MOST_BEATS_PER_S
         return (int(self._is_direct.sum()) + len(self._relays)) / MOST_BEATS_PER_S
-
-    def relayed_in_s(self, node: str) -> float:
-        """Seconds from one beat through a node's relay to the next, at least."""
-        return int((self._nodes == self._node_numbers.get(node, -2)).sum()) / MOST_BEATS_PER_S
 
     def gathering_s(self) -> float:
         """Seconds for which a relay gathers beats."""
         num_runners = int((self._nodes >= 0).sum())
-        return max(_SHORTEST_GATHERING_S, self.direct_in_s(), num_runners / _MOST_ROWS_PER_S)
+        return max(_SHORTEST_GATHERING_S, self.beat_in_s("", is_relayed=False), num_runners / _MOST_ROWS_PER_S)

@@ -634,3 +634,21 @@ def test_shards_are_told_how_seldom_to_report() -> None:
         assert (await control.reserve(30, 5)).shards == [3, 3], "credit for what came after the first report"
 
     run(scene())
+
+
+def test_counts_of_what_was_left_out_do_not_fall_when_control_starts_again() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.beat_runner(runner_beat(totals=RunnerTotals(env_steps=1, episodes=30)))
+        report = await control.collect()
+        assert report is not None
+        assert report.metrics["rollout/untold_episodes"] == 30
+        (warning,) = report.warnings
+        assert warning.startswith("more episodes end than reports tell of")
+        successor = await filled(config(), report.ledger)
+        await successor.beat_runner(runner_beat(totals=RunnerTotals(env_steps=1, episodes=35)))
+        again = await successor.collect()
+        assert again.metrics["rollout/untold_episodes"] == 35
+        assert list(again.warnings) == list((await successor.collect()).warnings) == [], "said once"
+
+    run(scene())

@@ -11,14 +11,14 @@ from amago_ray.runtime.routes import MOST_BEATS_PER_S, Routes
 def test_all_together_beat_a_bounded_number_of_times() -> None:
     routes = Routes(relays_above=256)
     routes.heard(np.array([0]), "a", 0, is_relayed=False)
-    assert routes.direct_in_s() == 1 / MOST_BEATS_PER_S
+    assert routes.beat_in_s("a", is_relayed=False) == 1 / MOST_BEATS_PER_S
     for _ in range(2):
         routes.heard(np.arange(600), "a", 0, is_relayed=False)
-    assert routes.direct_in_s() == 600 / MOST_BEATS_PER_S
+    assert routes.beat_in_s("a", is_relayed=False) == 600 / MOST_BEATS_PER_S
     for runner in range(300):
         routes.gone(runner)
     routes.gone(1000)
-    assert routes.direct_in_s() == 300 / MOST_BEATS_PER_S
+    assert routes.beat_in_s("a", is_relayed=False) == 300 / MOST_BEATS_PER_S
 
 
 def test_a_relay_takes_as_many_beats_and_control_one_message_for_all_of_them() -> None:
@@ -26,8 +26,8 @@ def test_a_relay_takes_as_many_beats_and_control_one_message_for_all_of_them() -
     for relay in range(10):
         routes.add_relay(f"node {relay}", f"relay {relay}", 0)
         routes.heard(np.arange(relay * 1000, (relay + 1) * 1000), f"node {relay}", 0, is_relayed=True)
-    assert routes.relayed_in_s("node 3") == 1000 / MOST_BEATS_PER_S
-    assert routes.direct_in_s() == 10 / MOST_BEATS_PER_S
+    assert routes.beat_in_s("node 3", is_relayed=True) == 1000 / MOST_BEATS_PER_S
+    assert routes.beat_in_s("a", is_relayed=False) == 10 / MOST_BEATS_PER_S
     assert 10 / routes.gathering_s() <= MOST_BEATS_PER_S
     assert 10_000 / routes.gathering_s() == pytest.approx(10_000), "rows a second"
 
