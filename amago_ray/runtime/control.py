@@ -127,7 +127,8 @@ class ControlActor:
         self._stopping = state.stopping
         for node, relay in state.relays.items():
             await self.add_relay(node, [relay])
-        self._table = state.table or self._table
+        if state.table is not None:
+            await self.set_table(state.table)
         self._num_wanted = state.num_env_runners or self._num_wanted
         self._collected = self._progress()
         self._collected_at = time.monotonic()
@@ -180,9 +181,7 @@ class ControlActor:
 
     async def add_relay(self, node: str, relay: Sequence[Any]) -> None:
         """A node has a relay, or another one: its handle, in a list."""
-        if self._roster.routes.add_relay(node, relay[0], time.monotonic()):
-            replaced = self._ledger.total("relay", "replaced")
-            self._ledger.report(Reporter("relay", 0, 0), {"replaced": replaced + 1})
+        self._roster.routes.add_relay(node, relay[0], time.monotonic())
 
     async def beat_runner(self, beat: RunnerBeat) -> RunnerOrders | NotYet:
         """An env runner's news."""
@@ -283,6 +282,9 @@ class ControlActor:
         await self._filled.wait()
         if received is not None:
             self._credit.settle(received)
+            if not self._ledger.is_newest_learner(PolicyVersion(received.incarnation, 0)):
+                # It lives on, though another has taken its place: nobody would settle what it got.
+                num_batches = 0
         await self._wait(lambda: self._stopping or (num_batches > 0 and self._may_train(first)))
         table = self._table if self._table_version > table_version else None
         if self._stopping:
@@ -303,7 +305,7 @@ class ControlActor:
         if self._ledger.is_newest_learner(beat.version):
             # A former learner's credit is void already.
             self._governor.confirm(int(new.get("settled_transitions", 0)), int(new.get("trained_transitions", 0)))
-        self._metrics.update(beat.metrics)
+            self._metrics.update(beat.metrics)
         await self._notify()
 
     async def request_stop(self) -> None:
@@ -339,7 +341,6 @@ class ControlActor:
             "time/learner_steps_per_s": updates / elapsed,
             "time/oldest_beat_s": self._liveness.oldest_s(now),
             **{f"rollout/{name}": runners[name] for name in _TOLD_OF_RUNNERS},
-            "rollout/replaced_relays": float(ledger.total("relay", "replaced")),
             "rollout/untold_episodes": float(ledger.total("report", "untold_episodes")),
             "report/untold_warnings": float(ledger.total("report", "untold_warnings")),
         }

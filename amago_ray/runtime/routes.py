@@ -57,11 +57,9 @@ class Routes:
         if runner < len(self._nodes):
             self._nodes[runner], self._is_direct[runner] = -1, False
 
-    def add_relay(self, node: str, handle: Any, now_s: float) -> bool:
-        """A node has a relay; whether it had another one before."""
-        known = self._relays.get(node)
+    def add_relay(self, node: str, handle: Any, now_s: float) -> None:
+        """A node has a relay, or another one."""
         self._relays[node] = _Relay(handle, now_s)
-        return known is not None and known.handle != handle
 
     def relay_of(self, node: str, now_s: float) -> Sequence[Any]:
         """The handle of the relay through which runners of a node beat, or none."""

@@ -171,7 +171,7 @@ def test_a_run_whose_relay_is_killed_goes_on_and_gets_another_one(tmp_path: Path
         run.wait_for_warning("the relay of node .* is silent and is replaced")
         run.wait_until_replaced(killed)
         run.grows("env_steps", "learner_steps")
-        assert run.last["rollout/replaced_relays"] == 1
+        assert run.last["runtime/restarts/relay"] == 1
         run.stop()
     finally:
         run.end()

@@ -17,7 +17,7 @@ from amago_ray.data.snapshot import Snapshot
 from amago_ray.errors import ConfigError, TrainingError
 from amago_ray.replay.reports import ShardCounts, ShardReport
 from amago_ray.runtime.control import ControlActor
-from amago_ray.runtime.credit import BatchNumber
+from amago_ray.runtime.credit import BatchNumber, Received
 from amago_ray.runtime.ledger import LedgerState
 from amago_ray.runtime.messages import NO_VERSION, ControlState, LearnerBeat, NotYet, RunnerBeat, ShardBeat, gather
 from amago_ray.runtime.packed_stats import pack
@@ -226,6 +226,19 @@ def test_what_a_dead_learner_had_reserved_is_void() -> None:
         await control.push_weights(snapshot(2, 0))
         await control.beat_shard(shard_beat(0, 110))
         assert (await control.reserve(1000, 1)).shards == [0]
+
+    run(scene())
+
+
+def test_a_learner_that_lives_on_beside_its_successor_gets_no_credit() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.push_weights(snapshot(1, 0))
+        await control.push_weights(snapshot(2, 0))
+        await control.beat_shard(shard_beat(0, 0))
+        await control.beat_shard(shard_beat(0, 100))
+        assert not (await control.reserve(1000, 1, received=Received(0, 1, 0))).shards
+        assert (await control.reserve(1000, 1, received=Received(0, 2, 0))).shards == [0]
 
     run(scene())
 
@@ -449,6 +462,29 @@ def test_who_knows_an_older_shard_table_gets_the_newest() -> None:
         assert (await control.reserve(1, 0, table_version=3)).table is None
         both = gather([runner_beat(table_version=2), runner_beat(runner=1, table_version=3)])
         assert (await control.beat_runners(both)).table is table
+
+    run(scene())
+
+
+def test_a_filling_that_comes_late_takes_no_newer_shard_table_back() -> None:
+    async def scene() -> None:
+        control = ControlActor(config(), put=lambda value: value, publish=lambda metrics: None)
+        await control.set_table(ShardTable(4))
+        await control.fill(ControlState(BASE, table=ShardTable(3)))
+        assert (await control.beat_runner(runner_beat(table_version=3))).table == ShardTable(4)
+
+    run(scene())
+
+
+def test_a_runner_that_is_gone_and_beats_again_counts_in_no_interval() -> None:
+    async def scene() -> None:
+        control = await filled(config())
+        await control.beat_runner(runner_beat(incarnation=1))
+        orders = await control.beat_runner(runner_beat(runner=1, incarnation=2))
+        await control.runner_gone(0, 1)
+        assert (await control.beat_runner(runner_beat(incarnation=1))).stop
+        again = await control.beat_runner(runner_beat(runner=1, incarnation=2))
+        assert again.beat_in_s == orders.beat_in_s / 2
 
     run(scene())
 
