@@ -14,6 +14,9 @@ from amago_ray.replay.layout import shard_directory
 from amago_ray.replay.owner import Claim
 from amago_ray.runtime.actors import get
 
+# An answer may be lost for good; a group that was taken already is not taken again.
+_TAKE_TIMEOUT_S = 120.0
+
 
 class ReturnedFiles(NamedTuple):
     """Files of a shard that were handed over: so many of their episodes were taken; or why they were not."""
@@ -37,7 +40,7 @@ def return_files(
         actor = wanted[number, epoch]
 
         def take(group: bytes, actor: Any = actor) -> int:
-            taken: int = get(actor.take_back.remote(group))
+            taken: int = get(actor.take_back.remote(group), _TAKE_TIMEOUT_S)
             return taken
 
         try:

@@ -13,7 +13,7 @@ import ray
 from amago_ray.config import Config
 from amago_ray.errors import TrainingError
 from amago_ray.replay.reports import ShardCounts, ShardReport
-from amago_ray.runtime.actors import ending, get, is_unavailable, wait_any
+from amago_ray.runtime.actors import ending, get, is_gone, is_unavailable, wait_any
 from amago_ray.runtime.endings import Ending, short_line
 from amago_ray.runtime.placement import Node, ShardPlace, roomiest, share_out
 from amago_ray.runtime.pulse_watch import PulseWatch
@@ -131,7 +131,7 @@ class Shards:
             for reference, number in begun.items():
                 if reference in late:
                     raise TrainingError(f"the replay shard {number} did not begin within {_BEGIN_TIMEOUT_S:g} s")
-                end = ending(reference)
+                end = self._ending(reference)
                 if end.kind == "raised":
                     raise end.failure(f"the replay shard {number} cannot begin")
                 if end.kind == "returned":
@@ -155,7 +155,9 @@ class Shards:
         actors = self.table.actors
         try:
             shares = share_out([get(shard.surplus.remote(), _BEGIN_TIMEOUT_S) for shard in actors])
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+        except ray.exceptions.RayError as error:
+            if not (is_gone(error) or isinstance(error, ray.exceptions.GetTimeoutError)):
+                raise
             return [f"episodes of former replay shards are not taken over: {short_line(error)}"]
         warnings = []
         takings = [shard.adopt.remote(share) for shard, share in zip(actors, shares, strict=True)]
@@ -163,7 +165,7 @@ class Shards:
             _log.warning("still taking over the episodes of replay shards that are no longer")
         taken: dict[int, int] = {}
         for number, reference in enumerate(takings):
-            end = ending(reference)
+            end = self._ending(reference)
             if end.kind == "died":
                 warnings.append(f"the replay shard {number} died while it took over the episodes of others")
             elif end.kind == "raised":
@@ -239,10 +241,9 @@ class Shards:
         warnings = []
         for number, epoch in self._opened.items():
             before = self.table.entries[number]
-            left_before = self.table.left_behind
             self.table = self.table.opened(number, epoch, self._counts.get(number))
             end = self._ends.pop(number, None)
-            if len(self.table.left_behind) > len(left_before):
+            if before.epoch not in (None, epoch):
                 self._asked_nodes.clear()
                 lost = self._counts.pop(number, ShardCounts())
                 warnings.append(

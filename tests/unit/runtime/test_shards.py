@@ -167,6 +167,22 @@ def test_what_was_on_a_node_that_is_gone_is_lost_by_name_and_the_shard_begins_an
     assert left.counts.inserted_episodes == 10
 
 
+def test_what_is_left_for_older_files_is_lost_by_name_too(scene: Scene) -> None:
+    scene.nodes = [A]
+    scene.hear("shard 1:2 watch", DIED)
+    scene.shards.start_due()
+    scene.open(1, 3, {0: report(5, 5), 1: report(7, 9)})
+    scene.shards.settle({1: report(4, 4)})
+    scene.nodes = [Node("b again", "host_b", num_cpus=4)]
+    scene.hear("shard 1:3 watch", DIED)
+    scene.now_s += 10
+    scene.shards.start_due()
+    (warning,) = scene.open(1, 2)
+    assert "lost its files on host_a: 4 episodes of 40 transitions; it begins anew on host_b" in warning
+    assert [(left.epoch, left.counts.stored_episodes) for left in scene.shards.table.left_behind] == [(3, 4)]
+    assert scene.hear("return 1", Ending("returned", value=[ReturnedFiles(1, 2, error="the shard died")])) == []
+
+
 def test_files_on_a_shared_disk_are_gone_on_with_elsewhere(scene: Scene) -> None:
     scene.nodes = [A]
     scene.hear("shard 1:2 watch", DIED)
