@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import ray
 from ray.exceptions import (
     ActorUnavailableError,
     ActorUnschedulableError,
+    GetTimeoutError,
     NodeDiedError,
     ObjectLostError,
     RayActorError,
@@ -51,13 +53,21 @@ def start_task(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def get(reference: Any, timeout_s: float | None = None) -> Any:
-    """The value of a reference.
+    """The value of a reference. timeout_s: None or infinite for no limit.
 
     Raises:
         ray.exceptions.RayError: what makes it failed.
         ray.exceptions.GetTimeoutError: it was not there after `timeout_s`.
     """
-    return ray.get(reference, timeout=timeout_s)
+    return ray.get(reference, timeout=None if timeout_s == math.inf else timeout_s)
+
+
+def get_unless_lost(reference: Any, timeout_s: float) -> Any:
+    """The value of a reference that another process owns; None where it is lost with that one, or does not come."""
+    try:
+        return get(reference, timeout_s)
+    except (ObjectLostError, GetTimeoutError):
+        return None
 
 
 def is_ready(reference: Any) -> bool:

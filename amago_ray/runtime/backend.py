@@ -71,7 +71,9 @@ class RayBackend:
         self._control = ControlKeeper(self._actors, config.supervision, self._patience, time.monotonic)
         # Env runners and learner, which end with training. Ray restarts the control actor, `Shards` the shards.
         self._supervisor = Supervisor(time.monotonic, self._pulses)
-        self._evaluations = Evaluations(self._start_evaluator, lambda: self._control.handle.weights.remote())
+        self._evaluations = Evaluations(
+            self._start_evaluator, lambda: self._control.handle.weights.remote(), self._bury_evaluator
+        )
         self._shards = Shards(config, self._actors, self._shard_nodes, self._pulses, lambda: self._nodes.draining)
         self._nodes = NodeWatch(draining_nodes)
         self._runners = Runners(
@@ -355,6 +357,11 @@ class RayBackend:
         evaluator = self._actors.start_evaluator(self._control.handle)
         self._pulses.begin("evaluator")
         return evaluator, evaluator.make.remote()
+
+    def _bury_evaluator(self) -> None:
+        # It may be out of reach only.
+        self._actors.kill("evaluator", for_good=True)
+        self._pulses.end("evaluator")
 
     def _begin_evaluations(self) -> None:
         # What trains starts first: the evaluator would share the processors with it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -10,7 +11,7 @@ import ray
 from amago_ray.config.supervision import SupervisionConfig
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.actors import ending, get, wait_any
-from amago_ray.runtime.endings import short_line
+from amago_ray.runtime.endings import Ending, short_line
 from amago_ray.runtime.ledger import LedgerState
 from amago_ray.runtime.messages import ControlReport, ControlState
 from amago_ray.runtime.patience import Patience
@@ -34,14 +35,16 @@ class ControlKeeper:
         *,
         wait_any: Callable[[Sequence[Any], float], Sequence[Any]] = wait_any,
         get: Callable[[Any, float], Any] = get,
+        ending: Callable[[Any], Ending] = ending,
     ) -> None:
-        """clock: seconds that never go back. wait_any, get: wait for references of Ray, and take their values."""
+        """clock: seconds that never go back. wait_any, get, ending: wait for references, and take their values."""
         self._actors = actors
         self._settings = settings
         self._patience = patience
         self._clock = clock
         self._wait_any = wait_any
         self._get = get
+        self._ending = ending
         self._watch: Any = None
         self._asked: Any = None
         self._looked_at_s = clock()
@@ -82,7 +85,7 @@ class ControlKeeper:
         Raises:
             AmagoRayError: it cannot be made.
         """
-        end = ending(self._watch)
+        end = self._ending(self._watch)
         if end.kind != "returned":
             raise end.failure(f"the {_NAME} cannot be made")
         warning = self._fill(state) if end.value else None
@@ -132,11 +135,9 @@ class ControlKeeper:
         return None
 
     def _fill(self, state: ControlState) -> str | None:
-        try:
+        # It comes to it, though late; if not, the actor has died again, and who watches is told so.
+        with suppress(ray.exceptions.GetTimeoutError):
             self._get(self.handle.fill.remote(state), self._patience.s(_FILL_TIMEOUT_S))
-        except ray.exceptions.GetTimeoutError:
-            # Watching again, we are told again.
-            return None
         if not self.is_filled:
             self.is_filled = True
             return None

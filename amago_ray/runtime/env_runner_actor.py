@@ -11,7 +11,7 @@ import ray
 from amago_ray.config import Config
 from amago_ray.data.specs import EnvSpec
 from amago_ray.envs.hang_watch import hung_call
-from amago_ray.runtime.actors import get, this_node
+from amago_ray.runtime.actors import get_unless_lost, this_node
 from amago_ray.runtime.control_link import ControlLink
 from amago_ray.runtime.episode_sender import EpisodeSender
 from amago_ray.runtime.messages import MOST_EPISODES, RunnerBeat, RunnerOrders
@@ -171,12 +171,9 @@ class EnvRunnerActor:
             self._weights_time_s += time.monotonic() - began
 
     def _take_weights(self, reference: Any) -> None:
-        try:
-            snapshot = get(reference)
-        except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
-            # The control actor died with the weights; the learner pushes new ones to its successor.
-            return
-        if snapshot.version > self._runner.policy.version:
+        # If the control actor died with the weights, a learner pushes new ones to its successor; the next beat says so.
+        snapshot = get_unless_lost(reference, self._config.supervision.dead_after_s)
+        if snapshot is not None and snapshot.version > self._runner.policy.version:
             self._runner.load(snapshot)
 
     def _news(self, num_abandoned: int = 0) -> RunnerBeat:

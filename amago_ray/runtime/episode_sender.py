@@ -187,6 +187,6 @@ class EpisodeSender:
             return False
         if end.error is not None and end.kind == "raised" and not isinstance(end.error, ReplacedError):
             raise end.error
-        add.reference = None
+        add.reference, add.is_refused = None, False
         add.again_at_s = self._clock() + _UNAVAILABLE_PAUSE_S if is_unavailable(end.error) else float("inf")
         return False

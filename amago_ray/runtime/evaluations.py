@@ -41,11 +41,13 @@ class Evaluations:
         self,
         start_evaluator: Callable[[], tuple[Any, object]],
         newest_weights: Callable[[], Any],
+        bury: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """start_evaluator: the handle of a new evaluator and the reference of its making."""
+        """start_evaluator: its handle, and the reference of its making. bury: called when one died."""
         self._start_evaluator = start_evaluator
         self._newest_weights = newest_weights
+        self._bury = bury
         self._clock = clock
         self._budget = RestartBudget()
         self._evaluator: tuple[Any, object] | None = None
@@ -107,6 +109,7 @@ class Evaluations:
         warning = None
         if self._evaluator is not None and running.made is self._evaluator[1]:
             # Of several evaluations that end with one evaluator, the first says so.
+            self._bury()
             self._due_at_s = self._budget.failed(_NAME, ending, self._clock())
             self._evaluator = None
             self.num_restarts += 1

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import ray
-
 from amago_ray.config import Config
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.envs.hang_watch import hung_call
-from amago_ray.runtime.actors import get
+from amago_ray.runtime.actors import get_unless_lost
 from amago_ray.runtime.pulse import start_pulses
 
 
@@ -35,14 +33,13 @@ class EvaluatorActor:
     def evaluate(self, number: int, snapshot: Sequence[Any]) -> tuple[int, list[EpisodeStats], bytes] | None:
         """Evaluate the snapshot (one reference, in a list): its learner steps, the episodes, its file.
 
-        None where the snapshot is lost: the control actor, which owned it, died.
+        None where the snapshot is lost, as when the control actor died, which owned it, or does not come.
         """
         from amago_ray.agent.weights import snapshot_to_bytes
 
         self._pulses.waits("waiting for weights")
-        try:
-            weights = get(snapshot[0])
-        except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
+        weights = get_unless_lost(snapshot[0], self._config.supervision.dead_after_s)
+        if weights is None:
             return None
         with self._pulses.working("evaluating"):
             episodes = self._evaluator.evaluate(number, weights, self._goes_on)

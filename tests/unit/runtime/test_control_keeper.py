@@ -12,7 +12,9 @@ import ray
 from amago_ray.config.supervision import SupervisionConfig
 from amago_ray.errors import TrainingError
 from amago_ray.runtime.control_keeper import ControlKeeper
+from amago_ray.runtime.endings import Ending
 from amago_ray.runtime.ledger import LedgerState
+from amago_ray.runtime.messages import ControlState
 from amago_ray.runtime.patience import Patience
 
 
@@ -21,14 +23,20 @@ class Scene:
 
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.arrived: dict[int, Any] = {}
+        self.arrived: dict[object, Any] = {}
         self.num_asked = 0
         self.killed: list[tuple[str, bool]] = []
         settings = SupervisionConfig(late_after_s=30.0, dead_after_s=120.0)
         actors: Any = SimpleNamespace(start_control=lambda: self.handle, kill=self.kill)
         self.handle = SimpleNamespace(collect=SimpleNamespace(remote=self.ask))
         self.keeper = ControlKeeper(
-            actors, settings, Patience(lambda: self.now_s), lambda: self.now_s, wait_any=self.wait, get=self.get
+            actors,
+            settings,
+            Patience(lambda: self.now_s),
+            lambda: self.now_s,
+            wait_any=self.wait,
+            get=self.get,
+            ending=lambda reference: Ending("returned", value=True),
         )
         self.keeper.start(LedgerState())
 
@@ -39,7 +47,7 @@ class Scene:
     def wait(self, references: Sequence[Any], timeout_s: float) -> Sequence[Any]:
         return [reference for reference in references if reference in self.arrived]
 
-    def get(self, reference: int, timeout_s: float) -> Any:
+    def get(self, reference: object, timeout_s: float) -> Any:
         value = self.arrived.pop(reference)
         if isinstance(value, Exception):
             raise value
@@ -89,6 +97,21 @@ def test_the_drivers_own_silence_does_not_count() -> None:
     scene.keeper.collect(2.0)
     scene.now_s += 10_000
     assert scene.keeper.look() is None
+
+
+def test_one_whose_filling_takes_long_counts_as_filled() -> None:
+    scene = Scene()
+    calls = SimpleNamespace(remote=scene.ask)
+    scene.handle.fill = SimpleNamespace(remote=lambda state: "filling")
+    scene.handle.watch = calls
+    scene.arrived["filling"] = ray.exceptions.GetTimeoutError("late")
+    scene.keeper.watch()
+    assert scene.keeper.answer(ControlState(LedgerState())) is None, "it is filled for the first time"
+    assert scene.keeper.is_filled, "or nobody would tell it that training ends"
+    scene.arrived["filling"] = ray.exceptions.GetTimeoutError("late")
+    warning = scene.keeper.answer(ControlState(LedgerState()))
+    assert warning == "the control actor died and was started again: it goes on from the last report"
+    assert scene.keeper.num_restarts == 1
 
 
 def test_one_that_is_gone_for_good_ends_the_run() -> None:

@@ -185,6 +185,20 @@ def test_what_a_full_disk_refuses_is_kept_and_sent_again_after_a_while() -> None
     assert (scene.sender.num_stored, scene.sender.is_done, scene.sender.is_refused) == (6, True, False)
 
 
+def test_a_full_shard_that_dies_is_waited_for_again() -> None:
+    scene = Scene()
+    scene.put(2)
+    scene.sender.send()
+    scene.shards[1].answer(FULL)
+    scene.sender.send(force=True)
+    assert scene.sender.is_refused
+    scene.now_s += 100
+    scene.sender.send(force=True)
+    scene.shards[1].answer(DIED)
+    scene.sender.send(force=True)
+    assert not scene.sender.is_refused, "its successor may have room"
+
+
 def test_a_group_whose_acknowledgement_is_lost_goes_to_the_same_shard_again_and_counts_once() -> None:
     scene = Scene()
     scene.put(2)

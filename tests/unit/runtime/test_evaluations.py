@@ -32,11 +32,15 @@ class Scene:
         self.now_s = 100.0
         self.num_evaluators = 0
         self.num_weights = 0
-        self.evaluations = Evaluations(self.start, self.weights, lambda: self.now_s)
+        self.num_buried = 0
+        self.evaluations = Evaluations(self.start, self.weights, self.bury, lambda: self.now_s)
 
     def start(self) -> tuple[Any, object]:
         self.num_evaluators += 1
         return Evaluator(self.num_evaluators), f"made {self.num_evaluators}"
+
+    def bury(self) -> None:
+        self.num_buried += 1
 
     def weights(self) -> str:
         self.num_weights += 1
@@ -81,6 +85,7 @@ def test_a_dead_evaluator_is_started_again_and_told_once() -> None:
     scene.evaluations.begin()
     warnings = [scene.evaluations.ended(reference, DIED)[1] for reference in scene.running]
     assert warnings == ["the evaluator died and is started again: RuntimeError: killed", None]
+    assert scene.num_buried == 1, "and its silence is nobody's"
     scene.evaluations.begin()
     assert [(evaluator, number) for evaluator, number, _ in scene.running] == [(2, 0), (2, 1)]
     assert (scene.evaluations.num_repeated, scene.evaluations.num_restarts) == (2, 1)
