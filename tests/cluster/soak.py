@@ -78,7 +78,7 @@ def main() -> int:
         counts = {name: last[name] for name in ("env_steps", "learner_steps", "replay/evicted_episodes")}
         found = {"minutes": options.minutes, **counts, "exit_code": code, "table": table}
         options.out.write_text(json.dumps(found, indent=1) + "\n")
-    return 0 if code == 0 and all(row["flat"] for row in table) else 1
+    return 0 if code == 0 and table and all(row["flat"] for row in table) else 1
 
 
 def look_on(run: WatchedRun, series: Series) -> None:
@@ -89,7 +89,7 @@ def look_on(run: WatchedRun, series: Series) -> None:
         for pid, title in descendants(os.getpid()).items():
             # Gone meanwhile.
             with suppress(OSError):
-                name = f"{named(title)}"
+                name = named(title)
                 series[name, "MB"].append((now_s, anonymous_bytes(pid) / 1e6))
                 series[name, "descriptors"].append((now_s, len(open_files(pid))))
         total, free = ray.cluster_resources(), ray.available_resources()

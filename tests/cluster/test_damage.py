@@ -81,7 +81,8 @@ def test_an_episode(run: DeadlyRun, fault: Fault) -> None:
     before = stored_episodes(run.replay)
     flip(segment.path, first.offset + first.message.size - 50)
     damaged = run.last["replay/damaged_episodes"]
-    resume(run, fault, "flipped bytes in an episode")
+    printed = resume(run, fault, "flipped bytes in an episode")
+    assert "segment 0 is damaged: 1 episodes with 40 transitions are lost" in printed
     assert run.last["replay/damaged_episodes"] == damaged + 1
     assert set(before) - set(stored_episodes(run.replay)) == {first.header.episode_id}
 
@@ -92,7 +93,8 @@ def test_the_header_of_a_segment(run: DeadlyRun, fault: Fault) -> None:
     lost = num_episodes(path)
     damaged = run.last["replay/damaged_episodes"]
     flip(path, 100)
-    resume(run, fault, "flipped bytes in a segment's header")
+    printed = resume(run, fault, "flipped bytes in a segment's header")
+    assert f"segment 1 is damaged: {lost} episodes" in printed
     assert run.last["replay/damaged_episodes"] == damaged + lost
 
 
@@ -112,7 +114,8 @@ def test_a_segment_that_is_deleted(run: DeadlyRun, fault: Fault) -> None:
     lost = num_episodes(path)
     deleted = run.last.get("replay/deleted_episodes", 0)
     path.unlink()
-    resume(run, fault, "a segment, deleted")
+    printed = resume(run, fault, "a segment, deleted")
+    assert f"segment {int(path.name.split('_')[1])} is deleted: {lost} episodes" in printed
     assert run.last["replay/deleted_episodes"] == deleted + lost
 
 
