@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class Liveness:
-    """The age of each process's last beat. A process that takes another's place takes over its name, and its age."""
+    """The age of the oldest beat: pulses go on in a process whose work has come to a standstill, beats do not.
+
+    A process that takes another's place takes over its name, and its age.
+    """
 
     def __init__(self) -> None:
         self._heard_at_s: dict[str, float] = {}
@@ -35,15 +37,7 @@ class Liveness:
         if runner < len(self._runners_heard_at_s):
             self._runners_heard_at_s[runner] = np.nan
 
-    def ages_s(self, now_s: float, *, above_s: float = -np.inf) -> Mapping[str, float]:
-        """Seconds since each process spoke last, of those where it is more than `above_s`."""
-        ages = {name: now_s - heard_at_s for name, heard_at_s in self._heard_at_s.items()}
-        # NaN is above nothing.
-        late = np.flatnonzero(now_s - self._runners_heard_at_s > above_s)
-        runners = {f"env_runner_{runner}": now_s - self._runners_heard_at_s[runner] for runner in late.tolist()}
-        return {name: float(age_s) for name, age_s in {**ages, **runners}.items() if age_s > above_s}
-
     def oldest_s(self, now_s: float) -> float:
-        """The largest of the ages; 0 where nobody spoke."""
+        """Seconds since that process spoke which has been silent for longest; 0 where nobody spoke."""
         first_heard_at_s = min(self._heard_at_s.values(), default=now_s)
         return max(now_s - first_heard_at_s, float(np.fmax.reduce(now_s - self._runners_heard_at_s, initial=0.0)))
