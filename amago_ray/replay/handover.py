@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from amago_ray.data.arrow_codec import encode_episodes, to_episode
-from amago_ray.replay.layout import find_shards, remove_shard, shard_number
+from amago_ray.replay.layout import find_shards, shard_number
 from amago_ray.replay.owner import Claim, epoch_of, run_id_of
 from amago_ray.replay.store import SegmentStore
 
@@ -60,6 +60,5 @@ def hand_over(
             for start in range(0, len(segment), _EPISODES_PER_GROUP):
                 group = segment[start : start + _EPISODES_PER_GROUP]
                 num_taken += take(encode_episodes([to_episode(encoded, schema) for encoded in group]))
-    store.close()
-    remove_shard(directory)
+    store.remove()
     return num_taken, num_found

@@ -17,7 +17,7 @@ from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DamagedError, DataError
 from amago_ray.replay.audit import audit
 from amago_ray.replay.inventory import Cause, Count, Inventory
-from amago_ray.replay.layout import find_segments, find_unfinished, set_aside
+from amago_ray.replay.layout import find_segments, find_unfinished, remove_shard, set_aside
 from amago_ray.replay.owner import Claim, DirectoryOwner
 from amago_ray.replay.segment import LossError, Segment, write_error
 
@@ -300,6 +300,16 @@ class SegmentStore:
             segment.close()
         self._mapped.clear()
         self._owner.close()
+
+    def remove(self) -> None:
+        """Close all files and remove them, with the directory.
+
+        Raises:
+            DataError: it is another's by now.
+        """
+        self._owner.check()
+        self.close()
+        remove_shard(self._directory)
 
     def _find_segments(self) -> None:
         for leftover in find_unfinished(self._directory):

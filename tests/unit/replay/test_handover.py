@@ -93,6 +93,19 @@ def test_broken_off_it_can_be_done_again_and_the_former_process_writes_no_longer
     assert counters(shard) == set(range(6))
 
 
+def test_files_that_their_shard_goes_on_with_meanwhile_stay(tmp_path: Path, former: ReplayShard) -> None:
+    shard = open_shard(tmp_path / "here" / "shard_1", incarnation=5)
+    successors = []
+
+    def take(group: bytes) -> int:
+        successors.append(open_shard(tmp_path / "there" / "shard_1", incarnation=10 + len(successors)))
+        return shard.take_back(group)
+
+    with pytest.raises(ReplacedError):
+        hand_over(tmp_path / "there" / "shard_1", CLAIM, shard=1, incarnation=9, take=take)
+    assert counters(successors[-1]) == set(range(6))
+
+
 def test_only_wanted_files_of_the_run_are_found(tmp_path: Path, former: ReplayShard) -> None:
     wanted: Any = {(1, 3): None, (1, 4): None, (0, 3): None}
     assert find_files(tmp_path / "there", CLAIM.run_id, wanted) == [(1, 3)]
