@@ -74,7 +74,7 @@ def scale(run: str | Path, num_env_runners: int) -> int:
     Raises:
         AmagoRayError: with one readable line.
     """
-    from amago_ray.runtime.remote_run import scale
+    from amago_ray.runtime.driver.remote_run import scale
 
     return scale(run, num_env_runners)
 

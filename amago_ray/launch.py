@@ -135,9 +135,9 @@ def _ray_backend(
     config: Config, directory: RunDirectory, spec: EnvSpec, stack: ExitStack
 ) -> tuple[Backend, Mapping[str, str]]:
     """The backend, and where other processes find its control actor."""
-    from amago_ray.runtime.backend import RayBackend
-    from amago_ray.runtime.ray_connection import ray_connection
-    from amago_ray.runtime.remote_run import whereabouts
+    from amago_ray.runtime.cluster.ray_connection import ray_connection
+    from amago_ray.runtime.driver.backend import RayBackend
+    from amago_ray.runtime.driver.remote_run import whereabouts
 
     address = stack.enter_context(ray_connection(config))
     backend = RayBackend(config, spec, directory.replay, directory.claim, directory.session)

@@ -18,11 +18,11 @@ import ray
 from amago_ray.config.load import load_config
 from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.snapshot import Snapshot
-from amago_ray.runtime.actors import get, start_actor
-from amago_ray.runtime.control import ControlActor
-from amago_ray.runtime.ledger import LedgerState
-from amago_ray.runtime.messages import ControlState
-from amago_ray.runtime.ray_connection import NAMESPACE
+from amago_ray.runtime.cluster.ray_connection import NAMESPACE
+from amago_ray.runtime.control.control_actor import ControlActor
+from amago_ray.runtime.protocol.actors import get, start_actor
+from amago_ray.runtime.protocol.ledger import LedgerState
+from amago_ray.runtime.protocol.messages import ControlState
 
 
 class Reader:

@@ -29,15 +29,15 @@ from amago_ray.data.episode import PolicyVersion
 from amago_ray.data.episode_stats import EpisodeStats
 from amago_ray.data.snapshot import Snapshot
 from amago_ray.replay.reports import ShardReport
-from amago_ray.runtime.actors import get, start_actor
-from amago_ray.runtime.control import ControlActor
-from amago_ray.runtime.ledger import LedgerState
-from amago_ray.runtime.messages import NO_VERSION, ControlState, NotYet, RunnerBeat, ShardBeat
-from amago_ray.runtime.packed_stats import pack
-from amago_ray.runtime.ray_connection import NAMESPACE
-from amago_ray.runtime.relay import Relay
-from amago_ray.runtime.relay_actor import CALLS_UNDER_WAY, RelayActor
-from amago_ray.runtime.runner_ledger import RunnerTotals
+from amago_ray.runtime.cluster.ray_connection import NAMESPACE
+from amago_ray.runtime.control.control_actor import ControlActor
+from amago_ray.runtime.processes.relay import Relay
+from amago_ray.runtime.processes.relay_actor import CALLS_UNDER_WAY, RelayActor
+from amago_ray.runtime.protocol.actors import get, start_actor
+from amago_ray.runtime.protocol.ledger import LedgerState
+from amago_ray.runtime.protocol.messages import NO_VERSION, ControlState, NotYet, RunnerBeat, ShardBeat
+from amago_ray.runtime.protocol.packed_stats import pack
+from amago_ray.runtime.protocol.runner_ledger import RunnerTotals
 
 CASES = [(8, 0), (99, 0), (300, 0), (999, 0), (999, 4), (3000, 10), (10_000, 10), (10_000, 100)]
 """Env runners and relays."""

@@ -250,7 +250,7 @@ def measure_actor(size: int, settings: Settings) -> tuple[float, float]:
     from amago_ray.config.model import ModelConfig
     from amago_ray.replay.layout import shard_directory
     from amago_ray.replay.owner import Claim
-    from amago_ray.runtime.replay_shard_actor import ReplayShardActor
+    from amago_ray.runtime.processes.replay_shard_actor import ReplayShardActor
 
     base = Config(env=EnvConfig(id="maze"))
     sequence_model = replace(base.model.sequence_model, context_length=settings.context_length)

@@ -111,7 +111,7 @@ class Calls:
 
 
 def calls_per_s(setup: Setup) -> Calls:
-    """How often who beats whom, by the rules of `runtime/routes.py`."""
+    """How often who beats whom, by the rules of `runtime/control/routes.py`."""
     if not setup.num_relays:
         return Calls(min(setup.num_runners / setup.beat_interval_s, setup.beats_per_s), 0.0, 0.0)
     relayed = min(setup.num_runners / setup.beat_interval_s, setup.beats_per_s * setup.num_relays)

@@ -16,7 +16,7 @@ import ray
 from helpers.processes import descendants
 from ray.cluster_utils import Cluster
 
-from amago_ray.runtime.ray_connection import NAMESPACE
+from amago_ray.runtime.cluster.ray_connection import NAMESPACE
 
 Node = Any
 """Ray's."""

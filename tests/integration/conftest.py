@@ -7,7 +7,7 @@ import ray
 from helpers.small_run import SmallRun
 from helpers.worker_env import DRIVER
 
-from amago_ray.runtime.ray_connection import NAMESPACE
+from amago_ray.runtime.cluster.ray_connection import NAMESPACE
 
 
 @pytest.fixture

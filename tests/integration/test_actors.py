@@ -5,7 +5,7 @@ import math
 import pytest
 import ray
 
-from amago_ray.runtime.actors import get, get_unless_lost, start_task
+from amago_ray.runtime.protocol.actors import get, get_unless_lost, start_task
 
 
 @pytest.mark.usefixtures("embedded_ray")

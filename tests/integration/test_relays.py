@@ -14,13 +14,13 @@ from helpers.small_run import SMALL
 from helpers.watched_run import WatchedRun
 
 from amago_ray.config.load import load_config
-from amago_ray.runtime.actors import get, start_actor, this_node
-from amago_ray.runtime.control import ControlActor
-from amago_ray.runtime.control_link import ControlLink
-from amago_ray.runtime.ledger import LedgerState
-from amago_ray.runtime.messages import NO_VERSION, ControlState, RunnerBeat, RunnerOrders
-from amago_ray.runtime.relay_actor import RelayActor
-from amago_ray.runtime.runner_ledger import RunnerTotals
+from amago_ray.runtime.control.control_actor import ControlActor
+from amago_ray.runtime.processes.control_link import ControlLink
+from amago_ray.runtime.processes.relay_actor import RelayActor
+from amago_ray.runtime.protocol.actors import get, start_actor, this_node
+from amago_ray.runtime.protocol.ledger import LedgerState
+from amago_ray.runtime.protocol.messages import NO_VERSION, ControlState, RunnerBeat, RunnerOrders
+from amago_ray.runtime.protocol.runner_ledger import RunnerTotals
 
 pytestmark = pytest.mark.timeout(180)
 

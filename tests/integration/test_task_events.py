@@ -7,7 +7,7 @@ import time
 import pytest
 import ray
 
-from amago_ray.runtime.actors import get, start_actor
+from amago_ray.runtime.protocol.actors import get, start_actor
 
 pytestmark = pytest.mark.timeout(120)
 

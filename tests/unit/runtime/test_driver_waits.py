@@ -9,10 +9,13 @@ import pytest
 
 import amago_ray.runtime as runtime
 
-# Modules whose code runs in the driver alone, and `actors`, which it asks through.
-DRIVER = [
-    *("actors", "backend", "control_keeper", "evaluations", "learners", "placement", "pulse_watch", "ray_connection"),
-    *("relays", "run_actors", "runners", "shards", "supervisor"),
+ROOMS = Path(runtime.__path__[0])
+
+# Whose code runs in the driver, and `actors`, which it asks through.
+FILES = [
+    *sorted((ROOMS / "driver").glob("*.py")),
+    *sorted((ROOMS / "cluster").glob("*.py")),
+    ROOMS / "protocol" / "actors.py",
 ]
 WAITING = {"get": 1, "wait": None, "wait_any": 1}
 """Calls that wait, with the place of their time limit among positional arguments; None: it has to be named."""
@@ -41,9 +44,8 @@ def unlimited_waits(source: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("module", DRIVER)
-def test_every_wait_of_the_driver_has_a_limit(module: str) -> None:
-    path = Path(runtime.__path__[0]) / f"{module}.py"
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_every_wait_of_the_driver_has_a_limit(path: Path) -> None:
     assert unlimited_waits(path.read_text()) == []
 
 

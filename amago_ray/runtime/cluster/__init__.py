@@ -1,0 +1,1 @@
+"""The cluster: joining it, its nodes, and which process finds room where."""

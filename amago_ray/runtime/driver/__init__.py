@@ -1,0 +1,1 @@
+"""The driver's side: which actors a run has, whether they live, and what becomes of their reports."""

@@ -1,0 +1,1 @@
+"""Env runners, replay shards, learners, evaluator, relays: actors that are thin shells around plain classes."""
