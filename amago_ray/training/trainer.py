@@ -12,7 +12,7 @@ from amago_ray.config.load import dump_yaml
 from amago_ray.data.files import POLICY_FILE
 from amago_ray.data.spec_json import spec_to_json
 from amago_ray.data.specs import EnvSpec
-from amago_ray.errors import AmagoRayError, CheckpointError, TrainingError
+from amago_ray.errors import AmagoRayError, CheckpointError, TrainingError, error_line
 from amago_ray.telemetry.console import ConsoleReporter, RunOutcome
 from amago_ray.telemetry.loggers import LoggerGroup
 from amago_ray.training.checkpoints import CONFIG_FILE, SPEC_FILE, Checkpoint, Checkpoints
@@ -196,7 +196,7 @@ class Trainer:
         try:
             yield
         except BaseException as error:
-            self._failure = self._failure or f"{type(error).__name__}: {error}".removesuffix(": ")
+            self._failure = self._failure or error_line(error)
             if isinstance(error, KeyboardInterrupt):
                 # The second signal: whatever still waits for an answer gives up.
                 self._backend.interrupt()

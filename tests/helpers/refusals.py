@@ -21,7 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def refusal(folder: Path, kind: type[AmagoRayError] = AmagoRayError, words: str = "") -> Iterator[list[str]]:
+def refusal(folder: Path, kind: type[AmagoRayError] = AmagoRayError, words: str | None = None) -> Iterator[list[str]]:
     """Holds the one line, which matches `words`, of the error that the code within raises.
 
     Whatever is below `folder` stays as it was, and nothing comes to it.
@@ -31,4 +31,5 @@ def refusal(folder: Path, kind: type[AmagoRayError] = AmagoRayError, words: str 
     with pytest.raises(kind, match=words) as error:
         yield line
     line.append(one_line(error))
-    assert contents(folder) == before
+    after = contents(folder)
+    assert after == before, f"other files: {sorted(after.keys() ^ before.keys())}"

@@ -202,11 +202,15 @@ class ControlActor:
         may_act = self._governor.may_act()
         return self._roster.orders(beats, news, now, stop=self._stopping, may_act=may_act, table=self._table)
 
+    # Not called again by Ray, which would say so for each at the run's end: a next incarnation tells the same.
+    @ray.method(max_task_retries=0)
     async def runner_gone(self, runner: int, incarnation: int) -> None:
         """An env runner's process is known to be dead: what it was granted is there for others."""
         await self._filled.wait()
         self._roster.gone(runner, incarnation)
 
+    # The driver calls it over and over.
+    @ray.method(max_task_retries=0)
     async def send_away(self, leaving: Mapping[int, int]) -> None:
         """Exactly these env runners, of these incarnations or earlier ones, are told to leave when they beat."""
         self._roster.leaving = leaving

@@ -19,15 +19,18 @@ class Credit:
         """After the furthest batch that any learner of the newest incarnation got credit for."""
         self._given: dict[int, Received] = {}
         """To each learner, by its rank."""
+        self._received: dict[int, Received] = {}
+        """What each has said last; one that says less says it late."""
 
     def settle(self, received: Received) -> None:
         """Take back what did not reach a learner that asks for more; before `give`."""
-        given = self._given.get(received.rank)
-        if given is None or given.incarnation < received.incarnation:
-            self._given[received.rank] = received
-        elif given.incarnation == received.incarnation and given.transitions > received.transitions:
-            self._governor.confirm(int(given.transitions - received.transitions), 0)
-            self._given[received.rank] = received
+        rank, incarnation, transitions = received
+        last, given = self._received.get(rank), self._given.get(rank)
+        if last is None or given is None or last.incarnation < incarnation:
+            self._received[rank] = self._given[rank] = received
+        elif last.incarnation == incarnation and last.transitions <= transitions:
+            self._governor.confirm(max(int(given.transitions - transitions), 0), 0)
+            self._received[rank] = self._given[rank] = received
 
     def give(self, received: Received, transitions: float) -> None:
         """Note what a learner is given that has asked with `received`."""

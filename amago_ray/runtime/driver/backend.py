@@ -279,6 +279,7 @@ class RayBackend:
 
     def _await_makings(self) -> None:
         """Wait until all actors have been made; those that cannot be are tried a few times."""
+        made: set[Any] = set()
         while True:
             self._look(0.0)
             self._supervisor.start_due()
@@ -288,13 +289,18 @@ class RayBackend:
             unmade = {
                 name: each.made
                 for name, each in zip(self._supervisor.names, running.values(), strict=True)
-                if name not in optional and not was_made(each.made)
+                if name not in optional and each.made not in made
             }
-            unmade |= self._shards.unmade
-            if not unmade and set(self._supervisor.due) <= set(optional):
-                return
+            # One call for all: there may be thousands.
+            ended = wait_any(list(unmade.values()), 0.0)
+            made.update(reference for reference in ended if was_made(reference))
+            unmade = {name: reference for name, reference in unmade.items() if reference not in made}
             # Of one that could not be made, the end of its run tells.
-            awaited = [*running, *(reference for reference in unmade.values() if not is_ready(reference))]
+            awaited = [*running, *(reference for reference in unmade.values() if reference not in ended)]
+            awaited += [reference for reference in self._shards.unmade.values() if not is_ready(reference)]
+            unmade |= self._shards.unmade
+            if not (unmade or self._shards.due) and set(self._supervisor.due) <= set(optional):
+                return
             if not wait_any(awaited, min(due_s, _LONGEST_SILENT_START_S)) and due_s > _LONGEST_SILENT_START_S:
                 _log.warning("still waiting until the cluster has made: %s", ", ".join(unmade))
 

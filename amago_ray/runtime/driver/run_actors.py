@@ -191,6 +191,8 @@ class RunActors:
         suffix = "" if incarnation is None else f":{incarnation % _INCARNATIONS_PER_SESSION}"
         name, events = self._name(f"{part}{suffix}"), self._config.cluster.task_events
         handle = start_actor(kind, *args, name=name, enable_task_events=events, **options)
+        # Whose place is taken may live on: an actor does not end because a call of it failed, or its node is away.
+        self.kill(part, for_good=True)
         self._handles[part] = handle
         return handle
 

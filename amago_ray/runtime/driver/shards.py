@@ -111,6 +111,11 @@ class Shards:
         """Shards that have not opened their files yet, by name, with the reference to that."""
         return {f"replay shard {number}": reference for reference, number in self._opening.items()}
 
+    @property
+    def due(self) -> Collection[int]:
+        """Shards that are to be started again."""
+        return self._due_at_s.keys()
+
     def next_due_s(self) -> float:
         """Seconds until the next is to be started or asked again; infinite where none is."""
         due_s = min((*self._due_at_s.values(), *self._ask_again_at_s.values()), default=float("inf"))

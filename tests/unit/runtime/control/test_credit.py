@@ -96,9 +96,18 @@ def test_credit_whose_answer_is_lost_is_given_again() -> None:
     credit = Credit(governor_with(200))
     assert ask(credit, Received(0, 1, 0)) == 1, "lost"
     assert ask(credit, Received(0, 1, 0)) == 1
+    assert ask(credit, Received(0, 1, 100)) == 1, "lost, too"
     assert ask(credit, Received(0, 1, 100)) == 1
     assert ask(credit, Received(0, 1, 200)) == 0, "200 are in use"
-    assert ask(credit, Received(0, 1, 100)) == 1, "the second was lost, too"
+
+
+def test_a_call_that_comes_late_takes_back_nothing_that_the_learner_holds() -> None:
+    credit = Credit(governor_with(200))
+    assert ask(credit, Received(0, 1, 0)) == 1
+    assert ask(credit, Received(0, 1, 100)) == 1
+    assert ask(credit, Received(0, 1, 200)) == 0
+    assert ask(credit, Received(0, 1, 0)) == 0, "sent again by Ray"
+    assert ask(credit, Received(0, 1, 200)) == 0
 
 
 def test_answers_that_cross_each_other_take_no_credit_with_them() -> None:
