@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
 OWNER_FILE = "owner.json"
 INVENTORY_FILE = "inventory.bin"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that mean a full disk."""
 SEGMENT_NAME = re.compile(r"segment_(\d{8})_(\d{6,})\.arrows")
 
 _SHARD_NAME = re.compile(r"shard_(\d+)")

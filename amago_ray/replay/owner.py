@@ -12,9 +12,8 @@ from uuid import uuid4
 
 from amago_ray.data.files import missing_folders
 from amago_ray.errors import DamagedError, DataError, ReplacedError
-from amago_ray.replay.layout import OWNER_FILE, find_segments, find_unfinished, remove_shard
+from amago_ray.replay.layout import FULL, OWNER_FILE, find_segments, find_unfinished, remove_shard
 from amago_ray.replay.owner_file import Owner, known_owner, overwrite, read_owner
-from amago_ray.replay.segment import FULL
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from amago_ray.errors import DamagedError, DataError
 from amago_ray.replay.layout import OWNER_FILE, SEGMENT_NAME, find_segments
-from amago_ray.replay.segment import Segment
 
 _FILE_BYTES = 512
 """Every owner file is of this size, so that it can be written anew in its place where there is no room for another."""
@@ -93,6 +92,9 @@ def overwrite(path: Path, content: bytes) -> int:
 
 def _run_of_episodes(directory: Path) -> int | None:
     """The run whose episodes are there, by the first that can be read."""
+    # Not above: who only looks at a run's directory, to act with its policy, needs no Arrow.
+    from amago_ray.replay.segment import Segment
+
     for path in find_segments(directory):
         try:
             first = next(Segment.open(path).scan(), None)

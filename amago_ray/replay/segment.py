@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import mmap
 import os
@@ -17,12 +16,10 @@ from amago_ray.data.arrow_schema import EpisodeSchema
 from amago_ray.data.goal_rule import GoalRule
 from amago_ray.errors import DamagedError, DataError, DiskFullError
 from amago_ray.replay.inventory import Cause, Count
-from amago_ray.replay.layout import SEGMENT_NAME
+from amago_ray.replay.layout import FULL, SEGMENT_NAME
 
 _HEADER_KEY = b"amago_ray.segment"
 _CHECKSUM_KEY = b"amago_ray.segment_crc32"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors that mean a full disk."""
 
 
 class LossError(DamagedError):

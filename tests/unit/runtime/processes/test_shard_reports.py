@@ -37,6 +37,7 @@ def test_counts_that_change_while_a_message_is_under_way_are_one_message_and_the
     assert is_last.wait(60)
     assert sent == [1, 100]
     assert slept == [0.25]
+    arrives.release()
 
 
 def test_a_message_that_may_be_lost_is_sent_again_unless_there_is_a_newer_one() -> None:
